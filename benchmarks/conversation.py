@@ -25,7 +25,7 @@ from pydantic_ai.usage import RequestUsage
 
 from perdure.agents import Compaction, durable
 from perdure.embedded import embedded
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.workflow import Registry
 from perdure.store.inspection import sizes_of
 
 TABLES: Final = ("messages", "transcripts", "transcript_entries", "turns")

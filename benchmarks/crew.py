@@ -28,9 +28,9 @@ from tests import postgres
 from tests.databases import migrated
 
 from perdure import Client
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.worker import Worker
+from perdure.sdk.transports.http import HttpTransport
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.worker import Worker
 from perdure.store.open import is_postgres
 from perdure.wire.runs.deployments import UseDeployment
 

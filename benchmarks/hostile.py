@@ -27,7 +27,7 @@ from benchmarks.processes import ROOT, Server
 from tests.store.grown import fill_postgres, fill_sqlite
 
 from perdure.engine.engine import Engine
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.store.open import open_store
 from perdure.wire.base.access import Role
 

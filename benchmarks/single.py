@@ -20,7 +20,7 @@ from benchmarks.floor import PAYLOAD
 from benchmarks.http import HttpLab, running
 from benchmarks.processes import FloorServer
 
-from perdure.sdk.connection import ServerConnections
+from perdure.sdk.transports.connection import ServerConnections
 
 BODY: Final = json.dumps({"execution_id": 1, "value": PAYLOAD}).encode()
 

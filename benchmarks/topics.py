@@ -24,7 +24,7 @@ from tests import postgres
 from tests.databases import migrated
 from tests.store.world import LEASE_US, PROJECT, World
 
-from perdure.store.interface import Store
+from perdure.store.base.interface import Store
 from perdure.store.open import open_store
 from perdure.store.verbs.runs import claims, events, reports, starts
 from perdure.store.verbs.runs.starts import New

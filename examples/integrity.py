@@ -278,7 +278,7 @@ async def serve(folder: Path) -> None:
     """The server process: a store in the folder, a free port, a key for the others."""
     from perdure.server.app import Server
     from perdure.server.app import serve as serve_until_stopped
-    from perdure.server.settings import Settings
+    from perdure.server.process.settings import Settings
     from perdure.wire.base.access import Role
 
     async def ready(server: Server) -> None:
@@ -295,9 +295,9 @@ async def serve(folder: Path) -> None:
 async def work(folder: Path) -> None:
     """A worker process: it runs until it gets SIGTERM, or SIGKILL."""
     from perdure import Registry
-    from perdure.sdk.http import HttpTransport
-    from perdure.sdk.lease import HttpLease
-    from perdure.sdk.worker import Worker
+    from perdure.sdk.transports.http import HttpTransport
+    from perdure.sdk.workers.lease import HttpLease
+    from perdure.sdk.workers.worker import Worker
 
     access = json.loads((folder / "access.json").read_text())
     worker = Worker(

@@ -4,8 +4,8 @@ import sys
 
 import msgspec
 
-from perdure.server import openapi
 from perdure.server.app import API_VERSION, all_routes
+from perdure.server.http import openapi
 
 if __name__ == "__main__":
     sys.stdout.buffer.write(msgspec.json.encode(openapi.document(all_routes(), version=API_VERSION)))

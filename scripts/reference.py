@@ -39,14 +39,17 @@ SHEETS: Final = {
     "embedded": ("Python: embedded", "Names of `perdure.embedded`: engine and worker inside a program."),
     "records": ("Python: records", "Records that clients return. Each has the fields of the HTTP API's JSON."),
 }
-CLIENT_MODULES: Final = {f"perdure.sdk.{name}" for name in ("client", "executions", "streams", "start_options")}
+CLIENT_MODULES: Final = {
+    f"perdure.sdk.{name}"
+    for name in ("clients.client", "clients.executions", "workflows.streams", "workflows.start_options")
+}
 BESIDE_CLIENT: Final = (
-    "sdk.sync.SyncClient",
-    "sdk.sync.SyncHandle",
-    "sdk.schedules.Schedules",
-    "sdk.queues.Queues",
-    "sdk.bulk.Bulk",
-    "sdk.project_stats.ProjectStats",
+    "sdk.clients.sync.SyncClient",
+    "sdk.clients.sync.SyncHandle",
+    "sdk.clients.schedules.Schedules",
+    "sdk.clients.queues.Queues",
+    "sdk.clients.bulk.Bulk",
+    "sdk.clients.project_stats.ProjectStats",
 )
 """Reached from a client, so not names of `perdure`."""
 EMBEDDED: Final = ("embedded", "embedded_sync", "Embedded", "SyncEmbedded")

@@ -16,7 +16,7 @@ import typer
 
 from perdure.cli.main import app
 from perdure.server.app import all_routes
-from perdure.server.routing import Route
+from perdure.server.http.routing import Route
 from perdure.wire.base.access import Role
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"

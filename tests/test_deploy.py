@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 from perdure.cli.main import app
 from perdure.cli.processes.serve import work
 from perdure.server.app import all_routes
-from perdure.server.settings import Settings, load
+from perdure.server.process.settings import Settings, load
 
 ROOT: Final = Path(__file__).parent.parent
 MANIFESTS: Final = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))

@@ -22,17 +22,17 @@ import perdure.testing
 from perdure import Budget, Client, Context, Handle, Registry, Workflow, step, workflow
 from perdure.cli.main import app
 from perdure.engine.outside import dispatch, webhooks
-from perdure.sdk.events import WaitOptions
-from perdure.sdk.execution_state import ExecutionState
-from perdure.sdk.schedules import Schedules
-from perdure.sdk.start_options import ChildOptions, StartOptions
-from perdure.sdk.step_threads import THREADS_MAX
-from perdure.sdk.steps import StepChoices
-from perdure.sdk.sync import SyncClient, SyncHandle
+from perdure.sdk.clients.schedules import Schedules
+from perdure.sdk.clients.sync import SyncClient, SyncHandle
+from perdure.sdk.workers.step_threads import THREADS_MAX
+from perdure.sdk.workflows.events import WaitOptions
+from perdure.sdk.workflows.execution_state import ExecutionState
+from perdure.sdk.workflows.start_options import ChildOptions, StartOptions
+from perdure.sdk.workflows.steps import StepChoices
 from perdure.server.app import all_routes
-from perdure.server.health import Health
-from perdure.server.metrics import exposition
-from perdure.server.settings import Settings, load
+from perdure.server.process.settings import Settings, load
+from perdure.server.telemetry.health import Health
+from perdure.server.telemetry.metrics import exposition
 from perdure.store.verbs.runs import streams
 from perdure.testing import embedded
 from perdure.wire.base import limits
@@ -164,7 +164,7 @@ def text_of(page: str) -> str:
 def noted() -> dict[str, str]:
     """What the code says of each setting, in the text below it."""
     found: dict[str, str] = {}
-    for path in ("server/settings.py", "engine/base/settings.py", "wire/base/limits.py"):
+    for path in ("server/process/settings.py", "engine/base/settings.py", "wire/base/limits.py"):
         tree = ast.parse((SOURCE / path).read_text(encoding="utf-8"))
         bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
         for one, below in (pair for body in bodies for pair in itertools.pairwise(body)):

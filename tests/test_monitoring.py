@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.documented import DOCS
 
 from perdure import Context, Registry, workflow
-from perdure.server.health import Health
-from perdure.server.metrics import exposition
+from perdure.server.telemetry.health import Health
+from perdure.server.telemetry.metrics import exposition
 from perdure.testing import embedded
 
 FOLDER: Final = Path(__file__).parent.parent / "deploy" / "monitoring"

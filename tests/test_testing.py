@@ -14,7 +14,7 @@ import pytest
 from perdure import Client, Context, ExecutionCancelled, ExecutionFailed, Fatal, Handle, Registry, step
 from perdure import testing as testing_module
 from perdure.engine.base.service import Scope
-from perdure.sdk.steps import current_step
+from perdure.sdk.workflows.steps import current_step
 from perdure.testing import ManualClock, OrderDecides, StepRanAgain, crash_everywhere, embedded
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.requests import ClaimRequest, RegisterRequest, WorkflowSpec

@@ -4,11 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perdure.sdk.children import ChildHandle, Mapped
-    from perdure.sdk.client import Client, Handle
-    from perdure.sdk.context import Context
-    from perdure.sdk.declared_schedules import Schedule
-    from perdure.sdk.errors import (
+    from perdure.sdk.base.errors import (
         BudgetExceeded,
         ChildCancelled,
         ChildFailed,
@@ -18,13 +14,17 @@ if TYPE_CHECKING:
         RetryAfter,
         StepFailed,
     )
-    from perdure.sdk.events import Event
-    from perdure.sdk.executions import ExecutionInfo
-    from perdure.sdk.start_options import Budget
-    from perdure.sdk.steps import current_step, step
-    from perdure.sdk.streams import StreamItem
-    from perdure.sdk.triggers import EventTrigger
-    from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
+    from perdure.sdk.clients.client import Client, Handle
+    from perdure.sdk.clients.executions import ExecutionInfo
+    from perdure.sdk.workflows.children import ChildHandle, Mapped
+    from perdure.sdk.workflows.context import Context
+    from perdure.sdk.workflows.declared_schedules import Schedule
+    from perdure.sdk.workflows.events import Event
+    from perdure.sdk.workflows.start_options import Budget
+    from perdure.sdk.workflows.steps import current_step, step
+    from perdure.sdk.workflows.streams import StreamItem
+    from perdure.sdk.workflows.triggers import EventTrigger
+    from perdure.sdk.workflows.workflow import Queue, Registry, Workflow, workflow
     from perdure.wire.base.errors import (
         BadRequest,
         BadValue,
@@ -97,11 +97,11 @@ __all__ = [
 
 # Each name is imported at its first use, so that `perdure --help`, which needs none of them, answers at once.
 _HOMES = {
-    "perdure.sdk.start_options": ("Budget",),
-    "perdure.sdk.children": ("ChildHandle", "Mapped"),
-    "perdure.sdk.client": ("Client", "Handle"),
-    "perdure.sdk.context": ("Context",),
-    "perdure.sdk.errors": (
+    "perdure.sdk.workflows.start_options": ("Budget",),
+    "perdure.sdk.workflows.children": ("ChildHandle", "Mapped"),
+    "perdure.sdk.clients.client": ("Client", "Handle"),
+    "perdure.sdk.workflows.context": ("Context",),
+    "perdure.sdk.base.errors": (
         "BudgetExceeded",
         "ChildCancelled",
         "ChildFailed",
@@ -111,13 +111,13 @@ _HOMES = {
         "RetryAfter",
         "StepFailed",
     ),
-    "perdure.sdk.events": ("Event",),
-    "perdure.sdk.executions": ("ExecutionInfo",),
-    "perdure.sdk.declared_schedules": ("Schedule",),
-    "perdure.sdk.steps": ("current_step", "step"),
-    "perdure.sdk.streams": ("StreamItem",),
-    "perdure.sdk.triggers": ("EventTrigger",),
-    "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "workflow"),
+    "perdure.sdk.workflows.events": ("Event",),
+    "perdure.sdk.clients.executions": ("ExecutionInfo",),
+    "perdure.sdk.workflows.declared_schedules": ("Schedule",),
+    "perdure.sdk.workflows.steps": ("current_step", "step"),
+    "perdure.sdk.workflows.streams": ("StreamItem",),
+    "perdure.sdk.workflows.triggers": ("EventTrigger",),
+    "perdure.sdk.workflows.workflow": ("Queue", "Registry", "Workflow", "workflow"),
     "perdure.wire.base.errors": (
         "BadRequest",
         "BadValue",

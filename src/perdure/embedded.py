@@ -22,13 +22,13 @@ from perdure.engine.base.clock import Clock
 from perdure.engine.base.service import Scope, once
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.sdk import dev_note
-from perdure.sdk.client import Client, Handle
-from perdure.sdk.lease import Lease
-from perdure.sdk.loop_watchdog import loop_watchdog
-from perdure.sdk.sync import SyncClient
-from perdure.sdk.worker import Worker
-from perdure.sdk.workflow import Registry, Workflow
+from perdure.sdk.clients import dev_note
+from perdure.sdk.clients.client import Client, Handle
+from perdure.sdk.clients.sync import SyncClient
+from perdure.sdk.workers.lease import Lease
+from perdure.sdk.workers.loop_watchdog import loop_watchdog
+from perdure.sdk.workers.worker import Worker
+from perdure.sdk.workflows.workflow import Registry, Workflow
 from perdure.store.open import open_store
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import PerdureError, StoreAway, Unavailable
@@ -303,8 +303,8 @@ Calls block, from any thread. The engine, the worker and the server of `serve` r
 
 @asynccontextmanager
 async def _served(engine: Engine, path: str, project_id: str, port: int) -> "AsyncIterator[AttachedServer]":
+    from perdure.server.access.own_key import OwnKey
     from perdure.server.attached import AttachedServer, attached_settings
-    from perdure.server.own_key import OwnKey
 
     settings = attached_settings(engine.settings, path, port)
     server = AttachedServer(engine, settings, OwnKey("embedded", project_id, Role.ADMIN))

@@ -25,15 +25,15 @@ from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.service import Scope
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.sdk.client import Client, Handle
-from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
-from perdure.sdk.logs import TOLD
+from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.clients.client import Client, Handle
 from perdure.sdk.replay.inner_loop import FAR_US
-from perdure.sdk.steps import StepCall, running_step
-from perdure.sdk.worker import Worker
-from perdure.sdk.workflow import Registry, Workflow
-from perdure.store.interface import Verb
-from perdure.store.sqlite import SQLiteStore
+from perdure.sdk.workers.worker import Worker
+from perdure.sdk.workflows.logs import TOLD
+from perdure.sdk.workflows.steps import StepCall, running_step
+from perdure.sdk.workflows.workflow import Registry, Workflow
+from perdure.store.base.interface import Verb
+from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.store.verbs.clock import schedules, triggers
 from perdure.store.verbs.runs import queries, transitions
 from perdure.store.verbs.steering import pauses

@@ -16,9 +16,9 @@ from tests.agents.asking import signing_model
 
 from perdure import Registry, current_step
 from perdure.agents import durable
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.worker import Worker
+from perdure.sdk.transports.http import HttpTransport
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.worker import Worker
 
 
 async def called() -> None:

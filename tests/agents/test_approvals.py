@@ -18,11 +18,11 @@ from tests.server.serving import Served
 
 from perdure.agents import DurableAgent, durable
 from perdure.engine.base.service import Scope
-from perdure.sdk.client import Client
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.worker import Worker
-from perdure.sdk.workflow import Registry
+from perdure.sdk.clients.client import Client
+from perdure.sdk.transports.http import HttpTransport
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.worker import Worker
+from perdure.sdk.workflows.workflow import Registry
 from perdure.testing import embedded
 from perdure.wire.agents.approvals import ListApprovals
 from perdure.wire.base.records import Kind

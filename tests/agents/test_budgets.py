@@ -29,7 +29,7 @@ from perdure.cli.runs.conversation import conversation, spent
 from perdure.embedded import embedded as stored
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.service import Scope
-from perdure.sdk.errors import ExecutionFailed
+from perdure.sdk.base.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
 from perdure.wire.agents.agent_steps import genai_attributes, model_answer
 from perdure.wire.agents.approvals import ListApprovals

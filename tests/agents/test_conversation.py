@@ -33,8 +33,8 @@ from perdure.agents.inputs import Prompt
 from perdure.cli.runs.conversation import conversation, is_agent_run
 from perdure.embedded import embedded
 from perdure.engine.base.service import Scope
-from perdure.sdk.errors import ExecutionFailed
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionFailed
+from perdure.sdk.workflows.workflow import Registry
 from perdure.store.verbs.runs import start_targets
 from perdure.testing import embedded as bench
 from perdure.wire.agents.sessions import GetSessionDetail

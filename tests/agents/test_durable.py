@@ -30,7 +30,7 @@ from tests.embedded.house import answer_when_asked, reaches, rows_of
 from perdure import Context, ExecutionFailed, Registry, RetryPolicy, StepFailed, current_step, step, workflow
 from perdure.agents import Call, CallHook, DurableAgent, durable
 from perdure.agents.inputs import as_input
-from perdure.sdk.errors import Misplaced
+from perdure.sdk.base.errors import Misplaced
 from perdure.testing import embedded
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.records import Kind

@@ -28,7 +28,7 @@ from tests.agents.test_conversation import echo
 from perdure.agents import durable
 from perdure.agents.history import History, message_json
 from perdure.embedded import embedded
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.workflow import Registry
 
 AT = datetime(2026, 11, 27, tzinfo=UTC)
 MESSAGES: list[ModelMessage] = [

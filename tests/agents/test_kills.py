@@ -23,7 +23,7 @@ from tests.server.serving import Served
 
 from perdure.agents import events
 from perdure.engine.base.service import Scope
-from perdure.sdk.client import Client, Handle
+from perdure.sdk.clients.client import Client, Handle
 from perdure.store.verbs.runs.transitions import LOSSES_MAX
 from perdure.wire.agents.approvals import ListApprovals
 from perdure.wire.base.errors import Conflict, NotFound

@@ -10,7 +10,7 @@ from tests.agents.scripted import Script, crashed
 
 from perdure.agents import durable
 from perdure.agents.model_errors import note_failure, recorded_failure
-from perdure.sdk.errors import RecordedError, StepFailed
+from perdure.sdk.base.errors import RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 
 LIBRARY = (

@@ -14,7 +14,7 @@ from tests.embedded.house import reaches
 from perdure import Client, Context, Registry, workflow
 from perdure.agents import Compaction, durable
 from perdure.engine.base.service import Scope
-from perdure.sdk.errors import Misplaced
+from perdure.sdk.base.errors import Misplaced
 from perdure.testing import embedded
 from perdure.wire.agents.approvals import ListApprovals
 from perdure.wire.base.status import Phase

@@ -15,7 +15,7 @@ from tests.embedded.house import keys_of
 
 from perdure.agents import durable, events
 from perdure.embedded import embedded
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.records import Kind
 
 SCRIPTS: dict[str, Any] = {

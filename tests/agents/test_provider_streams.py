@@ -20,7 +20,7 @@ from tests.embedded.house import keys_of, until
 from perdure import RetryPolicy
 from perdure.agents import AgentItem, DurableAgent, StepOptions, durable, events
 from perdure.embedded import Embedded, embedded
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.records import Kind
 
 WORDS = "one two three"

@@ -17,9 +17,9 @@ from perdure import Client, Registry
 from perdure.agents import durable
 from perdure.cli.main import app
 from perdure.cli.runs.conversation import unanswered
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.worker import Worker
+from perdure.sdk.transports.http import HttpTransport
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.worker import Worker
 from perdure.wire.base.status import Phase
 
 

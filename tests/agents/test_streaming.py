@@ -34,7 +34,7 @@ from tests.agents.scripted import Script, call, crashed
 from perdure import Context, Registry, current_step, workflow
 from perdure.agents import AgentItem, AgentStream, StepOptions, durable, events
 from perdure.agents.streaming import Unstreamed
-from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed
 from perdure.testing import embedded
 from perdure.wire.base.records import Kind
 

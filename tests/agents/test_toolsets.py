@@ -22,7 +22,7 @@ from tests.embedded.house import keys_of
 from perdure import Registry
 from perdure.agents import Call, CallHook, durable
 from perdure.agents.failures import is_out_of_reach
-from perdure.sdk.errors import ExecutionFailed
+from perdure.sdk.base.errors import ExecutionFailed
 from perdure.testing import embedded
 from perdure.wire.base.records import Kind
 

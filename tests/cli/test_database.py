@@ -15,9 +15,9 @@ from tests import postgres
 from tests.cli.processes import House, serving, working
 
 from perdure.cli.base.server_or_file import place
-from perdure.store.migrate import migrations, split_statements
+from perdure.store.drivers.migrate import migrations, split_statements
+from perdure.store.drivers.sqlite import APPLICATION_ID
 from perdure.store.open import is_postgres, open_store
-from perdure.store.sqlite import APPLICATION_ID
 from perdure.store.verbs.runs import queries
 
 KNOWN = len(migrations("sqlite"))

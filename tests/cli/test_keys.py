@@ -4,7 +4,7 @@ import pytest
 from tests.cli.processes import House, end, is_ready, serving, until_true
 from tests.ports import free_port
 
-from perdure.sdk import credentials, dev_note
+from perdure.sdk.clients import credentials, dev_note
 
 
 def test_keys_are_made_shown_once_and_deleted_in_a_file(house: House) -> None:

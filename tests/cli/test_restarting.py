@@ -15,7 +15,7 @@ from tests.cli.processes import House, Terminal, end, serving, until_true, worki
 from tests.ports import free_port
 
 from perdure.cli.processes import restarting
-from perdure.sdk.credentials import Access
+from perdure.sdk.clients.credentials import Access
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be forked there"),

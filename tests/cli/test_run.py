@@ -550,7 +550,7 @@ def test_help_answers_at_once(house: House) -> None:
         "starlette",
         "httptools",
         "watchfiles",
-        "perdure.sdk.client",
+        "perdure.sdk.clients.client",
     }
     assert slow & set(modules) == set()
     shown = house.run("--help").stdout

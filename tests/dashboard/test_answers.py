@@ -10,12 +10,12 @@ from tests.dashboard.pages import opened
 from tests.server.serving import Hand, Served
 from tests.server.test_approvals import asked
 
-from perdure.sdk.client import Client, Handle
-from perdure.sdk.context import Context
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.worker import Worker
-from perdure.sdk.workflow import Registry, workflow
+from perdure.sdk.clients.client import Client, Handle
+from perdure.sdk.transports.http import HttpTransport
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.worker import Worker
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry, workflow
 
 
 class Shipping(msgspec.Struct):

@@ -7,7 +7,7 @@ import pytest
 from tests import databases
 from tests.embedded.house import Counter, House
 
-from perdure.sdk import long_calls
+from perdure.sdk.workers import long_calls
 
 ON_BOTH = {
     "test_beats.py",

@@ -11,8 +11,8 @@ from perdure.embedded import Embedded, embedded
 from perdure.engine.base.clock import Clock, ManualClock
 from perdure.engine.base.service import Scope
 from perdure.engine.base.settings import EngineSettings
-from perdure.sdk.client import Handle
-from perdure.sdk.workflow import Registry
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.runs.executions import Row

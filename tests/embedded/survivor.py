@@ -14,8 +14,8 @@ from pathlib import Path
 
 from perdure.embedded import embedded
 from perdure.engine.base.settings import EngineSettings
-from perdure.sdk.context import Context
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 
 STEPS = 5
 # Where others may use the store, a killed process is waited for that long.

@@ -6,9 +6,9 @@ import pytest
 from tests.embedded.house import Counter, House, Report, keys_of, listed, on_reports, reaches, rows_of, until
 
 from perdure.engine.base.clock import ManualClock
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ChildFailed, StepFailed
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ChildFailed, StepFailed
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import Conflict
 from perdure.wire.base.records import Kind
 from perdure.wire.base.retry import RetryPolicy

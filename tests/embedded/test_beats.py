@@ -8,9 +8,9 @@ from tests.embedded.house import House, reaches, until
 
 from perdure.embedded import Embedded
 from perdure.engine.base.settings import EngineSettings
-from perdure.sdk.client import Handle
-from perdure.sdk.context import Context
-from perdure.sdk.workflow import Registry
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.store.verbs.runs import claims
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.requests import BeatRequest, RegisterRequest

@@ -10,11 +10,11 @@ import pytest
 from tests.embedded.house import Counter, House, reaches, rows_of
 
 from perdure.embedded import Embedded
-from perdure.sdk.client import Handle
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionCancelled
-from perdure.sdk.logs import TOLD
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionCancelled
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.logs import TOLD
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 

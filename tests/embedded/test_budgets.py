@@ -14,12 +14,12 @@ from tests.embedded.house import House, keys_of, pass_time, reaches, until
 from perdure.embedded import Embedded
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.service import Scope
+from perdure.sdk.base.errors import BudgetExceeded, ExecutionFailed, Fatal, Misplaced, Postponed
 from perdure.sdk.budgets import admitted, reserve
-from perdure.sdk.client import Handle
-from perdure.sdk.context import Context
-from perdure.sdk.errors import BudgetExceeded, ExecutionFailed, Fatal, Misplaced, Postponed
-from perdure.sdk.start_options import Budget
-from perdure.sdk.workflow import Registry, workflow
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.start_options import Budget
+from perdure.sdk.workflows.workflow import Registry, workflow
 from perdure.store.verbs.agents.budgets import unasked
 from perdure.wire.agents.approvals import ListApprovals
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound

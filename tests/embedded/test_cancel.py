@@ -7,9 +7,9 @@ from tests.embedded.house import Counter, House, ends, keys_of, pass_time, reach
 
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.settings import EngineSettings
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionCancelled, StepFailed
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionCancelled, StepFailed
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import NotCancellable
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase

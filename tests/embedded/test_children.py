@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.embedded.house import Counter, House, ends, keys_of, reaches, until
 
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ChildCancelled, ChildFailed, ExecutionFailed
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ChildCancelled, ChildFailed, ExecutionFailed
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import ListFilters

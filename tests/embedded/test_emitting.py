@@ -9,9 +9,9 @@ import pytest
 from tests.embedded.house import House, reaches
 
 from perdure import RetryPolicy, StreamItem, current_step
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed, Misplaced
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed, Misplaced
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound
 from perdure.wire.base.status import Phase
 

@@ -4,8 +4,8 @@ import pytest
 from tests.embedded.house import House
 
 from perdure.engine.runs import executions
-from perdure.sdk.context import Context
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.store.verbs.runs import find
 from perdure.wire.base.errors import BadValue
 from perdure.wire.runs.executions import ListFilters

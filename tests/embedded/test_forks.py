@@ -6,10 +6,10 @@ import pytest
 from tests.embedded.house import House, answer_when_asked, reaches, rows_of
 
 from perdure.embedded import embedded
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed
-from perdure.sdk.steps import current_step
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionFailed
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.steps import current_step
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import Conflict
 from perdure.wire.base.status import Phase
 

@@ -10,11 +10,11 @@ from tests.embedded.house import Counter, House, Report, ends, on_reports, reach
 
 from perdure.embedded import Embedded
 from perdure.engine.base.clock import ManualClock
-from perdure.sdk.client import Handle
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed, StepFailed
-from perdure.sdk.steps import current_step, step
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionFailed, StepFailed
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.steps import current_step, step
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import BadValue, Conflict, NotFound, TooLarge
 from perdure.wire.base.records import Kind
 from perdure.wire.base.retry import RetryPolicy

@@ -18,7 +18,7 @@ from msgspec import Meta, Raw
 from tests.embedded.house import House, until
 
 from perdure import BadValue, ChildFailed, Context, ExecutionFailed, Registry, TopicEvent
-from perdure.sdk.declared_schedules import NO_INPUT
+from perdure.sdk.workflows.declared_schedules import NO_INPUT
 from perdure.wire.base.records import Problem
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.clock.schedules import ScheduleStatus
@@ -277,7 +277,7 @@ async def test_an_input_that_its_caller_says_to_have_read_fails_in_the_execution
 
 
 async def test_a_schema_makes_the_server_fetch_nothing_and_an_impossible_one_checks_nothing(house: House) -> None:
-    from perdure.store.input_checks import check_input, compile_check
+    from perdure.store.base.input_checks import check_input, compile_check
 
     described = b'{"input_check":"exact","input_schema":{"$ref":"http://127.0.0.1:9/schema"}}'
     check_input(compile_check(described), b'{"any":1}', "payload")

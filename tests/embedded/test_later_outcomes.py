@@ -4,11 +4,11 @@ import pytest
 from tests.embedded.house import Counter, House
 
 from perdure.embedded import Embedded, embedded
-from perdure.sdk.client import Handle
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed
-from perdure.sdk.steps import step
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionFailed
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.steps import step
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import BadValue, LaterOutcomes
 
 

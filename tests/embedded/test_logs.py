@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from tests.embedded.house import House, reaches, until
 
-from perdure.sdk.client import Client
-from perdure.sdk.context import Context
-from perdure.sdk.logs import to_log_line
-from perdure.sdk.workflow import Registry
+from perdure.sdk.clients.client import Client
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.logs import to_log_line
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.status import Phase
 

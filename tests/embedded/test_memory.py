@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 from tests.embedded.house import House, reaches, until
 
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed, StepFailed
+from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed, StepFailed
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.runner import Runner
-from perdure.sdk.step_runner import StepRunner
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workers.runner import Runner
+from perdure.sdk.workers.step_runner import StepRunner
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.retry import RetryPolicy
 from perdure.wire.base.status import Phase
 

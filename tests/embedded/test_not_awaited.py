@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tests.embedded.house import Counter, House, answer_when_asked
 
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed, StepFailed
-from perdure.sdk.steps import step
-from perdure.sdk.workflow import Registry, Workflow
+from perdure.sdk.base.errors import ExecutionFailed, StepFailed
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.steps import step
+from perdure.sdk.workflows.workflow import Registry, Workflow
 
 app = Registry()
 LONG = "אבג" * 60 + "é" * 20

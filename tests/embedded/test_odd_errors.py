@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 import pytest
 from tests.embedded.house import Counter, House
 
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed, Fatal, RetryAfter
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionFailed, Fatal, RetryAfter
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.retry import RetryPolicy
 
 AT_ONCE = RetryPolicy(max_attempts=3, initial_seconds=0.0)

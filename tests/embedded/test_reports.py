@@ -11,11 +11,11 @@ import pytest
 from tests.embedded.house import Counter, House, Report, ends, listed, on_reports, reaches, rows_of, until
 
 from perdure.engine.base.clock import ManualClock
-from perdure.sdk import reports
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
-from perdure.sdk.step_runner import READ_BYTES_MAX
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.workers import reports
+from perdure.sdk.workers.step_runner import READ_BYTES_MAX
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import BadValue, PerdureError, TooLarge, Unavailable, UnknownOutcome
 from perdure.wire.base.records import Kind, Problem
 from perdure.wire.base.retry import RetryPolicy

@@ -15,9 +15,9 @@ from tests.embedded.house import Counter, House, keys_of, reaches, rows_of, unti
 
 from perdure.embedded import embedded
 from perdure.engine.base.clock import ManualClock
-from perdure.sdk.context import Context
-from perdure.sdk.workflow import Registry
-from perdure.store.file_lock import StoreInUse
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
+from perdure.store.drivers.file_lock import StoreInUse
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 

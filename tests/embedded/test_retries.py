@@ -7,9 +7,9 @@ import msgspec
 import pytest
 from tests.embedded.house import Counter, House, Report, ends, keys_of, on_reports, rows_of
 
-from perdure.sdk.context import Context
-from perdure.sdk.errors import StepFailed
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import StepFailed
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.records import Kind
 from perdure.wire.base.retry import RetryPolicy
 from perdure.wire.base.status import Phase

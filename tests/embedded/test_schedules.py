@@ -8,9 +8,9 @@ import pytest
 from tests.server.serving import serving
 
 from perdure import Client, Context, Registry, Schedule, ScheduledFor, workflow
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.worker import Worker
+from perdure.sdk.transports.http import HttpTransport
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.worker import Worker
 from perdure.testing import Bench, ManualClock, embedded
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound
 from perdure.wire.base.times import microseconds

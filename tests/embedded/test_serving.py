@@ -14,9 +14,9 @@ from tests.embedded.house import reaches
 
 from perdure import Client, Context, Registry
 from perdure.embedded import Embedded, embedded
-from perdure.sdk.credentials import find
-from perdure.sdk.http import HttpTransport
-from perdure.server.settings import Settings
+from perdure.sdk.clients.credentials import find
+from perdure.sdk.transports.http import HttpTransport
+from perdure.server.process.settings import Settings
 from perdure.wire.base.errors import BadRequest
 from perdure.wire.base.status import Phase
 

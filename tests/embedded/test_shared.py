@@ -13,8 +13,8 @@ from tests.embedded.house import until
 
 from perdure.embedded import embedded
 from perdure.engine.base.settings import EngineSettings
-from perdure.sdk.context import Context
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.records import Kind
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no PostgreSQL is started there")
@@ -25,8 +25,8 @@ DIES = """
 import asyncio, sys
 from perdure.embedded import embedded
 from perdure.engine.base.settings import EngineSettings
-from perdure.sdk.context import Context
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 
 app = Registry()
 

@@ -12,12 +12,12 @@ from tests.embedded.test_budgets import app, asks, call, calls, finishes, questi
 from perdure.embedded import Embedded
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.service import Scope
+from perdure.sdk.base.errors import ExecutionFailed
 from perdure.sdk.budgets import admitted, reserve
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed
-from perdure.sdk.start_options import Budget
-from perdure.sdk.workflow import Registry
-from perdure.store.interface import Verb
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.start_options import Budget
+from perdure.sdk.workflows.workflow import Registry
+from perdure.store.base.interface import Verb
 from perdure.wire.agents.shared_budgets import DAY_US, ListBalances
 from perdure.wire.base.errors import BadValue, Conflict, NotFound
 from perdure.wire.base.status import Phase

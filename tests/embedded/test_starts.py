@@ -10,11 +10,11 @@ from tests.embedded.house import Counter, House, ends, reaches, until
 
 from perdure.embedded import Embedded
 from perdure.engine.base.clock import ManualClock
-from perdure.sdk.client import Client, Handle
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed
-from perdure.sdk.workflow import Queue, Registry, workflow
-from perdure.store.interface import Ended, Verb
+from perdure.sdk.base.errors import ExecutionFailed
+from perdure.sdk.clients.client import Client, Handle
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Queue, Registry, workflow
+from perdure.store.base.interface import Ended, Verb
 from perdure.wire.base.errors import BadValue, Conflict, DeploymentNotFound, NotFound, Unavailable, WorkflowNotFound
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import ListFilters

@@ -25,11 +25,11 @@ from opentelemetry import context as telemetry
 from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, rows_of, until
 
 from perdure.engine.base.clock import ManualClock
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
-from perdure.sdk.step_runner import READ_BYTES_MAX, TRACED_TRIES
-from perdure.sdk.steps import current_context, current_step, step
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
+from perdure.sdk.workers.step_runner import READ_BYTES_MAX, TRACED_TRIES
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.steps import current_context, current_step, step
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.records import Kind
 from perdure.wire.base.retry import RetryPolicy

@@ -12,7 +12,7 @@ import pytest
 
 from perdure import Client, Context, Registry
 from perdure.embedded import embedded_sync
-from perdure.store.file_lock import StoreInUse
+from perdure.store.drivers.file_lock import StoreInUse
 from perdure.wire.base.errors import BadRequest, Unavailable
 
 registry = Registry()

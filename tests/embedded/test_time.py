@@ -7,8 +7,8 @@ import pytest
 from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, until
 
 from perdure.engine.base.clock import ManualClock
-from perdure.sdk.context import Context
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase

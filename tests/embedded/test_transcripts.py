@@ -8,10 +8,10 @@ import pytest
 from msgspec import Raw
 from tests.embedded.house import Counter, House, reaches, rows_of
 
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ChildFailed, ExecutionFailed
+from perdure.sdk.base.errors import ChildFailed, ExecutionFailed
 from perdure.sdk.transcripts import append_messages, read_transcript, summarize, take_messages
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.testing import crash_everywhere
 from perdure.wire.agents.transcripts import GetTranscript, Page
 from perdure.wire.base.errors import BadValue, Conflict, SessionBusy

@@ -13,10 +13,10 @@ import pytest
 from tests.embedded.house import Counter, House, Report, keys_of, on_reports, pass_time, reaches, rows_of, until
 
 from perdure.engine.base.clock import ManualClock
-from perdure.sdk.client import Handle
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed
-from perdure.sdk.workflow import Registry
+from perdure.sdk.base.errors import ExecutionFailed
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.errors import BadRequest, BadValue, Conflict, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase

@@ -2,8 +2,8 @@
 
 from tests.embedded.house import Counter, House, ends, reaches
 
-from perdure.sdk.context import Context
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.workflow import Registry
 from perdure.wire.base.status import Phase
 
 

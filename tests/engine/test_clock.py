@@ -14,7 +14,7 @@ from perdure.engine.base.clock import DATABASE_JUMP_US, SystemClock, TimeBounds
 from perdure.engine.base.service import Scope
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.sdk.lease import boottime
+from perdure.sdk.workers.lease import boottime
 from perdure.store.open import open_store
 from perdure.store.verbs.runs import claims, queries
 from perdure.wire.base.errors import LeaseLost

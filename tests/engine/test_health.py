@@ -13,7 +13,7 @@ from tests.store.locks import held
 
 from perdure.engine.engine import Engine
 from perdure.engine.loops import Loop, Loops
-from perdure.store.interface import Notify, Trouble, verb
+from perdure.store.base.interface import Notify, Trouble, verb
 from perdure.store.open import open_store
 from perdure.store.verbs.base import access
 from perdure.wire.base.errors import Unavailable

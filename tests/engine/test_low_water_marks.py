@@ -15,8 +15,8 @@ from tests.store.world import PROJECT, World
 from perdure.engine.base.service import Scope
 from perdure.engine.base.snapshots import Snapshots
 from perdure.engine.runs.low_water_marks import EVERYWHERE, FULL_LOOK_SECONDS, MARGIN_US, RANKS_MAX, LowWaterMarks
-from perdure.store.postgres import PostgresStore
-from perdure.store.statements import load
+from perdure.store.base.statements import load
+from perdure.store.drivers.postgres import PostgresStore
 from perdure.store.verbs.runs import claims
 from perdure.store.verbs.runs.claims import Range
 from perdure.wire.runs.executions import GetExecution

@@ -14,7 +14,7 @@ from perdure.engine.base.clock import boottime_us
 from perdure.engine.base.service import Scope
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.store import postgres_lock_queue
+from perdure.store.drivers import postgres_lock_queue
 from perdure.store.open import open_store
 from perdure.store.verbs.runs import claims
 from perdure.wire.runs.requests import RegisterRequest, WorkflowSpec

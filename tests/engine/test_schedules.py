@@ -17,7 +17,7 @@ import pytest
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
-from perdure.store.interface import Store, query, record, verb
+from perdure.store.base.interface import Store, query, record, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.times import microseconds

@@ -12,7 +12,7 @@ import os
 import time
 
 from perdure import Context, current_step, step, workflow
-from perdure.sdk.lease import Lease
+from perdure.sdk.workers.lease import Lease
 
 STEPS = 5
 STEP_SECONDS = float(os.environ.get("FAULTS_STEP_SECONDS", "0.05"))

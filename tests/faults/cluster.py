@@ -19,7 +19,7 @@ from tests.ports import free_port
 
 from perdure import Client
 from perdure.engine.engine import Engine
-from perdure.sdk.http import HttpTransport
+from perdure.sdk.transports.http import HttpTransport
 from perdure.store.open import open_store
 from perdure.wire.base.access import Role
 

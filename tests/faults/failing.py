@@ -15,8 +15,8 @@ from types import coroutine
 from typing import Any
 
 from perdure.cli.main import app
-from perdure.store.interface import Verb
-from perdure.store.sqlite import SQLiteStore
+from perdure.store.base.interface import Verb
+from perdure.store.drivers.sqlite import SQLiteStore
 
 IN_FORK = "in_fork"
 POINTS = ("before_commit", "after_commit", "after_notify", "before_reply")
@@ -93,7 +93,7 @@ def _around_forks() -> None:
 
 
 def _around_answers() -> None:
-    from perdure.server.router import Router
+    from perdure.server.http.router import Router
 
     answer = Router._answer
 

@@ -10,8 +10,8 @@ from typing import Any
 from tests.faults.ledger import Ledger
 
 from perdure import Client
-from perdure.sdk.client import Handle
-from perdure.sdk.workflow import Workflow
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.workflow import Workflow
 from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
 
 PAUSE_SECONDS = 0.1

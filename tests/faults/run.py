@@ -26,8 +26,8 @@ from tests.faults.load import Extra, Load
 from tests.faults.proxy import Proxy
 
 from perdure import Client, ExecutionFailed
-from perdure.sdk.client import Handle
-from perdure.sdk.workflow import Workflow
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.workflow import Workflow
 from perdure.store.verbs.runs.transitions import LOSSES_MAX
 from perdure.wire.base.records import OUTCOMES
 from perdure.wire.runs.executions import Execution

@@ -13,7 +13,7 @@ from tests.faults.run import Run
 from tests.store.world import START_US, World
 from uuid_utils import uuid7
 
-from perdure.store.interface import Store
+from perdure.store.base.interface import Store
 from perdure.store.open import open_store
 from perdure.store.verbs.base import access
 from perdure.store.verbs.runs import queries

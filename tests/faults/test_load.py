@@ -9,7 +9,7 @@ from tests.faults.load import Load
 
 from perdure import Context
 from perdure.embedded import embedded
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflows.workflow import Registry
 
 
 async def test_an_execution_that_is_stuck_is_named_and_holds_nobody_up(

@@ -11,10 +11,10 @@ from tests.journals.hands import steered
 from tests.journals.workflows import app
 
 from perdure import StepFailed
-from perdure.sdk.context import Context
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.workflows.context import Context
 from perdure.wire.agents.transcripts import Entry, Transcript
 from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import Claimed

@@ -21,8 +21,8 @@ from tests.mcp.client import SECONDS, Session, accepts, http_session
 from perdure.embedded import Embedded, embedded
 from perdure.mcp import lines
 from perdure.mcp.tools import TOOLS
-from perdure.server import tool_server
-from perdure.store.interface import Verb
+from perdure.server.routes import tool_server
+from perdure.store.base.interface import Verb
 from perdure.wire.base.access import Role
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.summaries import ExecutionSummary

@@ -39,9 +39,9 @@ from tests.store.world import (
     try_of,
 )
 
-from perdure.store.interface import Written
+from perdure.store.base.interface import Written
+from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.store.open import open_store
-from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs.runs import claims, find
 from perdure.wire.base.errors import Conflict, LeaseLost, NotCancellable
 from perdure.wire.base.records import Kind

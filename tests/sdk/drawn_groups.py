@@ -25,11 +25,11 @@ from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
 from perdure import Context, step
-from perdure.sdk.errors import Diverged
+from perdure.sdk.base.errors import Diverged
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.steps import StepCall, current_context
+from perdure.sdk.workflows.steps import StepCall, current_context
 from perdure.wire.base.records import Kind, fingerprint_of_timer
 from perdure.wire.runs.requests import Claimed
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.errors import Diverged, Stuck
+from perdure.sdk.base.errors import Diverged, Stuck
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine

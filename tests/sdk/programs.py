@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import anyio
 from hypothesis import strategies as st
 
-from perdure.sdk.errors import StepFailed
+from perdure.sdk.base.errors import StepFailed
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.base.records import Kind
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from perdure.embedded import embedded
-from perdure.sdk.code_checks import find_in_code
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workers.code_checks import find_in_code
+from perdure.sdk.workflows.workflow import Registry
 
 NAME = "שלום" * 50
 PROGRAM = f"""

@@ -19,9 +19,7 @@ import pytest
 from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.children import ChildHandle, Mapped
-from perdure.sdk.context import Context
-from perdure.sdk.errors import (
+from perdure.sdk.base.errors import (
     ChildCancelled,
     ChildFailed,
     DuplicateKey,
@@ -32,14 +30,16 @@ from perdure.sdk.errors import (
     StepFailed,
     asked_pause,
 )
-from perdure.sdk.events import Event
-from perdure.sdk.logs import ReplayFilter, keep_logs
+from perdure.sdk.clients.starts import start_item
 from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.starts import start_item
-from perdure.sdk.steps import StepCall, StepInfo, StepSettings, current_step, running_step, step
-from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
+from perdure.sdk.workflows.children import ChildHandle, Mapped
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.events import Event
+from perdure.sdk.workflows.logs import ReplayFilter, keep_logs
+from perdure.sdk.workflows.steps import StepCall, StepInfo, StepSettings, current_step, running_step, step
+from perdure.sdk.workflows.workflow import Queue, Registry, Workflow, workflow
 from perdure.wire.agents.approvals import Became
 from perdure.wire.base.errors import BadValue, Conflict, NotFound
 from perdure.wire.base.records import Kind, fingerprint_of_timer

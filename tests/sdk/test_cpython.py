@@ -19,7 +19,7 @@ from tests.sdk.fake_server import Journal, advance
 
 from perdure import Registry
 from perdure.embedded import embedded
-from perdure.sdk.errors import UnsupportedPython
+from perdure.sdk.base.errors import UnsupportedPython
 from perdure.sdk.replay import self_test
 from perdure.sdk.replay.calls import Effects, MachineState
 from perdure.sdk.replay.machine import Machine

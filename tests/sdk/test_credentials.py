@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from perdure.sdk import credentials, dev_note
-from perdure.sdk.credentials import DEFAULT_URL, find
-from perdure.sdk.dev_note import NOTE, Running
+from perdure.sdk.clients import credentials, dev_note
+from perdure.sdk.clients.credentials import DEFAULT_URL, find
+from perdure.sdk.clients.dev_note import NOTE, Running
 
 KEY = "sk_abcdefgh_secret"
 

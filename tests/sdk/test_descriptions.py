@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, structs
 from perdure import Context, Registry, Workflow
 from perdure.embedded import LocalTransport, embedded
 from perdure.sdk.payloads.schemas import schema_of
-from perdure.sdk.worker import Worker
+from perdure.sdk.workers.worker import Worker
 from perdure.wire.agents.definitions import RegisterAgent
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.operation import Operation

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.sim.loop import SimLoop
 
-from perdure.sdk.client import Client
-from perdure.sdk.connection import ConnectionLost
-from perdure.sdk.http import OUTAGE_SECONDS, HttpTransport
+from perdure.sdk.clients.client import Client
+from perdure.sdk.transports.connection import ConnectionLost
+from perdure.sdk.transports.http import OUTAGE_SECONDS, HttpTransport
 from perdure.wire.base.errors import Unavailable
 
 ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"

@@ -29,20 +29,20 @@ from tests.server.serving import Served, serving
 
 from perdure.cli.base.connect import ask
 from perdure.engine.base.service import Scope
-from perdure.sdk import credentials
-from perdure.sdk.client import Client, Handle
-from perdure.sdk.connection import Response, _keep_alive
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.results import POLL_SECONDS
-from perdure.sdk.steps import step
-from perdure.sdk.sync import SyncClient
-from perdure.sdk.worker import Worker
-from perdure.sdk.workflow import Registry
-from perdure.store.executions import State
-from perdure.store.interface import records, verb
+from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.clients import credentials
+from perdure.sdk.clients.client import Client, Handle
+from perdure.sdk.clients.sync import SyncClient
+from perdure.sdk.transports.connection import Response, _keep_alive
+from perdure.sdk.transports.http import HttpTransport
+from perdure.sdk.transports.results import POLL_SECONDS
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.worker import Worker
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.steps import step
+from perdure.sdk.workflows.workflow import Registry
+from perdure.store.base.executions import State
+from perdure.store.base.interface import records, verb
 from perdure.store.verbs.runs import claims
 from perdure.wire.agents.budgets import RaiseBudget
 from perdure.wire.base.errors import (

@@ -20,7 +20,7 @@ import anyio.to_thread
 import pytest
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.errors import DuplicateKey, Evicted, Misplaced
+from perdure.sdk.base.errors import DuplicateKey, Evicted, Misplaced
 from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.inner_loop import FAR_US, InnerLoop
 from perdure.sdk.replay.machine import Machine

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.interrupts import is_interrupt, run_until_complete
+from perdure.sdk.base.interrupts import is_interrupt, run_until_complete
 from perdure.sdk.replay.machine import Machine
 
 

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.errors import StepFailed
+from perdure.sdk.base.errors import StepFailed
 from perdure.sdk.replay import failures
 from perdure.sdk.replay.failures import calls_to_blame
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.steps import StepCall, step_result
+from perdure.sdk.workflows.steps import StepCall, step_result
 from perdure.wire.base.records import Kind
 
 Shape = Any

@@ -14,10 +14,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from perdure.sdk import lease as lease_module
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.unbegun import Unbegun
-from perdure.sdk.worker import Worker
+from perdure.sdk.workers import lease as lease_module
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.unbegun import Unbegun
+from perdure.sdk.workers.worker import Worker
 from perdure.wire.runs.requests import BeatReply, RegisterReply
 
 LEASE_US = 3_600_000_000
@@ -80,7 +80,7 @@ async def test_a_lease_is_in_doubt_once_its_connection_is_closed_even_if_the_nex
 ) -> None:
     """The server cuts the lease of a connection that closes. What this side asks then may never be answered, so it must
     not go by the old deadline until it finds that out."""
-    monkeypatch.setattr("perdure.sdk.lease.CONNECTION_GONE_SECONDS", 0.0)
+    monkeypatch.setattr("perdure.sdk.workers.lease.CONNECTION_GONE_SECONDS", 0.0)
     requests = 0
     asked_again = threading.Event()
     go_on = threading.Event()
@@ -255,7 +255,7 @@ async def test_a_worker_gives_its_work_up_once_the_store_has_been_away_for_too_l
 async def test_a_beat_comes_early_if_it_has_other_steps_to_name(
     takes_names: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perdure.sdk.lease.EARLY_SECONDS", 0.0)
+    monkeypatch.setattr("perdure.sdk.workers.lease.EARLY_SECONDS", 0.0)
     bodies: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-from perdure.sdk.long_calls import LISTED_MAX, LONG_SECONDS, LongCalls
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.workers.long_calls import LISTED_MAX, LONG_SECONDS, LongCalls
 from perdure.wire.base.limits import IN_FLIGHT_MAX
 from perdure.wire.runs.requests import Claimed, OpenCall
 

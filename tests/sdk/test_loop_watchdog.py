@@ -11,9 +11,9 @@ import pytest
 
 from perdure import Context
 from perdure.embedded import embedded_sync
-from perdure.sdk import loop_watchdog as watchdog
-from perdure.sdk.loop_watchdog import blocking_code, loop_watchdog
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workers import loop_watchdog as watchdog
+from perdure.sdk.workers.loop_watchdog import blocking_code, loop_watchdog
+from perdure.sdk.workflows.workflow import Registry
 
 
 class CapturedLog(logging.Handler):

@@ -12,7 +12,7 @@ import pytest
 from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.errors import ChildFailed, Diverged, Fatal, Outdated, StepFailed, Stuck
+from perdure.sdk.base.errors import ChildFailed, Diverged, Fatal, Outdated, StepFailed, Stuck
 from perdure.sdk.replay.calls import AwaitedStart, DurableCall, Effects, MachineState
 from perdure.sdk.replay.failures import calls_to_blame, steps_to_blame
 from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine

@@ -16,11 +16,11 @@ import pytest
 from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.errors import Diverged, Misplaced
-from perdure.sdk.events import event_call
+from perdure.sdk.base.errors import Diverged, Misplaced
 from perdure.sdk.payloads.fingerprints import fingerprint_of_captured
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.workflows.events import event_call
 from perdure.wire.base.records import Kind, fingerprint_of_timer
 
 Got = list[tuple[str, str]]

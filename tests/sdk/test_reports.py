@@ -2,7 +2,7 @@
 
 from msgspec import Raw
 
-from perdure.sdk import reports
+from perdure.sdk.workers import reports
 from perdure.wire.base.records import Kind
 from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import ItemReply, ReportItem, StepDone

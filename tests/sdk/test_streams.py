@@ -6,8 +6,8 @@ from typing import cast
 import pytest
 from msgspec import Raw
 
-from perdure.sdk import streams
-from perdure.sdk.transport import Transport
+from perdure.sdk.transports.transport import Transport
+from perdure.sdk.workflows import streams
 from perdure.wire.runs.executions import StreamItems
 from perdure.wire.runs.streams import StreamItem
 

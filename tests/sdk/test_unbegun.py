@@ -17,11 +17,11 @@ import pytest
 from tests.server.serving import Served
 
 from perdure import Context, Registry
-from perdure.sdk.client import Client
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.unbegun import BLOCKED_SECONDS, Delivery, Unbegun
-from perdure.sdk.worker import Worker
+from perdure.sdk.clients.client import Client
+from perdure.sdk.transports.http import HttpTransport
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.unbegun import BLOCKED_SECONDS, Delivery, Unbegun
+from perdure.sdk.workers.worker import Worker
 
 
 class Loop:

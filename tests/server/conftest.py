@@ -8,7 +8,7 @@ from tests import databases
 from tests.server.people import cheap_passwords
 from tests.server.serving import LASTING, Hand, Served, serving
 
-from perdure.server import auth
+from perdure.server.access import auth
 
 ON_BOTH = {
     "test_beats.py",

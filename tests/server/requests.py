@@ -3,9 +3,9 @@
 import re
 from typing import Any
 
-from perdure.server import openapi
 from perdure.server.app import all_routes
-from perdure.server.routing import Route
+from perdure.server.http import openapi
+from perdure.server.http.routing import Route
 
 Json = Any
 

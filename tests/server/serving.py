@@ -14,8 +14,8 @@ import msgspec
 from perdure.engine.base.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.server.app import Server
-from perdure.server.settings import Settings
-from perdure.store.interface import query, verb
+from perdure.server.process.settings import Settings
+from perdure.store.base.interface import query, verb
 from perdure.store.open import open_store
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.access import Role

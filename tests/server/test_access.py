@@ -17,7 +17,7 @@ from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, URL, body_of, n
 from tests.server.serving import NO_TLS, Hand, Served, serving
 
 from perdure.engine.base.calls import Answer
-from perdure.server.routing import Route
+from perdure.server.http.routing import Route
 from perdure.wire.base.access import Caller, Role
 
 Json = Any

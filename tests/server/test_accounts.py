@@ -12,8 +12,8 @@ from tests.server.serving import Served, serving
 
 from perdure.engine.people import passwords, projects
 from perdure.engine.people.accounts import hash_of
-from perdure.server.auth import Failures, Gate
-from perdure.server.cookies import TOKENS_MAX, Cookies
+from perdure.server.access.auth import Failures, Gate
+from perdure.server.access.cookies import TOKENS_MAX, Cookies
 from perdure.server.routes import accounts as routes
 from perdure.store.verbs.people import accounts
 from perdure.store.verbs.people.accounts import NewSession

@@ -15,7 +15,7 @@ from tests.server.serving import Hand, Served
 from tests.server.test_approvals import asked, link_of, path_of
 from tests.server.test_approve_page import browser, check_page, fields_of
 
-from perdure.store.input_checks import check_answer
+from perdure.store.base.input_checks import check_answer
 from perdure.wire.base.errors import BadValue
 
 Json = Any

@@ -20,10 +20,11 @@ from tests.ports import free_port
 from tests.server.serving import Served, serving
 from tests.store.disk import watched_disk
 
-from perdure.server import app, health
+from perdure.server import app
 from perdure.server.app import bind
-from perdure.server.connections import ServerConnection
-from perdure.store.interface import Store
+from perdure.server.http.connections import ServerConnection
+from perdure.server.telemetry import health
+from perdure.store.base.interface import Store
 from perdure.store.open import open_store
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadRequest, Unavailable
@@ -31,7 +32,7 @@ from perdure.wire.base.errors import BadRequest, Unavailable
 PROGRAM = """
 import sys
 from perdure.server.app import run
-from perdure.server.settings import load
+from perdure.server.process.settings import load
 run(load({"store": sys.argv[1], "port": int(sys.argv[2]), "insecure_local": True}, environ={}))
 """
 
@@ -295,7 +296,9 @@ async def test_a_server_that_starts_on_a_full_disk_waits_for_room(
             pytest.skip(str(error))
         path = str(disk.path / "s.db")
         if before == "a store that was killed":
-            killed = "import os, sys; from perdure.store.sqlite import *; s = SQLiteStore(sys.argv[1]); os._exit(0)"
+            killed = (
+                "import os, sys; from perdure.store.drivers.sqlite import *; s = SQLiteStore(sys.argv[1]); os._exit(0)"
+            )
             subprocess.run([sys.executable, "-c", killed, path], check=True)
         elif before == "a store":
             await (await open_store(path)).close()

@@ -12,7 +12,7 @@ from tests.server.push_worker import LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.base.clock import ManualClock
-from perdure.sdk.sync import SyncClient
+from perdure.sdk.clients.sync import SyncClient
 from perdure.wire.agents.approvals import ANSWER_SCHEMA_BYTES_MAX
 from perdure.wire.base.access import Role
 

@@ -16,7 +16,7 @@ from tests.server.people import PASSWORD, member
 from tests.server.serving import Hand, Served, serving
 from tests.server.test_approvals import asked, link_of, path_of
 
-from perdure.server import approval_page
+from perdure.server.routes import approval_page
 from perdure.wire.agents.answer_forms import form_of, read_answer
 from perdure.wire.agents.approvals import Question, QuestionState
 from perdure.wire.base.access import Role

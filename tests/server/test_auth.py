@@ -8,10 +8,10 @@ import httpx2
 import pytest
 from tests.server.serving import Served, serving
 
-from perdure.server import auth
+from perdure.server.access import auth
+from perdure.server.access.auth import Failures, Gate, is_loopback, to_network
 from perdure.server.app import check_exposure
-from perdure.server.auth import Failures, Gate, is_loopback, to_network
-from perdure.server.settings import Settings
+from perdure.server.process.settings import Settings
 from perdure.store.verbs.base import access
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized

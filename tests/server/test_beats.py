@@ -9,7 +9,7 @@ from tests.server.serving import Hand, Served, serving
 from tests.store.locks import held
 
 from perdure.engine.base.clock import boottime_us
-from perdure.store.interface import Verb, query, verb
+from perdure.store.base.interface import Verb, query, verb
 from perdure.store.open import is_postgres
 from perdure.store.verbs.runs import claims
 from perdure.store.verbs.runs.claims import Beat, Held

@@ -14,9 +14,9 @@ from tests.server.requests import ROUTES, UNKNOWN, name_of, operation_of
 from tests.server.serving import Served, serving
 from tests.server.test_limits import RUN, Wire, error_of, wire
 
-from perdure.server.bodies import COUNTED_BYTES_MIN, PARTS_MAX, SMALL, USUAL, VALUES, BodyCount
-from perdure.server.in_flight import LIGHT_BYTES, InFlight, Share
-from perdure.server.routing import Route
+from perdure.server.http.bodies import COUNTED_BYTES_MIN, PARTS_MAX, SMALL, USUAL, VALUES, BodyCount
+from perdure.server.http.in_flight import LIGHT_BYTES, InFlight, Share
+from perdure.server.http.routing import Route
 from perdure.wire.base import codec
 from perdure.wire.base.access import Caller
 from perdure.wire.base.codec import check_json

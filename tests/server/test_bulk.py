@@ -7,7 +7,7 @@ import pytest
 from tests.server.serving import Hand, Served
 
 from perdure import Client, Context, ExecutionFailed, Registry, step
-from perdure.sdk.http import HttpTransport
+from perdure.sdk.transports.http import HttpTransport
 from perdure.testing import embedded
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import Conflict, NothingMatches

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from perdure.server import openapi
 from perdure.server.app import all_routes
+from perdure.server.http import openapi
 
 NOT_YET: dict[str, str] = {}
 """Paths of the contract that are not served, and why. A served one has to go from here."""

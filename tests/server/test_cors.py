@@ -8,9 +8,10 @@ from tests.server.requests import ROUTES
 from tests.server.serving import Served, serving
 from tests.server.test_limits import RUN, wire
 
-from perdure.server import cors, openapi
-from perdure.server.bodies import USUAL
-from perdure.server.settings import load
+from perdure.server.access import cors
+from perdure.server.http import openapi
+from perdure.server.http.bodies import USUAL
+from perdure.server.process.settings import load
 from perdure.wire.base.errors import BadRequest
 
 WAIT = "/api/v1/executions/wait"

@@ -2,7 +2,7 @@
 
 from tests.server.serving import Served
 
-from perdure.server.dev import DevStatus, DevWorker, Killed
+from perdure.server.process.dev import DevStatus, DevWorker, Killed
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import Conflict
 

@@ -7,7 +7,7 @@ import pytest
 from tests.server.serving import Served
 
 from perdure import Client
-from perdure.sdk.http import HttpTransport
+from perdure.sdk.transports.http import HttpTransport
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 
 

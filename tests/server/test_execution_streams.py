@@ -8,10 +8,10 @@ import pytest
 from tests.server.serving import Hand, Served, serving
 from tests.server.test_streams import following
 
-from perdure.sdk.client import Client
-from perdure.sdk.errors import ExecutionFailed
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.sync import SyncClient
+from perdure.sdk.base.errors import ExecutionFailed
+from perdure.sdk.clients.client import Client
+from perdure.sdk.clients.sync import SyncClient
+from perdure.sdk.transports.http import HttpTransport
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadRequest
 

@@ -11,7 +11,7 @@ import pytest
 from httpx2 import Response
 from tests.server.serving import Hand, Served
 
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.access import Role
 from perdure.wire.runs.executions import Finished

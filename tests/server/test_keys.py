@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.server.serving import Served
 
-from perdure.server.auth import Gate
+from perdure.server.access.auth import Gate
 from perdure.store.verbs.base import access
 from perdure.wire.base.access import Principal, Role
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served, serving
 
-from perdure.server.connections import ServerConnection
-from perdure.server.crowd import Crowd
+from perdure.server.http.connections import ServerConnection
+from perdure.server.http.crowd import Crowd
 
 RUN = "/api/v1/workflows/w/run"
 

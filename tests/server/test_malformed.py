@@ -24,7 +24,7 @@ from tests.server.other_doors import QUESTION, OtherDoors
 from tests.server.requests import NOBODY, ROUTES, body_of, query_of, url_of
 from tests.server.serving import Hand
 
-from perdure.server.routing import Route
+from perdure.server.http.routing import Route
 
 COUNT: Final = 10_000
 WARM: Final = 1_000

@@ -9,8 +9,8 @@ import pytest
 from tests.server.serving import Served
 from tests.server.test_contract import contract
 
-from perdure.server import schemas
 from perdure.server.app import all_routes
+from perdure.server.http import schemas
 from perdure.wire.base import times
 from perdure.wire.runs import requests
 

@@ -11,8 +11,8 @@ from tests.server.people import AUTH, PROJECTS, Person, browser, member, use_lin
 from tests.server.serving import Served, serving
 from tests.server.test_auth import Clock
 
-from perdure.server import signin
-from perdure.server.signin import LINK_SECONDS, SESSION_SECONDS, SignIns
+from perdure.server.access import signin
+from perdure.server.access.signin import LINK_SECONDS, SESSION_SECONDS, SignIns
 from perdure.store.verbs.base import access
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import TooManyRequests

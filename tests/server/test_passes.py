@@ -13,10 +13,10 @@ from tests.server.serving import serving
 
 from perdure import Client, Context, Registry, Workflow
 from perdure.embedded import embedded
-from perdure.sdk import http
-from perdure.sdk.http import HttpTransport
-from perdure.sdk.lease import HttpLease
-from perdure.sdk.worker import Worker
+from perdure.sdk.transports import http
+from perdure.sdk.transports.http import HttpTransport
+from perdure.sdk.workers.lease import HttpLease
+from perdure.sdk.workers.worker import Worker
 
 MARK = "the payload of this test"
 registry = Registry()
@@ -100,7 +100,7 @@ async def test_server_and_worker_parse_an_input_twice(
     async with over_http(database) as client:
         # The client reads back what it has written. The server reads the request, and the worker the value.
         found = await parsers(client, workflow, value)
-        assert found == ["sdk.payloads.values", "server.routing", "sdk.payloads.values"]
+        assert found == ["sdk.payloads.values", "server.http.routing", "sdk.payloads.values"]
 
 
 @pytest.mark.parametrize(("workflow", "value"), INPUTS.values(), ids=INPUTS)
@@ -116,10 +116,10 @@ async def test_the_check_of_an_input_whose_client_knows_only_the_workflows_name_
 ) -> None:
     async with over_http(database) as client:
         found = await parsers(client, "has_text", SMALL)
-        assert found == ["sdk.payloads.values", "server.routing", "wire.codec", "sdk.payloads.values"]
+        assert found == ["sdk.payloads.values", "server.http.routing", "wire.base.codec", "sdk.payloads.values"]
     async with embedded(":memory:", registry) as client:
         found = await parsers(client, "has_text", SMALL)
-        assert found == ["sdk.payloads.values", "wire.codec", "sdk.payloads.values"]
+        assert found == ["sdk.payloads.values", "wire.base.codec", "sdk.payloads.values"]
 
 
 async def test_a_server_of_an_earlier_release_sends_payloads_within_the_json(
@@ -128,4 +128,4 @@ async def test_a_server_of_an_earlier_release_sends_payloads_within_the_json(
     monkeypatch.setattr(http, "_CLAIM", http._PROTOCOL)
     async with over_http(database) as client:
         parsed = await parsers(client, has_input, SMALL)
-        assert parsed == ["sdk.payloads.values", "server.routing", "sdk.http", "sdk.payloads.values"]
+        assert parsed == ["sdk.payloads.values", "server.http.routing", "sdk.transports.http", "sdk.payloads.values"]

@@ -9,7 +9,7 @@ import pytest
 from tests.server.serving import Hand, Served, serving
 
 from perdure import BadValue, Client, Context, Registry
-from perdure.sdk.http import HttpTransport
+from perdure.sdk.transports.http import HttpTransport
 from perdure.testing import embedded
 from perdure.wire.base.access import Role
 from perdure.wire.runs.queues import Pause, PauseKind

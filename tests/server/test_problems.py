@@ -16,8 +16,8 @@ from tests.server.people import person
 from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, UNKNOWN, body_of, name_of, query_of, url_of
 from tests.server.serving import Served, serving
 
-from perdure.server.auth import Failures
-from perdure.server.routing import Route
+from perdure.server.access.auth import Failures
+from perdure.server.http.routing import Route
 from perdure.wire.base.access import Caller, Role
 from perdure.wire.runs.executions import GetExecution
 

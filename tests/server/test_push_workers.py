@@ -12,7 +12,7 @@ from tests.server.push_worker import LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Served, serving
 from tests.server.test_streams import following
 
-from perdure.server import tails
+from perdure.server.http import tails
 from perdure.wire.base.access import Role
 
 Json = Any

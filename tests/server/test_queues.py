@@ -6,7 +6,7 @@ from tests.server.serving import Hand, Served, serving
 
 from perdure import Client, Context, Registry
 from perdure.embedded import LocalTransport
-from perdure.sdk.http import HttpTransport
+from perdure.sdk.transports.http import HttpTransport
 from perdure.testing import embedded
 from perdure.wire.base.access import Role
 from perdure.wire.runs.queues import QueueState

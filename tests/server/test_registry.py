@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served
 
-from perdure.store.interface import record, verb
+from perdure.store.base.interface import record, verb
 from perdure.wire.base.access import Role
 from perdure.wire.runs.requests import QueueSpec
 

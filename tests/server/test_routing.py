@@ -7,13 +7,13 @@ import msgspec
 import pytest
 from msgspec import Struct
 
+from perdure.server.access.auth import Gate
 from perdure.server.app import all_routes
-from perdure.server.auth import Gate
-from perdure.server.bodies import read_body
-from perdure.server.openapi import document
-from perdure.server.router import Router
-from perdure.server.routing import Call, Routes, Services
-from perdure.server.settings import Settings
+from perdure.server.http.bodies import read_body
+from perdure.server.http.openapi import document
+from perdure.server.http.router import Router
+from perdure.server.http.routing import Call, Routes, Services
+from perdure.server.process.settings import Settings
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadRequest, NotFound, PerdureError
 from perdure.wire.base.fields import Moment, Position

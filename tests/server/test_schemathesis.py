@@ -19,8 +19,8 @@ from tests.server.people import Person, member
 from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.base.service import Scope
-from perdure.server import openapi
 from perdure.server.app import all_routes
+from perdure.server.http import openapi
 from perdure.wire.base.access import Caller, Role
 from perdure.wire.runs.deployments import UseDeployment
 

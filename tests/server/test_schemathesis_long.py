@@ -21,7 +21,7 @@ from tests.server.test_schemathesis import (
     servers,
 )
 
-from perdure.server import openapi
+from perdure.server.http import openapi
 
 __all__ = ["running", "servers"]
 

@@ -8,7 +8,7 @@ from tests.server.serving import Hand, Served
 from tests.server.test_approvals import asking, submit
 
 from perdure import Client
-from perdure.sdk.http import HttpTransport
+from perdure.sdk.transports.http import HttpTransport
 from perdure.wire.agents import agent_runs
 
 MEMORY = "/internal/session/a%2Fb/memory"

@@ -10,10 +10,10 @@ import pytest
 
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.server.logs import HIDDEN, JsonFormatter, TextFormatter, redact
-from perdure.server.schemas import field_notes
-from perdure.server.settings import Settings, _is_of_kubernetes, load
-from perdure.store.sqlite import SQLiteStore
+from perdure.server.http.schemas import field_notes
+from perdure.server.process.settings import Settings, _is_of_kubernetes, load
+from perdure.server.telemetry.logs import HIDDEN, JsonFormatter, TextFormatter, redact
+from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.wire.base.errors import BadRequest
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.server.serving import Hand, Served
 from tests.server.test_budgets import path, reserve
 
-from perdure.sdk.client import Client
+from perdure.sdk.clients.client import Client
 from perdure.wire.base.access import Role
 
 BUDGETS = "/api/v1/budgets"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served
 
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.wire.runs.executions import NAMES_MAX
 from perdure.wire.runs.workflows import tool_name
 

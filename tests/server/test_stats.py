@@ -7,7 +7,7 @@ from tests.faults.cluster import until
 from tests.server.serving import Hand, Served
 
 from perdure import Client
-from perdure.sdk.http import HttpTransport
+from perdure.sdk.transports.http import HttpTransport
 from perdure.store.verbs.insight import ended
 from perdure.wire.insight.attention import pattern_of, words_of
 from perdure.wire.insight.matches import CountReply

@@ -15,8 +15,8 @@ from tests.server.people import member
 from tests.server.serving import Hand, Served, serving
 from tests.server.test_keys import make
 
-from perdure.server import streams
-from perdure.server.streams import ClientGone, Drain, Poll, Slots, frame
+from perdure.server.http import streams
+from perdure.server.http.streams import ClientGone, Drain, Poll, Slots, frame
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import TooManyRequests
 

@@ -10,7 +10,7 @@ from msgspec import structs
 from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.runs.streams import PIECE_BYTES
-from perdure.server import tails
+from perdure.server.http import tails
 from perdure.wire.runs.events import Event
 
 STREAM = "/api/v1/events/stream"

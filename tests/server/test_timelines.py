@@ -3,7 +3,7 @@
 from tests.server.serving import Hand, Served
 
 from perdure import Client
-from perdure.sdk.http import HttpTransport
+from perdure.sdk.transports.http import HttpTransport
 from perdure.wire.base.access import Role
 from perdure.wire.insight.timelines import SpanKind, SpanState
 

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from tests.server.serving import Hand, Served
 
-from perdure.server import otlp
+from perdure.server.telemetry import otlp
 from perdure.wire.insight.traces import StoredSpan
 
 BATCH = "/internal/spans/batch"

@@ -16,8 +16,8 @@ from tests.databases import migrated
 from perdure.engine.base.service import Scope
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.store.postgres import PostgresStore
-from perdure.store.postgres_hints import Exchange
+from perdure.store.drivers.postgres import PostgresStore
+from perdure.store.drivers.postgres_hints import Exchange
 from perdure.wire.runs.requests import (
     Claimed,
     ClaimReply,

@@ -11,7 +11,7 @@ import pytest
 from tests.servers.conftest import until
 from tests.store.world import World, step
 
-from perdure.store.postgres import PostgresStore
+from perdure.store.drivers.postgres import PostgresStore
 from perdure.wire.runs.requests import Complete, StartItem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +20,7 @@ FREEZER = """
 import asyncio, json, os, signal, sys
 import asyncpg
 from tests.store.world import World
-from perdure.store.postgres import PostgresStore
+from perdure.store.drivers.postgres import PostgresStore
 from perdure.wire.runs.requests import StartItem
 
 real = asyncpg.Connection.execute

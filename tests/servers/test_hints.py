@@ -17,9 +17,7 @@ from tests.store.world import step
 from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
 from perdure.engine.insight import live
-from perdure.store import postgres_hints
-from perdure.store.hints import GATHERED_MAX, PAYLOAD_BYTES_MAX, Gathered, decode
-from perdure.store.interface import (
+from perdure.store.base.interface import (
     Changed,
     Due,
     Ended,
@@ -34,7 +32,9 @@ from perdure.store.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.postgres import PostgresStore
+from perdure.store.drivers import postgres_hints
+from perdure.store.drivers.hints import GATHERED_MAX, PAYLOAD_BYTES_MAX, Gathered, decode
+from perdure.store.drivers.postgres import PostgresStore
 from perdure.wire.base.access import Role
 from perdure.wire.insight.live import ChangedRows, FollowLive, LiveEvent, NewRows
 from perdure.wire.insight.summaries import SummaryPage

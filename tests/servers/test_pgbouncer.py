@@ -9,10 +9,10 @@ from tests import pgbouncer, postgres
 from tests.servers.conftest import Pair, exchange, pair_on, until
 from tests.store.world import World, step
 
-from perdure.store import postgres_connection
-from perdure.store.migrate import Migration, migrations
-from perdure.store.postgres import PostgresStore
-from perdure.store.postgres_connection import NotOurDatabase, schema_at
+from perdure.store.drivers import postgres_connection
+from perdure.store.drivers.migrate import Migration, migrations
+from perdure.store.drivers.postgres import PostgresStore
+from perdure.store.drivers.postgres_connection import NotOurDatabase, schema_at
 from perdure.store.verbs.runs import claims, queries
 from perdure.wire.base.errors import Unavailable
 from perdure.wire.runs.requests import Complete

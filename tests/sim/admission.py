@@ -17,7 +17,7 @@ from tests.sim.loop import EPOCH_US
 from tests.sim.server import LEASE_US
 from tests.sim.world import World
 
-from perdure.store.sqlite_run import SQLiteRun
+from perdure.store.drivers.sqlite_run import SQLiteRun
 from perdure.store.verbs.insight import why
 from perdure.store.verbs.runs import claims, transitions
 from perdure.store.verbs.runs.queues import put_queue

@@ -16,9 +16,9 @@ import apsw
 from tests.sim import scripts
 from tests.sim.fork_audit import ForkAudit, JournalRow
 
-from perdure.store.interface import Hint, Verb
-from perdure.store.sqlite import SQLiteStore
-from perdure.store.statements import Statement
+from perdure.store.base.interface import Hint, Verb
+from perdure.store.base.statements import Statement
+from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.wire.base.errors import PerdureError
 from perdure.wire.base.records import NULL, OUTCOMES, Kind
 from perdure.wire.base.status import FINAL, LEASED, TRANSITIONS, Phase

@@ -13,10 +13,10 @@ from typing import Any
 from msgspec import structs
 from tests.sim.world import Mutant, Patch
 
-from perdure.store.executions import State
-from perdure.store.interface import Rows, query_many, records
-from perdure.store.records import expand_columns
-from perdure.store.statements import Statement, parse, spelled_out, texts
+from perdure.store.base.executions import State
+from perdure.store.base.interface import Rows, query_many, records
+from perdure.store.base.records import expand_columns
+from perdure.store.base.statements import Statement, parse, spelled_out, texts
 from perdure.store.verbs.runs import reports, rows, transitions, waits
 from perdure.wire.runs.requests import ItemReply, ReportItem
 

@@ -2,7 +2,7 @@
 
 A process is a loop of its own on top of the simulation's: whatever runs in it stops when the process is frozen, and
 never goes on when it is killed. Only the lease's thread is rewritten here, as a task with the same rules
-(sdk/lease.py); scripts are run by one workflow function over the public API.
+(sdk/workers/lease.py); scripts are run by one workflow function over the public API.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from tests.sim import scripts
 from tests.sim.audit import Violation
 from tests.sim.worker import POISON_BODIES_MAX
 
-import perdure.sdk.run_ends
-import perdure.sdk.step_runner
-import perdure.sdk.worker
-from perdure.sdk.context import Context
-from perdure.sdk.errors import ChildCancelled, ChildFailed, StepFailed
-from perdure.sdk.lease import CONNECTION_GONE_SECONDS, MARGIN, Lease
-from perdure.sdk.runner import Runner
-from perdure.sdk.steps import current_step
-from perdure.sdk.transport import Transport
-from perdure.sdk.workflow import Queue, Registry
+import perdure.sdk.workers.run_ends
+import perdure.sdk.workers.step_runner
+import perdure.sdk.workers.worker
+from perdure.sdk.base.errors import ChildCancelled, ChildFailed, StepFailed
+from perdure.sdk.transports.transport import Transport
+from perdure.sdk.workers.lease import CONNECTION_GONE_SECONDS, MARGIN, Lease
+from perdure.sdk.workers.runner import Runner
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.steps import current_step
+from perdure.sdk.workflows.workflow import Queue, Registry
 from perdure.wire.base.errors import Conflict, NotFound, PerdureError
 from perdure.wire.base.operation import Operation
 from perdure.wire.base.retry import RetryPolicy
@@ -154,7 +154,7 @@ class SdkWorker:
         self.draining = False
         self.loop = ProcessLoop(world)  # type: ignore[abstract]  # what nobody asks for is not there
         self.lease = SimLease(self)
-        self.worker = perdure.sdk.worker.Worker(
+        self.worker = perdure.sdk.workers.worker.Worker(
             cast(Transport, SimTransport(self)),
             registry(world, self),
             deployment="sim",
@@ -255,7 +255,7 @@ _PATIENCE_US = {RegisterRequest: 2_500_000, BeatRequest: 2_500_000}
 
 
 class SimLease:
-    """The rules of sdk/lease.py, with a task in the place of the thread."""
+    """The rules of sdk/workers/lease.py, with a task in the place of the thread."""
 
     def __init__(self, process: SdkWorker) -> None:
         self._process = process
@@ -269,7 +269,9 @@ class SimLease:
     def now(self) -> float:
         return self._process.loop.time()
 
-    def begin(self, worker: perdure.sdk.worker.Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
+    def begin(
+        self, worker: perdure.sdk.workers.worker.Worker, worker_id: str, reply: RegisterReply, sent: float
+    ) -> None:
         self._worker_id, self._reply = worker_id, reply
         self._deadline = sent + reply.lease_us / 1e6
         self._unreachable_since = None
@@ -458,10 +460,10 @@ def registry(world: World, process: SdkWorker) -> Registry:
 def patches(world: World) -> list[tuple[ModuleType, str, object]]:
     """The SDK's sources of chance, and what it would change in this process for good."""
     return [
-        (perdure.sdk.worker, "uuid4", world.new_id),
-        (perdure.sdk.worker, "_collect_less", lambda: None),
-        (perdure.sdk.worker, "keep_logs", lambda: None),
-        (perdure.sdk.run_ends, "random", world.random),
-        (perdure.sdk.worker, "random", world.random),
-        (perdure.sdk.step_runner, "random", world.random),
+        (perdure.sdk.workers.worker, "uuid4", world.new_id),
+        (perdure.sdk.workers.worker, "_collect_less", lambda: None),
+        (perdure.sdk.workers.worker, "keep_logs", lambda: None),
+        (perdure.sdk.workers.run_ends, "random", world.random),
+        (perdure.sdk.workers.worker, "random", world.random),
+        (perdure.sdk.workers.step_runner, "random", world.random),
     ]

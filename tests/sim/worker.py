@@ -1,4 +1,4 @@
-"""A simulated worker: what sdk/worker.py, sdk/runner.py and sdk/lease.py say to the server, and when.
+"""A simulated worker: what `worker`, `runner` and `lease` of sdk/workers say to the server, and when.
 
 It registers, claims, acknowledges first where it is told to, checks its lease right before each step, reports with
 numbers until it is answered, replays, parks, pauses between tries, cleans up when cancelled, and drains. Everything it

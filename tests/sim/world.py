@@ -32,7 +32,7 @@ import perdure.engine.loops
 import perdure.engine.runs.claims
 import perdure.store.verbs.runs.reports
 from perdure.engine.loops import Loop
-from perdure.store.statements import Statement
+from perdure.store.base.statements import Statement
 from perdure.store.verbs.base import access
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError

@@ -6,14 +6,14 @@ import pytest
 from tests.store.pushing import PushWorld
 from tests.store.world import World
 
-from perdure.store.interface import Store
+from perdure.store.base.interface import Store
 from perdure.store.open import open_store
 
 
 @pytest.fixture
 async def store(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     """An empty store. A verb that waits for a lock does not give up while the machine stands still."""
-    monkeypatch.setattr("perdure.store.postgres_lock_queue.WAIT_SECONDS_MAX", 60.0)
+    monkeypatch.setattr("perdure.store.drivers.postgres_lock_queue.WAIT_SECONDS_MAX", 60.0)
     opened = await open_store(database)
     try:
         yield opened

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from perdure.store import verbs
-from perdure.store.interface import Declaration
+from perdure.store.base.interface import Declaration
 
 
 def declarations() -> Iterator[tuple[str, Declaration[Any]]]:

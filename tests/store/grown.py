@@ -10,7 +10,7 @@ import apsw
 import asyncpg
 from tests.store.world import SECOND, START_US
 
-from perdure.store.statements import parse
+from perdure.store.base.statements import parse
 
 _INFIX: Final = "-7b3a-8000-"
 PAYLOAD: Final = b'{"order": 17, "lines": [{"article": "a-1", "amount": 3}, {"article": "b-2", "amount": 1}]}'

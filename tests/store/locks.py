@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from tests.faults.cluster import until
 
-from perdure.store import postgres_writer
-from perdure.store.postgres import PostgresStore
+from perdure.store.drivers import postgres_writer
+from perdure.store.drivers.postgres import PostgresStore
 
 _COLUMN: Final = {
     "meta": "name",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tests.store.world import GRACE_US, PROJECT, World, raw
 
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.store.verbs.agents import budgets, sessions, transcripts
 from perdure.store.verbs.insight import traces
 from perdure.store.verbs.outside import exports, push_reports, push_workers, webhooks

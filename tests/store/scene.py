@@ -27,7 +27,7 @@ from tests.store.world import (
     try_of,
 )
 
-from perdure.store.interface import Store, Verb
+from perdure.store.base.interface import Store, Verb
 from perdure.store.verbs.agents import approvals
 from perdure.store.verbs.base import access
 from perdure.store.verbs.base.idempotency import Idempotency

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-from perdure.store.statements import load, parse, spelled_out, texts, with_rules
+from perdure.store.base.statements import load, parse, spelled_out, texts, with_rules
 from perdure.store.verbs.runs.admission import GroupRoom, room
 from perdure.wire.runs.admission import Rule
 

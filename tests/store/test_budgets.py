@@ -11,7 +11,7 @@ import pytest
 from tests.databases import POSTGRES
 from tests.store.world import PROJECT, SECOND, World, child, event_wait
 
-from perdure.store.interface import Store, Verb, query, verb
+from perdure.store.base.interface import Store, Verb, query, verb
 from perdure.store.open import open_store
 from perdure.store.verbs import retention
 from perdure.store.verbs.agents import budgets

@@ -15,7 +15,7 @@ from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.service import Scope, once
 from perdure.engine.engine import Engine
 from perdure.engine.steering.bulk import Bulk
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.store.verbs.runs.find import list_executions
 from perdure.store.verbs.runs.transitions import cancel_tree
 from perdure.store.verbs.steering import bulk as verbs

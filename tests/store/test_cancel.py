@@ -18,7 +18,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.interface import Changed, Ended, Ready
+from perdure.store.base.interface import Changed, Ended, Ready
 from perdure.store.verbs.runs import transitions
 from perdure.wire.base.errors import NotCancellable, NotFound
 from perdure.wire.base.records import Kind

@@ -11,9 +11,9 @@ from tests.faults.cluster import until
 from tests.store.locks import held, set_limits
 from tests.store.world import PROJECT, World, answer_wait
 
-from perdure.store.interface import Ready, query, verb
+from perdure.store.base.interface import Ready, query, verb
+from perdure.store.drivers.postgres import PostgresStore
 from perdure.store.open import open_store
-from perdure.store.postgres import PostgresStore
 from perdure.store.verbs.runs import deployments
 from perdure.wire.runs.requests import QueueSpec, StartItem, WorkflowSpec
 

@@ -8,10 +8,10 @@ from tests import postgres
 from tests.store.test_waits import events_of
 from tests.store.world import START_US, World, event_wait
 
-from perdure.store import sqlite_numbers
 from perdure.store.copying import copy_store
+from perdure.store.drivers import sqlite_numbers
+from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.store.open import is_postgres, open_store
-from perdure.store.sqlite import SQLiteStore
 
 
 async def _seen(url: str, *ids: str) -> list[list[object]]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from perdure.store.disk import network_file_system, sync
-from perdure.store.sqlite import SQLiteStore
+from perdure.store.drivers.disk import network_file_system, sync
+from perdure.store.drivers.sqlite import SQLiteStore
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="what it asks of macOS is not there")
@@ -66,6 +66,6 @@ async def test_a_store_on_another_machine_s_disk_is_warned_of(
 ) -> None:
     await SQLiteStore(str(tmp_path / "s.db")).close()
     assert not caplog.messages
-    monkeypatch.setattr("perdure.store.sqlite.network_file_system", lambda path: "nfs4")
+    monkeypatch.setattr("perdure.store.drivers.sqlite.network_file_system", lambda path: "nfs4")
     await SQLiteStore(str(tmp_path / "s.db")).close()
     assert "another machine's disk (nfs4)" in caplog.text

@@ -16,13 +16,13 @@ import pytest
 from tests.store.disk import Disk, watched_disk
 from tests.store.world import World, raw, step
 
-from perdure.store import disk as disks
-from perdure.store import sqlite
-from perdure.store.executions import JournalRow
-from perdure.store.file_lock import StoreInUse
-from perdure.store.interface import Metric, Notify, Trouble, query, query_many, verb
+from perdure.store.base.executions import JournalRow
+from perdure.store.base.interface import Metric, Notify, Trouble, query, query_many, verb
+from perdure.store.drivers import disk as disks
+from perdure.store.drivers import sqlite
+from perdure.store.drivers.file_lock import StoreInUse
+from perdure.store.drivers.sqlite import NotOurFile, SQLiteStore
 from perdure.store.open import open_store
-from perdure.store.sqlite import NotOurFile, SQLiteStore
 from perdure.store.verbs.base import access
 from perdure.store.verbs.runs import queries, reports
 from perdure.wire.base.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
@@ -511,7 +511,7 @@ async def test_a_sync_that_fails_is_an_unknown_outcome(
 
 LIMITED = """
 import asyncio, resource, sys
-from perdure.store.sqlite import SQLiteStore
+from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.wire.base.errors import Unavailable
 from tests.store.test_driver import note, read_note
 
@@ -660,7 +660,7 @@ def test_one_server_per_file(tmp_path: Path) -> None:
     for name in ("s.db", "link.db", "../" + tmp_path.name + "/s.db"):
         with pytest.raises(StoreInUse, match="is open in this process"):
             SQLiteStore(str(tmp_path / name))
-    run = _run("import sys; from perdure.store.sqlite import *; SQLiteStore(sys.argv[1])", str(path))
+    run = _run("import sys; from perdure.store.drivers.sqlite import *; SQLiteStore(sys.argv[1])", str(path))
     assert "StoreInUse" in run.stderr
     asyncio.run(store.close())
     asyncio.run(SQLiteStore(str(path)).close())

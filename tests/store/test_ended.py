@@ -16,7 +16,7 @@ from tests.store.world import PROJECT, SECOND, World, failure
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.engine.insight.folding import Folding
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import retention
 from perdure.store.verbs.insight import ended

@@ -18,10 +18,10 @@ from msgspec.structs import asdict
 from tests.store.test_waits import events_of
 from tests.store.world import PROJECT, World, event_wait, raw
 
+from perdure.store.base.records import to_values
+from perdure.store.base.statements import load
+from perdure.store.drivers.postgres import PostgresStore
 from perdure.store.open import open_store
-from perdure.store.postgres import PostgresStore
-from perdure.store.records import to_values
-from perdure.store.statements import load
 from perdure.store.verbs import retention
 from perdure.store.verbs.runs import event_fields, event_search, events
 from perdure.store.verbs.runs.event_fields import (

@@ -9,7 +9,7 @@ from msgspec import structs
 from tests.store.locks import held, without_waiting
 from tests.store.world import GRACE_US, PROJECT, SECOND, World
 
-from perdure.store.interface import Query, Verb, query, verb
+from perdure.store.base.interface import Query, Verb, query, verb
 from perdure.store.verbs.outside import exports
 from perdure.store.verbs.runs import transitions
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from tests.store.world import World
 
-from perdure.store import file_lock
-from perdure.store.file_lock import StoreInUse
+from perdure.store.drivers import file_lock
+from perdure.store.drivers.file_lock import StoreInUse
+from perdure.store.drivers.sqlite import NotOurFile, SQLiteStore
 from perdure.store.inspection import file_at
-from perdure.store.sqlite import NotOurFile, SQLiteStore
 from perdure.wire.runs.requests import StartItem
 
 OPEN = """
 import sys
-from perdure.store.sqlite import SQLiteStore
+from perdure.store.drivers.sqlite import SQLiteStore
 SQLiteStore(sys.argv[1])
 print("open", flush=True)
 input()

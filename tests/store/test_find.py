@@ -9,7 +9,7 @@ import pytest
 from msgspec import json
 from tests.store.world import BLOCK, PROJECT, World, failure, raw
 
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.insight import summaries
 from perdure.store.verbs.runs import fields, find

@@ -21,11 +21,11 @@ from tests.databases import migrated
 from tests.store.grown import NOW_US, PAYLOAD, fill_postgres, fill_sqlite, name_of
 from tests.store.world import START_US
 
+from perdure.store.base.statements import Statement, load
+from perdure.store.drivers.postgres_writer import BEGIN, LOCKS, PREPARE
+from perdure.store.drivers.sqlite_numbers import Numbers
 from perdure.store.inspection import SIZES
 from perdure.store.open import open_store
-from perdure.store.postgres_writer import BEGIN, LOCKS, PREPARE
-from perdure.store.sqlite_numbers import Numbers
-from perdure.store.statements import Statement, load
 from perdure.store.verbs.insight.ended import HOUR_US, MINUTE_US
 from perdure.store.verbs.insight.workflow_runs import LIST_DEPTH
 from perdure.store.verbs.runs.find import FLOORS

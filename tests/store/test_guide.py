@@ -18,10 +18,10 @@ from tests.store.world import World, step
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
 from perdure.engine.loops import BATCH
-from perdure.store import postgres_connection, postgres_writer
-from perdure.store.interface import query, verb
-from perdure.store.postgres import PostgresStore
-from perdure.store.statements import parse
+from perdure.store.base.interface import query, verb
+from perdure.store.base.statements import parse
+from perdure.store.drivers import postgres_connection, postgres_writer
+from perdure.store.drivers.postgres import PostgresStore
 from perdure.store.verbs.insight import live
 from perdure.wire.base.errors import Unavailable
 

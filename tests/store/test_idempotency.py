@@ -6,7 +6,7 @@ import pytest
 from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, raw
 
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.base import idempotency
 from perdure.store.verbs.base.idempotency import Idempotency

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 from tests.store.declared import declarations
 
-from perdure.store.interface import verb
-from perdure.store.locks import Row, SharedRow
-from perdure.store.statements import load
+from perdure.store.base.interface import verb
+from perdure.store.base.locks import Row, SharedRow
+from perdure.store.base.statements import load
 from perdure.store.verbs.base.idempotency import Idempotency
 
 

@@ -22,14 +22,14 @@ from tests.databases import migrated
 from tests.store.declared import declarations
 from tests.store.scene import KINDS, Scene
 
-from perdure.store import postgres_writer
-from perdure.store.executions import JournalRow
-from perdure.store.interface import Query, Verb, query, query_many, verb
-from perdure.store.locks import Row, SharedRow
-from perdure.store.lockstep import Guilty, Lockstep, Stuck
-from perdure.store.postgres import PostgresStore
-from perdure.store.sqlite import SQLiteStore
-from perdure.store.statements import Statement, load, parse
+from perdure.store.base.executions import JournalRow
+from perdure.store.base.interface import Query, Verb, query, query_many, verb
+from perdure.store.base.locks import Row, SharedRow
+from perdure.store.base.statements import Statement, load, parse
+from perdure.store.drivers import postgres_writer
+from perdure.store.drivers.lockstep import Guilty, Lockstep, Stuck
+from perdure.store.drivers.postgres import PostgresStore
+from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.wire.base.errors import NotFound
 from perdure.wire.base.records import Kind
 

@@ -17,7 +17,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.interface import Metric
+from perdure.store.base.interface import Metric
 from perdure.store.verbs.runs import claims
 from perdure.store.verbs.runs.transitions import BACKOFF_MAX_US, LOSSES_MAX, UNDELIVERED_MAX
 from perdure.wire.base.errors import LeaseLost

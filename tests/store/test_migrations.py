@@ -16,11 +16,12 @@ from tests import databases, postgres
 from tests.faults.cluster import until
 from tests.store.world import World, step
 
-from perdure.store import copying, inspection, postgres_connection, sqlite
+from perdure.store import copying, inspection
+from perdure.store.base.interface import Store
 from perdure.store.copying import copy_store
+from perdure.store.drivers import postgres_connection, sqlite
+from perdure.store.drivers.migrate import Migration, Schema, migrations
 from perdure.store.inspection import read_schema
-from perdure.store.interface import Store
-from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import Conflict, PerdureError, Unavailable
@@ -128,7 +129,7 @@ async def test_a_server_that_runs_goes_on_while_another_migrates(
     url: str, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file has one server, and is migrated when it starts."""
-    monkeypatch.setattr("perdure.store.postgres_lock_queue.WAIT_SECONDS_MAX", 60.0)
+    monkeypatch.setattr("perdure.store.drivers.postgres_lock_queue.WAIT_SECONDS_MAX", 60.0)
     running = await open_store(url)
     await works(running)
     stop = asyncio.Event()

@@ -7,7 +7,7 @@ from tests.store.pausing import ALL, COVERED, QUEUE, end_due, listed, pause, to_
 from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, World
 
-from perdure.store.interface import Ready
+from perdure.store.base.interface import Ready
 from perdure.store.verbs.runs import starts
 from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.runs.queues import list_queues

@@ -16,14 +16,14 @@ from tests.store.locks import are_aside, end_waits, held, set_limits
 from tests.store.test_driver import HOWS, fail_after_writing, note, read_note, refuse
 from tests.store.world import World, raw, step
 
-from perdure.store import postgres_connection, postgres_lock_queue, postgres_writer
-from perdure.store.interface import Metric, Notify, Verb, query, verb
-from perdure.store.migrate import Migration, migrations
+from perdure.store.base.interface import Metric, Notify, Verb, query, verb
+from perdure.store.base.statements import load, parse
+from perdure.store.drivers import postgres_connection, postgres_lock_queue, postgres_writer
+from perdure.store.drivers.migrate import Migration, migrations
+from perdure.store.drivers.postgres import READERS, PostgresStore
+from perdure.store.drivers.postgres_connection import NotOurDatabase, end, parse_url, schema_at
+from perdure.store.drivers.postgres_writer import LOCKS
 from perdure.store.open import open_store
-from perdure.store.postgres import READERS, PostgresStore
-from perdure.store.postgres_connection import NotOurDatabase, end, parse_url, schema_at
-from perdure.store.postgres_writer import LOCKS
-from perdure.store.statements import load, parse
 from perdure.store.verbs.base import access
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import BadRequest, NotFound, Unavailable, UnknownOutcome

@@ -12,9 +12,9 @@ from tests.store.locks import are_aside, end_waits, held, set_limits
 from tests.store.test_driver import note, read_note
 from tests.store.world import LEASE_US, PROJECT, SECOND, World, step
 
-from perdure.store import postgres_lock_queue, postgres_writer
-from perdure.store.interface import Verb, query, verb
-from perdure.store.postgres import PostgresStore
+from perdure.store.base.interface import Verb, query, verb
+from perdure.store.drivers import postgres_lock_queue, postgres_writer
+from perdure.store.drivers.postgres import PostgresStore
 from perdure.store.verbs.runs import claims, starts
 from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.runs.starts import New

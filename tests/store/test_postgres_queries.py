@@ -9,10 +9,10 @@ import pytest
 from tests import postgres
 from tests.databases import migrated
 
-from perdure.store.migrate import migrations, split_statements
-from perdure.store.postgres_send import bulk, with_common
-from perdure.store.postgres_writer import PREPARE
-from perdure.store.statements import load
+from perdure.store.base.statements import load
+from perdure.store.drivers.migrate import migrations, split_statements
+from perdure.store.drivers.postgres_send import bulk, with_common
+from perdure.store.drivers.postgres_writer import PREPARE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

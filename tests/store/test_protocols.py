@@ -8,9 +8,9 @@ from tests.store.world import PROJECT, World, child, raw
 
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
-from perdure.store.interface import Store
+from perdure.store.base.interface import Store
+from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.store.open import is_postgres
-from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs.runs import queries, reports
 from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
 from perdure.wire.runs.requests import Complete, ReportItem, Suspend

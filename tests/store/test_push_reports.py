@@ -9,8 +9,8 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, START_US, raw
 from uuid_utils import uuid7
 
-from perdure.store.executions import EndedExecution
-from perdure.store.interface import Metric, Query
+from perdure.store.base.executions import EndedExecution
+from perdure.store.base.interface import Metric, Query
 from perdure.store.verbs import retention
 from perdure.store.verbs.outside import push_reports, push_steps
 from perdure.store.verbs.runs.rows import ended

@@ -16,7 +16,7 @@ from tests.store.world import BLOCK, CANCELLED, PROJECT, World, answer_wait, chi
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.store.verbs.runs import find, queries, starts, transitions

@@ -9,8 +9,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from perdure.store.interface import query, verb
-from perdure.store.sqlite import NotOurFile, SQLiteStore
+from perdure.store.base.interface import query, verb
+from perdure.store.drivers.sqlite import NotOurFile, SQLiteStore
 from perdure.store.sqlite_reader import SQLiteReader
 from perdure.store.verbs.base import access
 from perdure.wire.base.errors import NotFound, ReadOnly, Unavailable

@@ -10,7 +10,7 @@ from msgspec import Raw, Struct, structs
 from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, event_wait, step
 
-from perdure.store.interface import Verb, verb
+from perdure.store.base.interface import Verb, verb
 from perdure.store.verbs.outside import push_steps
 from perdure.store.verbs.runs import claims, events, queries, reports
 from perdure.store.verbs.runs.rows import journal_after

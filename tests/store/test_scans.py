@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from perdure.store import scans
-from perdure.store.interface import Store, Verb, query, value, verb
+from perdure.store.base.interface import Store, Verb, query, value, verb
+from perdure.store.base.statements import load, parse
+from perdure.store.drivers import scans
+from perdure.store.drivers.postgres import PostgresStore
+from perdure.store.drivers.scans import Scans
 from perdure.store.open import open_store
-from perdure.store.postgres import PostgresStore
-from perdure.store.scans import Scans
-from perdure.store.statements import load, parse
 from perdure.wire.base.errors import TooManyRequests, Unavailable
 
 ENDLESS = """
@@ -42,7 +42,7 @@ async def store(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         return load(dialect) | parse(ENDLESS, "test", dialect)
 
     for module in ("postgres", "sqlite"):
-        monkeypatch.setattr(f"perdure.store.{module}.load", with_endless)
+        monkeypatch.setattr(f"perdure.store.drivers.{module}.load", with_endless)
     opened = await open_store(database)
     yield opened
     await opened.close()

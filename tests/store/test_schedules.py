@@ -13,7 +13,7 @@ from msgspec import Raw
 from tests.store.locks import held, without_waiting
 from tests.store.world import PROJECT, World, raw
 
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.store.verbs.clock import schedules
@@ -347,7 +347,7 @@ async def test_queue_starts_one_after_the_other_in_order(planner: Planner) -> No
 
 
 def _open_of(planner: Planner) -> Verb[Any]:
-    from perdure.store.interface import verb
+    from perdure.store.base.interface import verb
 
     @verb(looks=True)
     async def open_executions() -> list[Execution]:

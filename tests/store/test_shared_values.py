@@ -8,7 +8,7 @@ import pytest
 from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
-from perdure.store.interface import query, value, verb
+from perdure.store.base.interface import query, value, verb
 from perdure.store.verbs.base import shared_values
 from perdure.store.verbs.base.shared_values import ROWS_BACK, SHARED_BYTES_MIN
 from perdure.store.verbs.insight import trace_queries, workflow_runs

@@ -16,9 +16,9 @@ from tests.store.world import PROJECT, World, step
 
 from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
+from perdure.store.drivers.postgres import PostgresStore
+from perdure.store.drivers.postgres_connection import Lost, PostgresConnection, parse_url
 from perdure.store.open import open_store
-from perdure.store.postgres import PostgresStore
-from perdure.store.postgres_connection import Lost, PostgresConnection, parse_url
 from perdure.store.verbs.base import access
 from perdure.wire.base.errors import LeaseLost, Unavailable, UnknownOutcome
 from perdure.wire.runs.requests import BeatRequest, ReportItem, ReportRequest
@@ -109,7 +109,7 @@ async def test_a_host_that_is_gone_without_a_word_does_not_hide_the_next(
 ) -> None:
     """It takes the connection and says nothing, as a machine does whose packets are lost."""
     primary, _ = pair
-    monkeypatch.setattr("perdure.store.postgres_connection.CONNECT_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("perdure.store.drivers.postgres_connection.CONNECT_SECONDS_MAX", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent_url = f"postgresql://perdure@127.0.0.1:{silent.getsockname()[1]}/{database}"
         dead = parse_url(silent_url)
@@ -132,8 +132,10 @@ async def test_a_commit_that_no_standby_has_is_not_acknowledged(
     url = primary.database_url(database)
     store = await PostgresStore.open(url)
     await store.write(access.default_project(id="p", now_us=1))
-    monkeypatch.setattr("perdure.store.postgres_connection.COMMAND_SECONDS_MAX", 0.5)  # from the next connection on
-    monkeypatch.setattr("perdure.store.postgres_writer.RECONNECT_SECONDS_MAX", 3.0)
+    monkeypatch.setattr(
+        "perdure.store.drivers.postgres_connection.COMMAND_SECONDS_MAX", 0.5
+    )  # from the next connection on
+    monkeypatch.setattr("perdure.store.drivers.postgres_writer.RECONNECT_SECONDS_MAX", 3.0)
     await _wait_for("nobody", primary)
     try:
         writing = asyncio.create_task(store.write(access.new_epoch(epoch="unsure")))

@@ -6,7 +6,7 @@ import pytest
 from msgspec import Raw, json
 from tests.store.world import SECOND, World, child, raw
 
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.store.verbs.base import access
 from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.store.verbs.runs import starts

@@ -7,11 +7,12 @@ from pathlib import Path
 import apsw
 import pytest
 
-from perdure.store import statements, verbs
+from perdure.store import verbs
+from perdure.store.base import statements
+from perdure.store.base.statements import load, parse
+from perdure.store.drivers.migrate import migrations, planner_statistics, split_statements
+from perdure.store.drivers.sqlite_numbers import Numbers
 from perdure.store.inspection import SIZES
-from perdure.store.migrate import migrations, planner_statistics, split_statements
-from perdure.store.sqlite_numbers import Numbers
-from perdure.store.statements import load, parse
 from perdure.store.verbs.runs import queries
 
 VERBS = Path(*verbs.__path__)

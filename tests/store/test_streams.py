@@ -7,7 +7,7 @@ import pytest
 from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
-from perdure.store.interface import Rows, query
+from perdure.store.base.interface import Rows, query
 from perdure.store.verbs import retention
 from perdure.store.verbs.runs import queries, streams
 from perdure.store.verbs.runs.streams import BYTES_MAX, ITEMS_MAX

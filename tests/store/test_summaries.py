@@ -9,7 +9,7 @@ from tests.store.pausing import QUEUE, pause, unpause
 from tests.store.test_why import failed_step
 from tests.store.world import BLOCK, HOLD, PROJECT, SECOND, START_US, World, child, event_wait, failure, raw, step
 
-from perdure.store.interface import Query, verb
+from perdure.store.base.interface import Query, verb
 from perdure.store.verbs.insight import summaries
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.record import to_json

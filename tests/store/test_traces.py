@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.store.world import PROJECT, SECOND, World
 
-from perdure.store.interface import Rows, query, verb
+from perdure.store.base.interface import Rows, query, verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.insight import traces
 from perdure.wire.insight.journal_spans import trace_id_of

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from tests.store.world import PROJECT, SECOND, World, failure, raw
 
-from perdure.store.interface import query, verb
-from perdure.store.statements import load, parse
+from perdure.store.base.interface import query, verb
+from perdure.store.base.statements import load, parse
 from perdure.store.verbs import retention
 from perdure.store.verbs.agents import transcripts
 from perdure.store.verbs.base.idempotency import Idempotency

@@ -12,7 +12,7 @@ import pytest
 from tests.store.locks import held, without_waiting
 from tests.store.world import PROJECT, World
 
-from perdure.store.interface import Query, Store, Verb, query, verb
+from perdure.store.base.interface import Query, Store, Verb, query, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs.clock import triggers
 from perdure.store.verbs.clock.triggers import TakenEvents

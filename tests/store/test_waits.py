@@ -19,7 +19,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.interface import Changed, Ready
+from perdure.store.base.interface import Changed, Ready
 from perdure.store.verbs.runs import waits
 from perdure.wire.agents.approvals import Became
 from perdure.wire.base.errors import Conflict, NotFound

@@ -13,8 +13,8 @@ from tests.databases import migrated
 from tests.faults.cluster import until
 from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw, step
 
-from perdure.store.migrate import postgres_settings
-from perdure.store.postgres import PostgresStore
+from perdure.store.drivers.migrate import postgres_settings
+from perdure.store.drivers.postgres import PostgresStore
 from perdure.store.verbs import retention
 from perdure.store.verbs.runs import claims, reports
 from perdure.wire.runs.requests import Complete, Entry, ReportItem, StartItem

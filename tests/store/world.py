@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Hint, Store, query, verb
+from perdure.store.base.interface import Hint, Store, query, verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.base import access
 from perdure.store.verbs.base.idempotency import Idempotency

@@ -27,7 +27,7 @@ from perdure import (
     step,
     workflow,
 )
-from perdure.sdk.sync import SyncHandle
+from perdure.sdk.clients.sync import SyncHandle
 from perdure.wire.agents.approvals import Became
 
 

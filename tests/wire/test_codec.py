@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from perdure.store.input_checks import CHECKED_PARTS_MAX, check_input
+from perdure.store.base.input_checks import CHECKED_PARTS_MAX, check_input
 from perdure.wire.base import codec
 from perdure.wire.base.codec import (
     check_json,

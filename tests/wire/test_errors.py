@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from perdure.sdk.errors import ExecutionFailed, Fatal, RetryAfter, StepFailed
+from perdure.sdk.base.errors import ExecutionFailed, Fatal, RetryAfter, StepFailed
 from perdure.wire.base import errors
 from perdure.wire.base.errors import PerdureError, error_classes, from_code
 

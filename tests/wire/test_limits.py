@@ -75,7 +75,7 @@ def test_a_limit_that_makes_no_sense_is_refused(text: str) -> None:
 def test_a_server_takes_them_for_no_settings_of_its_own() -> None:
     ran = run(
         "-c",
-        "from perdure.server.settings import load; print(load().request_bytes_max)",
+        "from perdure.server.process.settings import load; print(load().request_bytes_max)",
         **{variable: str(getattr(limits, name)) for name, variable in limits.VARIABLES.items()},
     )
     assert ran.stdout.strip() == str(32 * MIB), ran.stderr

@@ -27,8 +27,8 @@ from perdure.agents.options import DurableOptions
 from perdure.agents.steps import StepOptions
 from perdure.agents.stops import called_tool, has_text, max_steps, max_tokens, stop_reason
 from perdure.agents.streaming import AgentItem, AgentStream, events
-from perdure.sdk.errors import BudgetExceeded
-from perdure.sdk.start_options import Budget
+from perdure.sdk.base.errors import BudgetExceeded
+from perdure.sdk.workflows.start_options import Budget
 
 __all__ = [
     "AgentInput",

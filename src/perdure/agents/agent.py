@@ -37,14 +37,14 @@ from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
 from perdure.agents.streaming import AgentStream
-from perdure.sdk.client import Client, Handle
-from perdure.sdk.context import Context
-from perdure.sdk.errors import BudgetExceeded, Misplaced
+from perdure.sdk.base.errors import BudgetExceeded, Misplaced
+from perdure.sdk.clients.client import Client, Handle
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.inline_executor import InlineExecutor
-from perdure.sdk.start_options import Budget, StartOptions
-from perdure.sdk.steps import current_step, is_async_callable
-from perdure.sdk.workflow import Workflow, declare
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.start_options import Budget, StartOptions
+from perdure.sdk.workflows.steps import current_step, is_async_callable
+from perdure.sdk.workflows.workflow import Workflow, declare
 from perdure.wire.agents.agent_runs import early_end
 from perdure.wire.base.errors import BadValue
 from perdure.wire.runs.executions import GetExecution

@@ -23,9 +23,9 @@ from pydantic_ai.usage import RequestUsage
 from perdure.agents.calls import Call, CallHook
 from perdure.agents.failures import is_refusal
 from perdure.agents.stops import instruct_to_answer, last_said
+from perdure.sdk.base.errors import BudgetExceeded
 from perdure.sdk.budgets import Reservation, is_limited, reserve
-from perdure.sdk.errors import BudgetExceeded
-from perdure.sdk.start_options import Budget
+from perdure.sdk.workflows.start_options import Budget
 from perdure.wire.agents.budgets import OnExceed, ReserveReply, usd_micros
 
 logger = logging.getLogger("perdure.worker")

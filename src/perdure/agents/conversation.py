@@ -28,7 +28,7 @@ from perdure.agents.inputs import AgentPayload, Prompt, as_input
 from perdure.agents.limits import admitted_request, failed_request, is_tried_again
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import CODEC
-from perdure.sdk.errors import BudgetExceeded, StepFailed
+from perdure.sdk.base.errors import BudgetExceeded, StepFailed
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.transcripts import (
     Reading,

@@ -7,7 +7,7 @@ from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.tools import RunContext
 
-from perdure.sdk.errors import StepFailed
+from perdure.sdk.base.errors import StepFailed
 
 TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _BROKEN: Final = frozenset({"TransportError", "BrokenResourceError", "ClosedResourceError", "EndOfStream"})

@@ -25,7 +25,7 @@ from pydantic_ai.tools import RunContext
 from perdure.agents.inputs import Prompt, prompt_json, read_prompt
 from perdure.agents.names import part
 from perdure.agents.runs import AgentRun, current_run
-from perdure.sdk.errors import Fatal
+from perdure.sdk.base.errors import Fatal
 from perdure.sdk.payloads import values
 from perdure.wire.base.records import MaybeRaw
 

@@ -21,8 +21,8 @@ from pydantic_ai.tools import RunContext
 from perdure.agents.failures import each_failure, is_transient
 from perdure.agents.model_errors import note_failure, recorded_failure
 from perdure.agents.runs import AgentRun, current_run
+from perdure.sdk.base.errors import Postponed, StepFailed
 from perdure.sdk.budgets import admitted
-from perdure.sdk.errors import Postponed, StepFailed
 from perdure.wire.base.retry import RetryPolicy
 
 T = TypeVar("T")

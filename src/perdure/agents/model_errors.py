@@ -8,7 +8,7 @@ import msgspec
 from pydantic_ai import exceptions
 from pydantic_core import to_json
 
-from perdure.sdk.errors import RecordedError, StepFailed
+from perdure.sdk.base.errors import RecordedError, StepFailed
 from perdure.sdk.payloads.errors import note_details
 
 FAILURE: Final = "model_error"

@@ -15,10 +15,10 @@ from perdure.agents.conversation import Compaction
 from perdure.agents.guards import InputGuard, OutputGuard
 from perdure.agents.steps import StepOptions
 from perdure.agents.stops import StopCondition
-from perdure.sdk.context import Context
-from perdure.sdk.start_options import Budget, StartOptions
-from perdure.sdk.steps import OnFailure, Retry
-from perdure.sdk.workflow import Queue, Schedulings, Triggerings
+from perdure.sdk.workflows.context import Context
+from perdure.sdk.workflows.start_options import Budget, StartOptions
+from perdure.sdk.workflows.steps import OnFailure, Retry
+from perdure.sdk.workflows.workflow import Queue, Schedulings, Triggerings
 
 DepsT = TypeVar("DepsT")
 

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_ai.agent import AbstractAgent, WrapperAgent
 from pydantic_ai.models import Model
 
-from perdure.sdk.errors import Misplaced
+from perdure.sdk.base.errors import Misplaced
 
 
 class Overrides:

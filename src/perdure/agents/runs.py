@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from msgspec import Raw
 
 from perdure.agents.names import Keys
-from perdure.sdk import plain_agents
-from perdure.sdk.errors import BudgetExceeded
+from perdure.sdk.base.errors import BudgetExceeded
 from perdure.sdk.payloads.values import encode
-from perdure.sdk.steps import step_variables
+from perdure.sdk.workers import plain_agents
+from perdure.sdk.workflows.steps import step_variables
 from perdure.wire.agents.agent_runs import OVER_BUDGET, STOPPED
 
 if TYPE_CHECKING:
     from perdure.agents.calls import CallHook
     from perdure.agents.inputs import AgentInput
-    from perdure.sdk.context import Context
+    from perdure.sdk.workflows.context import Context
 
 StopReason: TypeAlias = Literal["stop", "watchdog", "budget"]
 """The option that made an agent answer early."""

@@ -32,8 +32,17 @@ from perdure.agents.names import step_name
 from perdure.agents.outcomes import to_signal
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.streaming import emit_answer
-from perdure.sdk.errors import BudgetExceeded, Fatal, StepFailed
-from perdure.sdk.steps import ONCE, Retry, StepCall, StepSettings, as_policy, current_context, running_step, step_result
+from perdure.sdk.base.errors import BudgetExceeded, Fatal, StepFailed
+from perdure.sdk.workflows.steps import (
+    ONCE,
+    Retry,
+    StepCall,
+    StepSettings,
+    as_policy,
+    current_context,
+    running_step,
+    step_result,
+)
 from perdure.wire.base.records import Kind
 from perdure.wire.base.retry import RetryPolicy
 

@@ -16,8 +16,8 @@ from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
 from pydantic_ai.tools import RunContext, ToolDefinition
 
 from perdure.agents.runs import AgentRun, StopReason
-from perdure.sdk.errors import BudgetExceeded
-from perdure.sdk.executions import ExecutionInfo
+from perdure.sdk.base.errors import BudgetExceeded
+from perdure.sdk.clients.executions import ExecutionInfo
 from perdure.wire.agents.agent_runs import STOPPED
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]

@@ -31,9 +31,9 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
 
 from perdure.agents.runs import current_run
-from perdure.sdk.client import Handle
-from perdure.sdk.steps import running_step
-from perdure.sdk.streams import StreamItem
+from perdure.sdk.clients.client import Handle
+from perdure.sdk.workflows.steps import running_step
+from perdure.sdk.workflows.streams import StreamItem
 from perdure.wire.base.errors import BadValue
 
 OutT = TypeVar("OutT")

@@ -53,7 +53,7 @@ from perdure.engine.steering.bulk import Bulk
 from perdure.engine.steering.forks import Forks
 from perdure.engine.steering.hands import Hands
 from perdure.engine.steering.pauses import Pauses
-from perdure.store.interface import (
+from perdure.store.base.interface import (
     Changed,
     Due,
     Ended,

@@ -23,10 +23,10 @@ from uuid import uuid4
 
 import msgspec
 
-from perdure.sdk.errors import BudgetExceeded, Misplaced, Postponed, StepFailed
-from perdure.sdk.start_options import Budget
-from perdure.sdk.steps import StepWorker, current_step
-from perdure.sdk.transport import until_answered
+from perdure.sdk.base.errors import BudgetExceeded, Misplaced, Postponed, StepFailed
+from perdure.sdk.transports.transport import until_answered
+from perdure.sdk.workflows.start_options import Budget
+from perdure.sdk.workflows.steps import StepWorker, current_step
 from perdure.wire.agents.budgets import (
     Amounts,
     BudgetChange,
@@ -45,7 +45,7 @@ from perdure.wire.base.errors import PerdureError
 from perdure.wire.base.times import microseconds, rfc3339
 
 if TYPE_CHECKING:
-    from perdure.sdk.context import Context
+    from perdure.sdk.workflows.context import Context
 
 logger = logging.getLogger("perdure.worker")
 

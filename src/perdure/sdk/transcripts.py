@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import encode
-from perdure.sdk.transport import until_answered
+from perdure.sdk.transports.transport import until_answered
 from perdure.wire.agents.transcripts import (
     APPEND,
     LEAVE,
@@ -35,8 +35,8 @@ from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import AppendMessages, LeaveMessages, ReadTranscript, Summarize, TakeMessages
 
 if TYPE_CHECKING:
-    from perdure.sdk.execution_state import ExecutionState
-    from perdure.sdk.transport import Transport
+    from perdure.sdk.transports.transport import Transport
+    from perdure.sdk.workflows.execution_state import ExecutionState
 
 logger = logging.getLogger("perdure.worker")
 

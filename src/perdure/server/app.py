@@ -22,15 +22,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perdure.engine.engine import Engine
-from perdure.server import docs, logs, openapi
-from perdure.server.auth import Gate, is_loopback
-from perdure.server.connections import protocol_class
-from perdure.server.cookies import Cookies
-from perdure.server.cors import checked_origins, with_cors
-from perdure.server.file_limits import raise_file_limit
-from perdure.server.mount import mount
-from perdure.server.own_key import OwnKey
-from perdure.server.router import Router, lifespan
+from perdure.server.access.auth import Gate, is_loopback
+from perdure.server.access.cookies import Cookies
+from perdure.server.access.cors import checked_origins, with_cors
+from perdure.server.access.own_key import OwnKey
+from perdure.server.http import docs, openapi
+from perdure.server.http.connections import protocol_class
+from perdure.server.http.mount import mount
+from perdure.server.http.router import Router, lifespan
+from perdure.server.http.routing import Route, Services
+from perdure.server.http.written import CachedDocument
+from perdure.server.process.file_limits import raise_file_limit
+from perdure.server.process.settings import Settings
+from perdure.server.process.stopping import when_asked_to_stop
 from perdure.server.routes import (
     accounts,
     approvals,
@@ -45,12 +49,9 @@ from perdure.server.routes import (
     push_workers,
     sign_in,
 )
-from perdure.server.routing import Route, Services
-from perdure.server.settings import Settings
-from perdure.server.stopping import when_asked_to_stop
-from perdure.server.tool_server import ToolServer
-from perdure.server.written import CachedDocument
-from perdure.store.interface import Store
+from perdure.server.routes.tool_server import ToolServer
+from perdure.server.telemetry import logs
+from perdure.store.base.interface import Store
 from perdure.store.open import open_store
 from perdure.wire.agents import budgets, conversations, definitions, sessions, shared_budgets, transcripts, usage
 from perdure.wire.agents.approvals import questions

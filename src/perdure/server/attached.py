@@ -12,11 +12,11 @@ from msgspec.structs import asdict, replace
 
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
+from perdure.server.access.auth import is_loopback
+from perdure.server.access.own_key import OwnKey
 from perdure.server.app import App, Server
-from perdure.server.auth import is_loopback
-from perdure.server.health import Health
-from perdure.server.own_key import OwnKey
-from perdure.server.settings import Settings
+from perdure.server.process.settings import Settings
+from perdure.server.telemetry.health import Health
 from perdure.wire.base.errors import BadRequest
 
 DRAIN_SECONDS: Final = 2.0

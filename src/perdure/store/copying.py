@@ -12,7 +12,7 @@ from typing import Any, Final
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.postgres_connection import (
+from perdure.store.drivers.postgres_connection import (
     BROKEN,
     AsyncpgConnection,
     PostgresConnection,
@@ -22,8 +22,8 @@ from perdure.store.postgres_connection import (
     schema_at,
     schema_in,
 )
-from perdure.store.sqlite import SQLiteStore
-from perdure.store.sqlite import schema_in as schema_in_file
+from perdure.store.drivers.sqlite import SQLiteStore
+from perdure.store.drivers.sqlite import schema_in as schema_in_file
 from perdure.store.verbs.runs import claims
 from perdure.wire.base.errors import Conflict, PerdureError, Unavailable
 

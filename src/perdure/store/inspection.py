@@ -8,12 +8,12 @@ from typing import Final
 
 import apsw
 
-from perdure.store.file_lock import several_names
-from perdure.store.interface import Rows
-from perdure.store.migrate import Migration, Schema, migrations, split_statements
+from perdure.store.base.interface import Rows
+from perdure.store.base.statements import load
+from perdure.store.drivers.file_lock import several_names
+from perdure.store.drivers.migrate import Migration, Schema, migrations, split_statements
+from perdure.store.drivers.sqlite import APPLICATION_ID, NotOurFile, schema_in
 from perdure.store.open import file_of, is_postgres, no_driver
-from perdure.store.sqlite import APPLICATION_ID, NotOurFile, schema_in
-from perdure.store.statements import load
 from perdure.store.verbs.runs.queries import DOCTOR
 from perdure.wire.base.errors import NotFound
 
@@ -27,7 +27,7 @@ async def read_schema(address: str) -> tuple[Schema, Sequence[Migration]]:
     foreign or too new store, Unavailable."""
     if is_postgres(address):
         try:
-            from perdure.store.postgres_connection import schema_at  # an extra: asyncpg may be missing
+            from perdure.store.drivers.postgres_connection import schema_at  # an extra: asyncpg may be missing
         except ImportError as error:
             raise no_driver(error) from error
         schema = await schema_at(address)
@@ -59,7 +59,7 @@ async def faults_in(address: str) -> dict[str, list[str]]:
 
 async def _look(address: str, names: Sequence[str]) -> dict[str, Rows]:
     if is_postgres(address):
-        from perdure.store.postgres_connection import look
+        from perdure.store.drivers.postgres_connection import look
 
         queries = load("postgres")
         return await look(address, {name: queries[name].sql for name in names})

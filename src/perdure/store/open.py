@@ -1,7 +1,7 @@
 """Picks the store by the scheme of its address."""
 
-from perdure.store.interface import Store
-from perdure.store.sqlite import SQLiteStore
+from perdure.store.base.interface import Store
+from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.wire.base.errors import BadRequest
 
 
@@ -14,7 +14,7 @@ async def open_store(url: str) -> Store:
         return SQLiteStore(rest.removeprefix("//"))
     if is_postgres(url):
         try:
-            from perdure.store.postgres import PostgresStore  # an extra: asyncpg may be missing
+            from perdure.store.drivers.postgres import PostgresStore  # an extra: asyncpg may be missing
         except ImportError as error:
             raise no_driver(error) from error
         return await PostgresStore.open(url)

@@ -11,14 +11,14 @@ from typing import NoReturn, TypeVar
 
 import apsw
 
+from perdure.store.base.interface import Hint, Verb
+from perdure.store.base.statements import load
+from perdure.store.drivers.migrate import migrations
+from perdure.store.drivers.scans import LANES, SCAN_SECONDS_MAX, Scans
+from perdure.store.drivers.sqlite import NotOurFile, schema_in
+from perdure.store.drivers.sqlite_run import ScanLane, SQLiteRun
 from perdure.store.inspection import file_at, has_own_tables
-from perdure.store.interface import Hint, Verb
-from perdure.store.migrate import migrations
 from perdure.store.open import file_of
-from perdure.store.scans import LANES, SCAN_SECONDS_MAX, Scans
-from perdure.store.sqlite import NotOurFile, schema_in
-from perdure.store.sqlite_run import ScanLane, SQLiteRun
-from perdure.store.statements import load
 from perdure.wire.base.errors import ReadOnly, Unavailable
 
 T = TypeVar("T")

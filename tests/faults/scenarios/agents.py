@@ -21,7 +21,7 @@ from tests.faults.cluster import Node
 from tests.faults.run import TURN_SECONDS, Broken, Run
 from tests.ports import free_port
 
-from perdure.sdk.client import Handle
+from perdure.sdk.clients.client import Handle
 
 
 async def agents(run: Run) -> None:

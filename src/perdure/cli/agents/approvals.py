@@ -13,7 +13,7 @@ from perdure.cli.base.output import print_list, print_result
 from perdure.cli.runs.send import QuestionOption
 
 if TYPE_CHECKING:
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
 
 
 State = Literal["open", "answered", "expired"]

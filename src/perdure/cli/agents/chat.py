@@ -15,9 +15,9 @@ from perdure.cli.base.options import ON_CONFLICT, DeploymentOption, JsonFlag, On
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from perdure.sdk.client import Client
-    from perdure.sdk.streams import StreamItem
-    from perdure.sdk.sync import SyncClient, SyncHandle
+    from perdure.sdk.clients.client import Client
+    from perdure.sdk.clients.sync import SyncClient, SyncHandle
+    from perdure.sdk.workflows.streams import StreamItem
     from perdure.wire.agents.answer_forms import Field, Form
 
 SHOWN_CHARACTERS: Final = 200
@@ -47,7 +47,7 @@ def chat(
     """
     from uuid import uuid4
 
-    from perdure.sdk.sync import SyncClient
+    from perdure.sdk.clients.sync import SyncClient
     from perdure.wire.agents.definitions import GetAgentDefinition
     from perdure.wire.base.errors import NotFound, SessionBusy
     from perdure.wire.runs.workflows import GetWorkflow
@@ -86,7 +86,7 @@ def chat(
 
 
 def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, screen: "_Screen") -> None:
-    from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+    from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed
     from perdure.wire.base.errors import NotCancellable
 
     shown = _ShownAsLines(screen, handle.id) if isinstance(screen, _Lines) else _Shown(screen, agent)

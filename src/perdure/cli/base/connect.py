@@ -7,10 +7,10 @@ from perdure.cli.base.commands import Refused
 from perdure.cli.base.output import note
 
 if TYPE_CHECKING:
-    from perdure.sdk.client import Client
-    from perdure.sdk.connection import Response
-    from perdure.sdk.credentials import Access
-    from perdure.sdk.http import HttpTransport
+    from perdure.sdk.clients.client import Client
+    from perdure.sdk.clients.credentials import Access
+    from perdure.sdk.transports.connection import Response
+    from perdure.sdk.transports.http import HttpTransport
     from perdure.wire.base.operation import Operation
 
 T = TypeVar("T")
@@ -24,8 +24,8 @@ NAME_A_SERVER: Final = "Or start `perdure dev` in this folder, or name a server 
 def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, patience: float = PATIENCE_SECONDS) -> T:
     import asyncio
 
-    from perdure.sdk.client import Client
-    from perdure.sdk.credentials import find
+    from perdure.sdk.clients.client import Client
+    from perdure.sdk.clients.credentials import find
     from perdure.wire.base.errors import Unauthorized
 
     async def main() -> T:
@@ -45,7 +45,7 @@ def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, pa
 def _transport(access: "Access", patience: float) -> "HttpTransport":
     import asyncio
 
-    from perdure.sdk.http import HttpTransport
+    from perdure.sdk.transports.http import HttpTransport
 
     class Telling(HttpTransport):
         is_told = False
@@ -79,7 +79,7 @@ def call(url: str | None, op: "Operation[T]") -> T:
 
 async def ask(client: "Client", method: str, path: str, body: bytes | None = None) -> bytes:
     """All tries of a POST have the same Idempotency-Key."""
-    from perdure.sdk.http import HttpTransport, fresh_key
+    from perdure.sdk.transports.http import HttpTransport, fresh_key
 
     assert isinstance(client._transport, HttpTransport)
     headers = fresh_key() if method == "POST" else b""

@@ -9,8 +9,8 @@ from perdure.cli.base.connect import PATIENCE_SECONDS, with_client
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
-    from perdure.sdk.client import Client
-    from perdure.sdk.transport import Transport
+    from perdure.sdk.clients.client import Client
+    from perdure.sdk.transports.transport import Transport
 
 R = TypeVar("R")
 
@@ -21,7 +21,7 @@ GLANCE_SECONDS: Final = 0.2
 def store_address(given: str | None) -> str:
     if given:
         return given
-    from perdure.server.settings import load
+    from perdure.server.process.settings import load
 
     return load().store
 
@@ -37,7 +37,7 @@ def store_path(given: str | None) -> str:
 def existing_path(given: str | None) -> str:
     """Takes the store of this folder's `perdure dev` if the caller names none and the default one is missing. Raises
     `Refused` also if the file does not exist."""
-    from perdure.server.settings import Settings
+    from perdure.server.process.settings import Settings
 
     path, of_dev = store_path(given), ".perdure/perdure.db"
     if os.path.exists(path):
@@ -91,7 +91,7 @@ def on_server_or_in_file(
 ) -> tuple[R, str]:
     """--database names a file, --url or PERDURE_URL a server. Otherwise it is a running server whose key is known, or
     else the file. Also returns the place in words."""
-    from perdure.sdk.credentials import URL_VARIABLE, find
+    from perdure.sdk.clients.credentials import URL_VARIABLE, find
     from perdure.wire.base.errors import Unavailable
 
     async def online(client: "Client") -> R:

@@ -12,7 +12,7 @@ from perdure.cli.base.output import Cell, emit, note, print_facts, print_list, p
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
     from perdure.wire.clock.schedules import Fire, StoredSchedule
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The schedule, as `perdure schedules ls` shows it.")]

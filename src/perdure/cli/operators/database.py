@@ -11,7 +11,7 @@ from perdure.cli.base.output import emit, print_result, print_table, say
 from perdure.cli.base.server_or_file import place, store_address, store_path
 
 if TYPE_CHECKING:
-    from perdure.store.interface import Rows
+    from perdure.store.base.interface import Rows
 
 NEWER: Final = "newer than this release, which can work with it"
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
@@ -34,8 +34,8 @@ def migrate(
     """
     import asyncio
 
+    from perdure.store.drivers.migrate import migrations
     from perdure.store.inspection import read_schema
-    from perdure.store.migrate import migrations
     from perdure.store.open import open_store
 
     where = store_address(database)

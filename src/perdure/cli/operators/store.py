@@ -40,8 +40,8 @@ def backup(
 
     import apsw
 
-    from perdure.store.disk import sync
-    from perdure.store.file_lock import make_private
+    from perdure.store.drivers.disk import sync
+    from perdure.store.drivers.file_lock import make_private
     from perdure.store.inspection import file_at
 
     path = existing_path(database)
@@ -86,10 +86,10 @@ def restore(
     import shutil
     from uuid import uuid4
 
-    from perdure.store.disk import sync
-    from perdure.store.file_lock import make_private
+    from perdure.store.drivers.disk import sync
+    from perdure.store.drivers.file_lock import make_private
+    from perdure.store.drivers.sqlite import NotOurFile
     from perdure.store.open import open_store
-    from perdure.store.sqlite import NotOurFile
     from perdure.store.verbs.base import access
 
     path = store_path(database)
@@ -230,7 +230,7 @@ def _log_of(file: Path) -> bool:
 
 @contextmanager
 def _nobody_else(target: Path) -> Iterator[None]:
-    from perdure.store.file_lock import FileLock
+    from perdure.store.drivers.file_lock import FileLock
 
     lock = FileLock(str(target))
     try:

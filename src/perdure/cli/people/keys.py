@@ -10,7 +10,7 @@ from perdure.cli.base.output import emit, note, print_list, print_result, say
 from perdure.cli.base.server_or_file import on_server_or_in_file
 
 if TYPE_CHECKING:
-    from perdure.sdk.transport import Transport
+    from perdure.sdk.transports.transport import Transport
     from perdure.wire.people.keys import NewApiKey
 
 

@@ -11,7 +11,7 @@ from perdure.cli.base.server_or_file import offline, on_server_or_in_file
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
-    from perdure.sdk.transport import Transport
+    from perdure.sdk.transports.transport import Transport
     from perdure.wire.people.projects import AddedMember, Invitation, Member
 
 EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="The e-mail address of the user.")]

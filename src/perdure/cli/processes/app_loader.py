@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.cli.base.commands import Refused
 
 if TYPE_CHECKING:
-    from perdure.sdk.workflow import Registry
+    from perdure.sdk.workflows.workflow import Registry
 
 
 def folder_of(target: str) -> Path:
@@ -42,7 +42,7 @@ def find(target: str) -> "Registry":
 
 
 def _find(target: str) -> "Registry":
-    from perdure.sdk.workflow import Registry, Workflow
+    from perdure.sdk.workflows.workflow import Registry, Workflow
 
     name, _, attribute = target.partition(":")
     module = _import(name)
@@ -91,7 +91,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _where(error: BaseException) -> str:
-    ours = str(Path(__file__).parent.parent)
+    ours = str(Path(__file__).parents[2])
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

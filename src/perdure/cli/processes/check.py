@@ -11,8 +11,8 @@ import typer
 from perdure.cli.base.commands import FAILED, Refused, add_commands
 
 if TYPE_CHECKING:
-    from perdure.sdk.code_checks import Finding
-    from perdure.sdk.workflow import Registry
+    from perdure.sdk.workers.code_checks import Finding
+    from perdure.sdk.workflows.workflow import Registry
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,9 +44,9 @@ def check(
 
 
 def _findings(registry: "Registry", target: str) -> "Iterator[Finding]":
-    from perdure.sdk.code_checks import Finding, find_in_code
-    from perdure.sdk.steps import step_plan
-    from perdure.sdk.workflow import Registry
+    from perdure.sdk.workers.code_checks import Finding, find_in_code
+    from perdure.sdk.workflows.steps import step_plan
+    from perdure.sdk.workflows.workflow import Registry
 
     for one in registry:
         code, names = one.fn.__code__, one.fn.__globals__

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from perdure.server.dev import DevStatus, DevWorker, Killed, KilledBy, LastKill
+from perdure.server.process.dev import DevStatus, DevWorker, Killed, KilledBy, LastKill
 from perdure.wire.base.errors import Conflict, NotFound
 
 CHAOS_SECONDS: Final = 20.0

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from perdure.server.dev import DevStatus, Killed
-from perdure.store.interface import Store
+from perdure.server.process.dev import DevStatus, Killed
+from perdure.store.base.interface import Store
 from perdure.store.verbs.base.bodies import Body, count_rerun
 from perdure.wire.base.errors import Unavailable, from_code
 

@@ -12,11 +12,12 @@ from typing import Any
 from perdure.cli.processes.dev_link import DevLink
 from perdure.cli.processes.serve import end_with_parent, loop_factory
 from perdure.engine.base.service import Scope
-from perdure.sdk import credentials, dev_note
-from perdure.server import app, logs
-from perdure.server.file_limits import raise_file_limit
-from perdure.server.settings import Settings, load
-from perdure.store.file_lock import StoreInUse
+from perdure.sdk.clients import credentials, dev_note
+from perdure.server import app
+from perdure.server.process.file_limits import raise_file_limit
+from perdure.server.process.settings import Settings, load
+from perdure.server.telemetry import logs
+from perdure.store.drivers.file_lock import StoreInUse
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import PerdureError, Unauthorized
 from perdure.wire.people.keys import DeleteApiKey

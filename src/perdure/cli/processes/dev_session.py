@@ -24,11 +24,11 @@ from perdure.cli.base.output import console
 from perdure.cli.base.render import PHASE_STYLE, took, value
 from perdure.cli.processes.dev_facts import Reader
 from perdure.cli.processes.dev_kills import CHAOS_SECONDS, Kills, Worker
-from perdure.sdk.client import Client
-from perdure.sdk.credentials import DEFAULT_URL
-from perdure.sdk.http import HttpTransport
-from perdure.server.dev import KilledBy
-from perdure.server.stopping import when_asked_to_stop
+from perdure.sdk.clients.client import Client
+from perdure.sdk.clients.credentials import DEFAULT_URL
+from perdure.sdk.transports.http import HttpTransport
+from perdure.server.process.dev import KilledBy
+from perdure.server.process.stopping import when_asked_to_stop
 from perdure.wire.base.errors import PerdureError
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import Execution, ListFilters

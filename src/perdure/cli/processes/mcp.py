@@ -11,8 +11,8 @@ from perdure.cli.base.server_or_file import offline
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
-    from perdure.sdk.credentials import Access
-    from perdure.sdk.http import HttpTransport
+    from perdure.sdk.clients.credentials import Access
+    from perdure.sdk.transports.http import HttpTransport
     from perdure.wire.base.operation import Operation
 
 R = TypeVar("R")
@@ -62,8 +62,8 @@ class _Server:
         self._transport: HttpTransport | None = None
 
     async def call(self, op: "Operation[R]", key: str | None = None) -> R:
-        from perdure.sdk.credentials import find
-        from perdure.sdk.http import HttpTransport
+        from perdure.sdk.clients.credentials import find
+        from perdure.sdk.transports.http import HttpTransport
 
         access = find(self._url)
         if self._transport is None or access != self._access:

@@ -32,7 +32,7 @@ def open_(
     import asyncio
 
     from perdure.cli.base.server_or_file import existing_path
-    from perdure.server import logs
+    from perdure.server.telemetry import logs
 
     logs.set_up("WARNING", "text")
     asyncio.run(_show(existing_path(file), port or 0, browser=not no_browser, as_json=as_json))
@@ -42,9 +42,9 @@ async def _show(path: str, port: int, *, browser: bool, as_json: bool) -> None:
     import asyncio
 
     from perdure.engine.reader import ReadingEngine
+    from perdure.server.access.own_key import OwnKey
     from perdure.server.attached import AttachedServer, attached_settings
-    from perdure.server.own_key import OwnKey
-    from perdure.server.stopping import when_asked_to_stop
+    from perdure.server.process.stopping import when_asked_to_stop
     from perdure.store.sqlite_reader import SQLiteReader, read_only
     from perdure.store.verbs.base.access import oldest_project
     from perdure.wire.base.access import Role

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from signal import Signals
 
-    from perdure.sdk.http import HttpTransport
-    from perdure.sdk.worker import Worker
+    from perdure.sdk.transports.http import HttpTransport
+    from perdure.sdk.workers.worker import Worker
 
 REACH_SECONDS = 1.0
 """How often a worker tries to reach a server."""
@@ -55,7 +55,7 @@ def serve(
 ) -> None:
     """Serve a store to clients and workers, until SIGTERM."""
     from perdure.server import app
-    from perdure.server.settings import load
+    from perdure.server.process.settings import load
 
     app.run(
         load(
@@ -105,14 +105,14 @@ def work(
 
     from perdure.cli.base.connect import say_if_guessed
     from perdure.cli.processes import app_loader, dev_facts, restarting
-    from perdure.sdk.credentials import find
-    from perdure.sdk.http import HttpTransport
-    from perdure.sdk.interrupts import run_until_complete
-    from perdure.sdk.lease import HttpLease
-    from perdure.sdk.loop_watchdog import loop_watchdog
-    from perdure.sdk.worker import Worker
-    from perdure.server.file_limits import raise_file_limit
-    from perdure.server.stopping import SIGNALS
+    from perdure.sdk.base.interrupts import run_until_complete
+    from perdure.sdk.clients.credentials import find
+    from perdure.sdk.transports.http import HttpTransport
+    from perdure.sdk.workers.lease import HttpLease
+    from perdure.sdk.workers.loop_watchdog import loop_watchdog
+    from perdure.sdk.workers.worker import Worker
+    from perdure.server.process.file_limits import raise_file_limit
+    from perdure.server.process.stopping import SIGNALS
 
     if child:
         end_with_parent()
@@ -148,8 +148,8 @@ async def _work(
     import logging
     from concurrent.futures import ThreadPoolExecutor
 
-    from perdure.sdk.step_threads import THREAD_NAME
-    from perdure.server.stopping import when_asked_to_stop
+    from perdure.sdk.workers.step_threads import THREAD_NAME
+    from perdure.server.process.stopping import when_asked_to_stop
     from perdure.wire.base.errors import Unavailable, UnknownOutcome
 
     logger = logging.getLogger("perdure.worker")
@@ -263,8 +263,8 @@ def end_with_parent(descriptor: int = 0, heard: "Callable[[bytes], object]" = la
 def _log(as_json: bool) -> None:
     import logging
 
-    from perdure.sdk.logs import ReplayFilter
-    from perdure.server import logs
+    from perdure.sdk.workflows.logs import ReplayFilter
+    from perdure.server.telemetry import logs
 
     form: Literal["json", "text"] = "json" if as_json else "text"
     logs.set_up("INFO", form)

@@ -11,7 +11,7 @@ from perdure.cli.base.output import note, print_list, print_result
 
 if TYPE_CHECKING:
     from perdure.cli.base.output import Cell
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
     from perdure.wire.runs.deployments import ListedDeployment
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The deployment, as `perdure deployments ls` shows it.")]

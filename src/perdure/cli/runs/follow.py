@@ -7,7 +7,7 @@ from perdure.wire.base.status import FINAL
 from perdure.wire.runs.executions import Execution, GetSteps, LogLine, Row
 
 if TYPE_CHECKING:
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
 
 PAGE = 500
 

@@ -14,7 +14,7 @@ from perdure.cli.base.output import Cell, note, print_list
 if TYPE_CHECKING:
     from msgspec import Raw
 
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
     from perdure.wire.base.operation import Operation
     from perdure.wire.clock.schedules import StoredSchedule
     from perdure.wire.runs.workers import ListedWorker

@@ -11,7 +11,7 @@ from perdure.cli.base.options import ExecutionArgument, JsonFlag, NoteOption, Ur
 from perdure.cli.base.output import console, emit, note, print_result
 
 if TYPE_CHECKING:
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
     from perdure.wire.runs.executions import Act, Execution, ListFilters, LogLine, Row
 
 CHILDREN_SHOWN: Final = 20

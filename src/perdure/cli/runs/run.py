@@ -22,7 +22,7 @@ from perdure.cli.base.options import (
 from perdure.cli.base.output import emit, note, say
 
 if TYPE_CHECKING:
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
     from perdure.wire.agents.budgets import BudgetSpec
     from perdure.wire.runs.executions import Execution
     from perdure.wire.runs.requests import StartItem
@@ -82,7 +82,7 @@ def run(
     import msgspec
     from msgspec import Raw
 
-    from perdure.sdk.starts import start_item
+    from perdure.sdk.clients.starts import start_item
     from perdure.wire.base.errors import BadValue
 
     item = start_item(

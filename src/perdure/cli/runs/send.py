@@ -10,7 +10,7 @@ from perdure.cli.base.options import ExecutionArgument, JsonFlag, UrlOption, par
 from perdure.cli.base.output import emit, fields_of, note, print_result, say
 
 if TYPE_CHECKING:
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
     from perdure.wire.runs.executions import ResumeReply
 
 QuestionOption = Annotated[

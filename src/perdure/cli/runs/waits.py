@@ -15,7 +15,7 @@ from perdure.wire.runs.queues import unpause_command
 if TYPE_CHECKING:
     from msgspec import Raw
 
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
     from perdure.wire.runs.executions import Execution, Row
     from perdure.wire.runs.waits import PendingWait, QueuedBehind
 
@@ -26,7 +26,7 @@ async def page_link(client: "Client", id: str, key: str) -> str:
     """A signed link, or the page behind the sign-in if the key may not make links."""
     from urllib.parse import quote
 
-    from perdure.sdk.http import HttpTransport
+    from perdure.sdk.transports.http import HttpTransport
     from perdure.wire.agents.approvals import MakeApprovalLink
     from perdure.wire.base.errors import PerdureError
 

@@ -35,7 +35,7 @@ from perdure.cli.steering.hands import (
 )
 
 if TYPE_CHECKING:
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
     from perdure.wire.runs.executions import ListFilters
     from perdure.wire.steering.bulk import BulkJob, BulkPreview
 

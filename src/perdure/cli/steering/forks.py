@@ -12,8 +12,8 @@ from perdure.cli.base.output import print_result
 if TYPE_CHECKING:
     from msgspec import Raw
 
-    from perdure.sdk.client import Client
-    from perdure.sdk.forks import RetryOptions
+    from perdure.sdk.clients.client import Client
+    from perdure.sdk.clients.forks import RetryOptions
     from perdure.wire.runs.executions import Execution
 
 FromOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help="The first step that runs again.")]
@@ -56,7 +56,7 @@ def fork(
     """Start an execution that keeps another's outcomes up to a step."""
     from msgspec import Raw
 
-    from perdure.sdk.forks import ForkOptions
+    from perdure.sdk.clients.forks import ForkOptions
 
     steps = dict(parse_edit(one) for one in edits or ())
     options = ForkOptions(

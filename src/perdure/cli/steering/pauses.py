@@ -15,7 +15,7 @@ from perdure.cli.runs.queues import paused_words
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from perdure.sdk.client import Client
+    from perdure.sdk.clients.client import Client
 
 Kind = Literal["deployment", "workflow", "queue", "key"]
 KindArgument = Annotated[

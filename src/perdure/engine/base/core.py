@@ -12,7 +12,7 @@ from perdure.engine.base.notifier import Notifier
 from perdure.engine.base.outbound import Outbound
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.base.stats import Stats
-from perdure.store.interface import Store
+from perdure.store.base.interface import Store
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import StoreAway, Unavailable, UnknownOutcome
 

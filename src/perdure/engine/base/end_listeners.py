@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from msgspec import Raw
 
-from perdure.store.interface import Ended
+from perdure.store.base.interface import Ended
 from perdure.wire.runs.executions import Finished
 
 Listener = Callable[[Finished], None]

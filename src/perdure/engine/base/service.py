@@ -21,7 +21,7 @@ from msgspec import Struct
 from uuid_utils import uuid7
 
 from perdure.engine.base.core import Core
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.wire.base.access import Principal, Role, check_role
 from perdure.wire.base.errors import BadRequest

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 
 from perdure.engine.base.service import Scope, Service, serves
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.store.verbs.insight import matches
 from perdure.wire.base.fields import NEWEST
 from perdure.wire.base.status import Phase

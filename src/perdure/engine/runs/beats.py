@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.runs.claims import Claims
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.store.verbs.runs import claims, in_flight
 from perdure.store.verbs.runs.claims import Beat, Held
 from perdure.wire.base.errors import StoreAway

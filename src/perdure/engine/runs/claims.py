@@ -19,7 +19,7 @@ from perdure.engine.runs.low_water_marks import LowWaterMarks
 from perdure.engine.runs.recalls import Recalls
 from perdure.engine.runs.registrations import check_registration
 from perdure.engine.runs.waiting_claims import NAMES_MAX, Kind, Poll, WaitingClaims
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.store.verbs.runs import claims, reports
 from perdure.store.verbs.runs.direct_dispatch import with_journal
 from perdure.wire.agents.approvals import ANSWER_SCHEMA_BYTES_MAX

@@ -12,7 +12,7 @@ from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.base.start_checks import check_item
 from perdure.engine.outside.push import Push
 from perdure.engine.runs.claims import Claims
-from perdure.store.interface import Verb
+from perdure.store.base.interface import Verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.store.verbs.insight import summaries

@@ -108,7 +108,7 @@ class Content:
             return pack("code", map(self.read, (value.co_code, value.co_names, value.co_consts)))
         if isinstance(value, _NAMED) and isinstance(getattr(value, "__self__", sys), types.ModuleType):
             return _name(value).encode()
-        if kind.__module__ == "perdure.sdk.context":
+        if kind.__module__ == "perdure.sdk.workflows.context":
             return b"ctx"  # an execution has one
         if hasattr(value, "__next__"):
             return self._leave_out(value)

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed, Fatal, in_words
+from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed, Fatal, in_words
 from perdure.sdk.payloads import tracebacks
 from perdure.sdk.payloads.tracebacks import Frame, frames_of
 from perdure.wire.base.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, check_json, scrub_text

@@ -2,7 +2,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from perdure.sdk.errors import Diverged, Stuck
+from perdure.sdk.base.errors import Diverged, Stuck
 from perdure.sdk.payloads.fingerprints import numbers_of, split
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.handles import InnerTask

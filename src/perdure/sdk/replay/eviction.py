@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from typing import Any, Final
 
-from perdure.sdk.errors import Evicted
-from perdure.sdk.interrupts import is_interrupt
+from perdure.sdk.base.errors import Evicted
+from perdure.sdk.base.interrupts import is_interrupt
 
 _log = logging.getLogger("perdure.workflow")
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from perdure.sdk.errors import ChildFailed, StepFailed
+from perdure.sdk.base.errors import ChildFailed, StepFailed
 from perdure.wire.runs.executions import Row
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
-from perdure.sdk.checks import checked_name
-from perdure.sdk.errors import DuplicateKey
-from perdure.sdk.interrupts import ENDINGS, is_interrupt
+from perdure.sdk.base.checks import checked_name
+from perdure.sdk.base.errors import DuplicateKey
+from perdure.sdk.base.interrupts import ENDINGS, is_interrupt
 from perdure.sdk.replay import patches
 from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer

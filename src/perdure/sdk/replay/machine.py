@@ -30,7 +30,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from perdure.sdk.errors import Diverged, Stuck
+from perdure.sdk.base.errors import Diverged, Stuck
 from perdure.sdk.payloads.fingerprints import (
     is_captured,
     is_opaque,

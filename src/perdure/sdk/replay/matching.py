@@ -5,7 +5,7 @@ import random
 import types
 from collections.abc import Callable, Iterator, Sequence
 
-from perdure.sdk.errors import Diverged
+from perdure.sdk.base.errors import Diverged
 from perdure.sdk.payloads.fingerprints import (
     changed_objects,
     fingerprint_of_captured,

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from types import CodeType
 from typing import Any, Final, TypeAlias
 
-from perdure.sdk.errors import NotAwaited
+from perdure.sdk.base.errors import NotAwaited
 
 NAMED_MAX: Final = 3
 SHOWN_MAX: Final = 100

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import structs
 
-from perdure.sdk.errors import Fatal
+from perdure.sdk.base.errors import Fatal
 from perdure.sdk.payloads.fingerprints import NUMBERS, with_tokens
 from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, DurableCall
 from perdure.sdk.replay.failures import StepFailures

@@ -1,6 +1,6 @@
 import msgspec
 
-from perdure.sdk.errors import Outdated
+from perdure.sdk.base.errors import Outdated
 from perdure.sdk.payloads.fingerprints import LATEST, only_tokens_differ, split
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.determinism_errors import side

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Set
 from concurrent.futures import Future
 from typing import Any
 
-from perdure.sdk.errors import Misplaced
+from perdure.sdk.base.errors import Misplaced
 from perdure.sdk.replay.refusals import threads_misplaced
 
 _get_running_loop = asyncio._get_running_loop

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from perdure.sdk.errors import Misplaced
+from perdure.sdk.base.errors import Misplaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable

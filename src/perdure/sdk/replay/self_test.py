@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from perdure.sdk.errors import UnsupportedPython
+from perdure.sdk.base.errors import UnsupportedPython
 from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.base.records import Kind

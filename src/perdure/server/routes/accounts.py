@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from perdure.engine.people.accounts import DEVICE_SECONDS, SignedIn, UnknownEmail
-from perdure.server.auth import to_network
-from perdure.server.bodies import SMALL
-from perdure.server.cookies import DEVICE
-from perdure.server.problems import Header
-from perdure.server.routing import Call, Routes
+from perdure.server.access.auth import to_network
+from perdure.server.access.cookies import DEVICE
+from perdure.server.http.bodies import SMALL
+from perdure.server.http.problems import Header
+from perdure.server.http.routing import Call, Routes
 from perdure.wire.base.access import Caller
 from perdure.wire.base.errors import BadValue, EmailTaken, Forbidden, Unauthorized
 from perdure.wire.base.record import Message

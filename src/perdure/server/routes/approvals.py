@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from perdure.server.bodies import VALUES
-from perdure.server.routing import Call, Routes
+from perdure.server.http.bodies import VALUES
+from perdure.server.http.routing import Call, Routes
 from perdure.wire.agents.approvals import ApprovalStatus, How, SubmitApprovalRequest, Submitted
 from perdure.wire.base.access import Role
 

@@ -8,13 +8,13 @@ from urllib.parse import parse_qsl, quote
 from msgspec import Raw
 
 from perdure.engine.base.service import Scope
-from perdure.server import approval_page
-from perdure.server.bodies import SMALL
-from perdure.server.problems import Reply
+from perdure.server.http.bodies import SMALL
+from perdure.server.http.problems import Reply
+from perdure.server.http.routing import Call, Routes, Text
+from perdure.server.routes import approval_page
 from perdure.server.routes.accounts import end_session
 from perdure.server.routes.approvals import ApprovalQuery, Asker, link_asker
 from perdure.server.routes.sign_in import key_session, link_session, user_session
-from perdure.server.routing import Call, Routes, Text
 from perdure.wire.agents.answer_forms import field_errors, question_form, read_answer
 from perdure.wire.agents.approvals import How, Question, QuestionState
 from perdure.wire.base.access import Principal, Role, check_role

@@ -11,11 +11,11 @@ from msgspec import Struct
 
 from perdure.engine.base.service import Scope
 from perdure.engine.people.accounts import hash_of
-from perdure.server import pages
-from perdure.server.problems import Reply
-from perdure.server.routing import Call, Routes, Text
-from perdure.server.signin import LINK_SECONDS
-from perdure.server.written import CachedDocument
+from perdure.server.access.signin import LINK_SECONDS
+from perdure.server.http.problems import Reply
+from perdure.server.http.routing import Call, Routes, Text
+from perdure.server.http.written import CachedDocument
+from perdure.server.routes import pages
 from perdure.store.open import is_postgres
 from perdure.wire.base.access import Caller, Role
 from perdure.wire.base.errors import NotFound

@@ -1,8 +1,8 @@
 """Kills of workers, on servers of `perdure dev`. Others answer 404."""
 
-from perdure.server.bodies import SMALL
-from perdure.server.dev import Chaos, Dev, DevStatus, Kill, Killed
-from perdure.server.routing import Call, Routes
+from perdure.server.http.bodies import SMALL
+from perdure.server.http.routing import Call, Routes
+from perdure.server.process.dev import Chaos, Dev, DevStatus, Kill, Killed
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import NotFound
 

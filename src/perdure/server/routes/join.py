@@ -2,13 +2,13 @@
 
 from msgspec import Struct
 
-from perdure.server import approval_page
-from perdure.server.bodies import SMALL
-from perdure.server.problems import Header, Reply
+from perdure.server.http.bodies import SMALL
+from perdure.server.http.problems import Header, Reply
+from perdure.server.http.routing import Call, Routes
+from perdure.server.routes import approval_page
 from perdure.server.routes.accounts import attempt, cookies_of, session_seconds
 from perdure.server.routes.approve import html, read_form, see_other
 from perdure.server.routes.sign_in import user_session
-from perdure.server.routing import Call, Routes
 from perdure.wire.base.errors import PerdureError
 from perdure.wire.people.accounts import SignUpRequest
 

@@ -1,8 +1,8 @@
 """MCP: tools for coding agents."""
 
-from perdure.server.problems import Reply
-from perdure.server.routing import Call, Routes
-from perdure.server.tool_server import BODY_BYTES_MAX
+from perdure.server.http.problems import Reply
+from perdure.server.http.routing import Call, Routes
+from perdure.server.routes.tool_server import BODY_BYTES_MAX
 from perdure.wire.base.access import Role
 
 routes = Routes("MCP")

@@ -6,9 +6,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from perdure.server import docs, metrics
-from perdure.server.problems import Reply
-from perdure.server.routing import Call, Routes, Text
+from perdure.server.http import docs
+from perdure.server.http.problems import Reply
+from perdure.server.http.routing import Call, Routes, Text
+from perdure.server.telemetry import metrics
 from perdure.wire.base.access import Role, check_role
 from perdure.wire.base.errors import Unavailable
 

@@ -5,9 +5,9 @@ import time
 from typing import Final
 
 from perdure.engine.insight.traces import FULL
-from perdure.server import otlp
-from perdure.server.problems import Reply, json_headers
-from perdure.server.routing import Call, Routes
+from perdure.server.http.problems import Reply, json_headers
+from perdure.server.http.routing import Call, Routes
+from perdure.server.telemetry import otlp
 from perdure.wire.base.access import Role
 from perdure.wire.insight.traces import StoredSpan
 

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from perdure.server.routing import Call, Routes
+from perdure.server.http.routing import Call, Routes
 from perdure.wire.base.access import Role
 from perdure.wire.base.fields import Int32
 from perdure.wire.outside.push_workers import PolledWork

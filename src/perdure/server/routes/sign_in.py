@@ -4,11 +4,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from perdure.server.bodies import SMALL
-from perdure.server.problems import Header
+from perdure.server.access.signin import SESSION_SECONDS
+from perdure.server.http.bodies import SMALL
+from perdure.server.http.problems import Header
+from perdure.server.http.routing import Call, Routes
 from perdure.server.routes.accounts import cookies_of, sign_in_with_password
-from perdure.server.routing import Call, Routes
-from perdure.server.signin import SESSION_SECONDS
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import BadRequest, Unauthorized
 from perdure.wire.base.record import Record

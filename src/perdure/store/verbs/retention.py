@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from perdure.store.executions import State, unknown_execution
-from perdure.store.interface import query, query_many, record, value, verb
+from perdure.store.base.executions import State, unknown_execution
+from perdure.store.base.interface import query, query_many, record, value, verb
 from perdure.store.verbs.agents.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
 from perdure.store.verbs.base.idempotency import prune_answers
 from perdure.store.verbs.insight.ended import count_deleted

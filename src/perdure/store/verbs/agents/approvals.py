@@ -4,8 +4,8 @@ from typing import Final
 
 from msgspec import Raw
 
-from perdure.store.executions import unknown_execution
-from perdure.store.interface import Rows, query, record, records, verb
+from perdure.store.base.executions import unknown_execution
+from perdure.store.base.interface import Rows, query, record, records, verb
 from perdure.store.verbs.outside.push_questions import note_answer
 from perdure.store.verbs.runs.waits import answer_wait, refusal, said_by, was_timed_out
 from perdure.wire.agents.approvals import (

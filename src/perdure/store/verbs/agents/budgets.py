@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.executions import unknown_execution
-from perdure.store.interface import query, query_many, record, records, verb
+from perdure.store.base.executions import unknown_execution
+from perdure.store.base.interface import query, query_many, record, records, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.runs.events import publish_events
 from perdure.wire.agents.budgets import (

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from perdure.store.interface import query, records, verb
+from perdure.store.base.interface import query, records, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.base.pages import fitting
 from perdure.wire.agents.conversations import AddConversationMessage, ConversationMessage

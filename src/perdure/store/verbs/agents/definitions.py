@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from perdure.store.interface import query, record, records, verb
+from perdure.store.base.interface import query, record, records, verb
 from perdure.store.verbs.runs.deployments import RegistryPlace, active_deployment
 from perdure.wire.base.errors import BadRequest, NotFound
 from perdure.wire.base.limits import REPLY_BYTES_MAX

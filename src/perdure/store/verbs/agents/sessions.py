@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from perdure.store.interface import query, query_many, record, records, value, verb
+from perdure.store.base.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.runs.find import ids_beginning_with, list_floor
 from perdure.wire.agents.agent_steps import MODEL, SUMMARY, call_usage, tool_step
 from perdure.wire.agents.sessions import Memory, Question, SessionRun, SessionTool, SessionTotals, said_in

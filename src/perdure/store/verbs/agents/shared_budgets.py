@@ -2,7 +2,7 @@
 
 from msgspec.structs import asdict, replace
 
-from perdure.store.interface import query, record, records, verb
+from perdure.store.base.interface import query, record, records, verb
 from perdure.wire.agents.budgets import StoredBudget
 from perdure.wire.agents.shared_budgets import SHARED_MAX, SharedBudget
 from perdure.wire.base.errors import BadRequest, Conflict, NotFound

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Raw, Struct
 
-from perdure.store.interface import query, query_many, record, records, value, verb
+from perdure.store.base.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.base.pages import fitting
 from perdure.store.verbs.base.try_lock import try_lock_session

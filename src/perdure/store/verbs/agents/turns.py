@@ -8,8 +8,8 @@ again at once, and no other turn takes it.
 import msgspec
 from msgspec import Raw
 
-from perdure.store.executions import State
-from perdure.store.interface import Notify, Ready, query, query_many, record, value
+from perdure.store.base.executions import State
+from perdure.store.base.interface import Notify, Ready, query, query_many, record, value
 from perdure.store.verbs.agents import transcripts
 from perdure.wire.agents.transcripts import APPEND, LEAVE, MESSAGES_MAX, READ, SUMMARIZE, TAKE, OnConflict
 from perdure.wire.base.errors import PerdureError, SessionBusy

@@ -1,7 +1,7 @@
 import msgspec
 from msgspec import Struct
 
-from perdure.store.interface import KeyDeleted, Notify, query, record, records, verb
+from perdure.store.base.interface import KeyDeleted, Notify, query, record, records, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.base.try_lock import try_write
 from perdure.wire.base.access import Role

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.wire.base.records import Kind
 
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from perdure.store.interface import query, query_many
+from perdure.store.base.interface import query, query_many
 from perdure.wire.base.errors import KeyReused
 
 LISTED_BYTES_MAX: Final = 256 << 10

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from perdure.store.interface import query
+from perdure.store.base.interface import query
 
 
 class Place(NamedTuple):

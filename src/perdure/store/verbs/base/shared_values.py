@@ -8,8 +8,8 @@ from typing import Final
 
 from msgspec import Raw, structs
 
-from perdure.store.executions import JournalRow
-from perdure.store.interface import query, value
+from perdure.store.base.executions import JournalRow
+from perdure.store.base.interface import query, value
 from perdure.wire.base.records import Kind
 
 SHARED_BYTES_MIN: Final = 16 << 10

@@ -3,7 +3,7 @@
 A sweep asks here first, so a held row delays one execution only.
 """
 
-from perdure.store.interface import query, value
+from perdure.store.base.interface import query, value
 
 
 async def try_lock(project_id: str, execution_id: str) -> bool:

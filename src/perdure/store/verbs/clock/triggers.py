@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict, replace
 
-from perdure.store.interface import Metric, Notify, query, record, records, value, verb
+from perdure.store.base.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.runs.start_targets import find_target, suggestion
 from perdure.store.verbs.runs.starts import New, start_items

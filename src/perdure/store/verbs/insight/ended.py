@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from perdure.store.interface import Rows, query, query_many, record, records, value, verb
+from perdure.store.base.interface import Rows, query, query_many, record, records, value, verb
 
 MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 60 * MINUTE_US

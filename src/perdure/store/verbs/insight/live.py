@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.store.verbs.insight.summaries import summaries_of
 from perdure.store.verbs.runs.find import find_ids, that_fit
 from perdure.wire.base.fields import NEWEST

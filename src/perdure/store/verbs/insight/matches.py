@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from typing import Final
 
-from perdure.store.interface import query, records, verb
+from perdure.store.base.interface import query, records, verb
 from perdure.store.verbs.insight.stats import error_group
 from perdure.store.verbs.runs.find import find_ids
 from perdure.wire.insight.attention import Cluster, Stuck

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.store.verbs.insight.summaries import summaries_of
 from perdure.store.verbs.runs.find import ids_beginning_with
 from perdure.wire.base.fields import NEWEST

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import asdict
 
-from perdure.store.interface import query, record, records, verb
+from perdure.store.base.interface import query, record, records, verb
 from perdure.store.verbs.insight.ended import Folds
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.attention import (

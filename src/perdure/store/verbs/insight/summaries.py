@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from perdure.store.interface import query, records, verb
+from perdure.store.base.interface import query, records, verb
 from perdure.store.verbs.runs.find import UNENDED_US, find_ended, find_ids
 from perdure.wire.base.fields import NEWEST
 from perdure.wire.base.status import FINAL, Phase

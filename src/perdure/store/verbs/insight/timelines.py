@@ -3,8 +3,8 @@
 import json
 from typing import Final
 
-from perdure.store.executions import unknown_execution
-from perdure.store.interface import query, record, records, value, verb
+from perdure.store.base.executions import unknown_execution
+from perdure.store.base.interface import query, record, records, value, verb
 from perdure.store.verbs.runs import in_flight
 from perdure.wire.base.status import LEASED, Phase
 from perdure.wire.insight.timeline_fold import (

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec.structs import asdict, astuple, replace
 
-from perdure.store.interface import query, record, records, verb
+from perdure.store.base.interface import query, record, records, verb
 from perdure.store.verbs.base.pages import Place
 from perdure.store.verbs.insight.traces import TraceRow
 from perdure.wire.base.limits import REPLY_BYTES_MAX

@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from perdure.store.interface import query, query_many, records, verb
-from perdure.store.records import to_values
+from perdure.store.base.interface import query, query_many, records, verb
+from perdure.store.base.records import to_values
 from perdure.wire.insight.journal_spans import execution_id_of
 from perdure.wire.insight.traces import SPANS_MAX, StoredSpan
 

@@ -4,8 +4,8 @@ import builtins
 import json
 from typing import Final
 
-from perdure.store.executions import unknown_execution
-from perdure.store.interface import query, query_many, record, records, verb
+from perdure.store.base.executions import unknown_execution
+from perdure.store.base.interface import query, query_many, record, records, verb
 from perdure.store.verbs.runs.find import id_bounds
 from perdure.wire.agents.usage import CALLS_MAX, EXECUTIONS_MAX
 from perdure.wire.agents.usage_sums import CallRow, SpendingExecution, UsageFacts

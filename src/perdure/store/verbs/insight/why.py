@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from perdure.store.executions import unknown_execution
-from perdure.store.interface import query, record, records, value, verb
+from perdure.store.base.executions import unknown_execution
+from perdure.store.base.interface import query, record, records, value, verb
 from perdure.store.verbs.insight.why_queued import queued
 from perdure.store.verbs.steering import pending
 from perdure.store.verbs.steering.fork_plans import later_keys

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from perdure.store.interface import query, record, records, value
+from perdure.store.base.interface import query, record, records, value
 from perdure.store.verbs.runs.admission import first_hold, group_room, room
 from perdure.wire.base.times import NEVER_US
 from perdure.wire.insight.why import Holder

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from perdure.store.interface import query, records, verb
+from perdure.store.base.interface import query, records, verb
 from perdure.store.verbs.runs.find import list_floor
 from perdure.wire.base.errors import BadRequest
 from perdure.wire.base.limits import REPLY_BYTES_MAX

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from perdure.store.interface import query, query_many, record, verb
+from perdure.store.base.interface import query, query_many, record, verb
 from perdure.store.verbs.base.pages import Place
 
 OVERLAP_US: Final = 120_000_000

@@ -6,8 +6,8 @@ The event alone opens the wait, so an answer finds its question even if the work
 
 from msgspec import Raw
 
-from perdure.store.executions import StoredWait
-from perdure.store.interface import query, record, records, value
+from perdure.store.base.executions import StoredWait
+from perdure.store.base.interface import query, record, records, value
 from perdure.store.verbs.outside.push_steps import ENDS
 from perdure.store.verbs.runs.rows import deliver
 from perdure.wire.agents.approvals import ANSWERED, ASKED, How

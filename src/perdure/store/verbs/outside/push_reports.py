@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.executions import EndedExecution, Moved, State, StoredWait, unknown_execution
-from perdure.store.interface import Due, Notify, Ready, Written, query, query_many, record, records, verb
-from perdure.store.locks import Arguments, Locks
+from perdure.store.base.executions import EndedExecution, Moved, State, StoredWait, unknown_execution
+from perdure.store.base.interface import Due, Notify, Ready, Written, query, query_many, record, records, verb
+from perdure.store.base.locks import Arguments, Locks
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.outside.push_questions import asks, later, outcome_there, take_early
 from perdure.store.verbs.outside.push_steps import ENDS

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from perdure.store.executions import StoredWait, unknown_execution
-from perdure.store.interface import query, record, records, value, verb
+from perdure.store.base.executions import StoredWait, unknown_execution
+from perdure.store.base.interface import query, record, records, value, verb
 from perdure.store.verbs.base.pages import fitting
 from perdure.wire.base.errors import BadRequest
 from perdure.wire.base.limits import REPLY_BYTES_MAX

@@ -1,6 +1,6 @@
 """Slack apps of projects. Their names prove nothing: several projects may have one."""
 
-from perdure.store.interface import query, records, verb
+from perdure.store.base.interface import query, records, verb
 from perdure.wire.base.errors import NotFound
 from perdure.wire.outside.slack import SlackApp
 

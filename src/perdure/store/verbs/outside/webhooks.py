@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from perdure.store.interface import Enqueued, Notify, query, query_many, records, value, verb
-from perdure.store.records import to_values
+from perdure.store.base.interface import Enqueued, Notify, query, query_many, records, value, verb
+from perdure.store.base.records import to_values
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.wire.base.errors import BadRequest, NotFound
 from perdure.wire.outside.webhooks import Delivery, DeliveryState, Webhook

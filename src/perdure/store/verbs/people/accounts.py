@@ -6,8 +6,8 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from perdure.store.interface import Notify, UserChanged, query, record, records, verb
-from perdure.store.records import to_values
+from perdure.store.base.interface import Notify, UserChanged, query, record, records, verb
+from perdure.store.base.records import to_values
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import (

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.wire.base.errors import SecretShownOnce
 

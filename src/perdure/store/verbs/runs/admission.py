@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from msgspec import Struct
 
-from perdure.store.interface import record
+from perdure.store.base.interface import record
 from perdure.wire.runs.admission import Rule
 
 

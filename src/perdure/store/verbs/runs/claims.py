@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.store.executions import JournalRow, StoredWorker
-from perdure.store.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
+from perdure.store.base.executions import JournalRow, StoredWorker
+from perdure.store.base.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.base.try_lock import try_write
 from perdure.store.verbs.clock.schedules import declare
 from perdure.store.verbs.clock.triggers import declare_triggers

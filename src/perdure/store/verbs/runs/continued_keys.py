@@ -6,8 +6,8 @@ from uuid import UUID, uuid5
 import msgspec
 from msgspec import structs
 
-from perdure.store.executions import Parent
-from perdure.store.interface import query, query_many, value
+from perdure.store.base.executions import Parent
+from perdure.store.base.interface import query, query_many, value
 from perdure.store.verbs.runs.starts import New
 from perdure.wire.runs.requests import WORKER_PROTOCOL
 

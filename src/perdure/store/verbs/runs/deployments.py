@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from msgspec import json
 from msgspec.structs import asdict
 
-from perdure.store.executions import JournalRow
-from perdure.store.interface import Notify, Ready, Written, query, query_many, record, records, value, verb
+from perdure.store.base.executions import JournalRow
+from perdure.store.base.interface import Notify, Ready, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.runs.queues import put_queue
 from perdure.wire.base.errors import BadRequest, BadValue, Conflict, DeploymentNotFound, NotFound
 from perdure.wire.base.limits import GATHERED_BYTES_MAX

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from msgspec import Struct, structs
 
-from perdure.store.executions import JournalRow, StoredWorker
-from perdure.store.interface import Metric, Notify, Written, query, query_many, record
+from perdure.store.base.executions import JournalRow, StoredWorker
+from perdure.store.base.interface import Metric, Notify, Written, query, query_many, record
 from perdure.store.verbs.runs.rows import Outcome, journal_after
 from perdure.wire.base.records import Kind
 from perdure.wire.runs.executions import Row

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
-from perdure.store.executions import JournalRow, MovedParent
+from perdure.store.base.executions import JournalRow, MovedParent
 from perdure.store.verbs.agents import turns
 from perdure.store.verbs.outside.push_questions import note_answer
 from perdure.store.verbs.runs.continued_keys import continue_keys, continued

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from perdure.store.executions import JournalRow, Moved, MovedParent
-from perdure.store.interface import Due, Metric, Notify, Ready, Written, query, query_many, record
+from perdure.store.base.executions import JournalRow, Moved, MovedParent
+from perdure.store.base.interface import Due, Metric, Notify, Ready, Written, query, query_many, record
 from perdure.store.verbs.runs.direct_dispatch import DirectDispatch
 from perdure.store.verbs.runs.start_targets import check_payload, dispatch_target, where_of
 from perdure.store.verbs.runs.starts import New, start_items

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from perdure.store.interface import query, records
+from perdure.store.base.interface import query, records
 from perdure.store.verbs.base.pages import page_of
 from perdure.store.verbs.runs.event_fields import (
     BLOCK,

@@ -12,10 +12,21 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from perdure.store.executions import JournalRow, StoredWait
-from perdure.store.input_checks import check_answer
-from perdure.store.interface import Notify, Published, Query, Written, query, query_many, record, records, value, verb
-from perdure.store.records import to_values
+from perdure.store.base.executions import JournalRow, StoredWait
+from perdure.store.base.input_checks import check_answer
+from perdure.store.base.interface import (
+    Notify,
+    Published,
+    Query,
+    Written,
+    query,
+    query_many,
+    record,
+    records,
+    value,
+    verb,
+)
+from perdure.store.base.records import to_values
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.base.pages import fitting
 from perdure.store.verbs.outside.push_questions import alone_in, ask, asks, later, note_answer

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import query, verb
+from perdure.store.base.interface import query, verb
 from perdure.wire.runs.executions import Finished
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
-from perdure.store.interface import query, query_many, verb
+from perdure.store.base.interface import query, query_many, verb
 from perdure.store.verbs.base.pages import fitting
 from perdure.store.verbs.runs.find import find_ids
 from perdure.wire.base.limits import REPLY_BYTES_MAX

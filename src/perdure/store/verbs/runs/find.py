@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from perdure.store.interface import query, query_many, records, value, verb
+from perdure.store.base.interface import query, query_many, records, value, verb
 from perdure.store.verbs.base.pages import fitting
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.fields import NEWEST

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from perdure.store.interface import query
+from perdure.store.base.interface import query
 from perdure.wire.insight.timeline_fold import InFlight
 from perdure.wire.runs.requests import StepInFlight
 

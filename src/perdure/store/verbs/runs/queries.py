@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from perdure.store.executions import unknown_execution
-from perdure.store.interface import Query, Rows, query, record, records, value, verb
+from perdure.store.base.executions import unknown_execution
+from perdure.store.base.interface import Query, Rows, query, record, records, value, verb
 from perdure.store.verbs.base.pages import fitting, page_of
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 from perdure.wire.base.status import FINAL

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from perdure.store.interface import Notify, Ready, query, record, records, verb
+from perdure.store.base.interface import Notify, Ready, query, record, records, verb
 from perdure.store.verbs.runs.admission import group_room, room
 from perdure.wire.runs.admission import Rule
 from perdure.wire.runs.queues import Pause, QueueState

@@ -6,8 +6,8 @@ from typing import Any, TypeGuard
 
 from msgspec import Raw, structs
 
-from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedParent, State
-from perdure.store.interface import (
+from perdure.store.base.executions import EndedExecution, JournalRow, Moved, MovedParent, State
+from perdure.store.base.interface import (
     WEIGHED_BYTES,
     Metric,
     Notify,
@@ -20,7 +20,7 @@ from perdure.store.interface import (
     value,
     verb,
 )
-from perdure.store.locks import Arguments, Locks, SharedRow
+from perdure.store.base.locks import Arguments, Locks, SharedRow
 from perdure.store.verbs.base.shared_values import is_large, share, step_of_result
 from perdure.store.verbs.runs.direct_dispatch import DirectDispatch, WaitingClaim
 from perdure.store.verbs.runs.effects import TRANSCRIPT, make_effect, start_children

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw
 
-from perdure.store.executions import EndedExecution, JournalRow, Moved
-from perdure.store.interface import Changed, Ended, Notify, Ready, Written, query, query_many, record, records
+from perdure.store.base.executions import EndedExecution, JournalRow, Moved
+from perdure.store.base.interface import Changed, Ended, Notify, Ready, Written, query, query_many, record, records
 from perdure.store.verbs.agents.turns import end_turns
 from perdure.store.verbs.base.pages import page_of
 from perdure.store.verbs.outside.webhooks import enqueue

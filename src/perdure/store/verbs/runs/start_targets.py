@@ -4,9 +4,9 @@ import shlex
 
 from msgspec import Raw, Struct
 
-from perdure.store.executions import StoredWorker
-from perdure.store.input_checks import check_input, compile_check, find_check
-from perdure.store.interface import query, record, value
+from perdure.store.base.executions import StoredWorker
+from perdure.store.base.input_checks import check_input, compile_check, find_check
+from perdure.store.base.interface import query, record, value
 from perdure.store.verbs.runs.direct_dispatch import DirectDispatch
 from perdure.wire.base.errors import DeploymentNotFound, NoDeployment, NotFound, WorkflowNotFound
 from perdure.wire.base.wording import did_you_mean

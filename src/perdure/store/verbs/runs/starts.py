@@ -7,9 +7,9 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.store.executions import NewExecution, Parent
-from perdure.store.interface import WEIGHED_BYTES, Due, Notify, Ready, query, query_many, record, verb
-from perdure.store.locks import Arguments, Locks
+from perdure.store.base.executions import NewExecution, Parent
+from perdure.store.base.interface import WEIGHED_BYTES, Due, Notify, Ready, query, query_many, record, verb
+from perdure.store.base.locks import Arguments, Locks
 from perdure.store.verbs.agents.budgets import give_budget
 from perdure.store.verbs.agents.turns import ask_for_turn, workflow_of
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember

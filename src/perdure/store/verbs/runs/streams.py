@@ -7,8 +7,8 @@ from typing import Final
 
 from msgspec import Raw
 
-from perdure.store.executions import unknown_execution
-from perdure.store.interface import Notify, Streamed, query, query_many, verb
+from perdure.store.base.executions import unknown_execution
+from perdure.store.base.interface import Notify, Streamed, query, query_many, verb
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.runs.requests import ReportItem
 from perdure.wire.runs.streams import StreamItem, StreamPage, short_id

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct, structs
 
-from perdure.store.executions import EndedExecution, Moved, State, unknown_execution
-from perdure.store.interface import (
+from perdure.store.base.executions import EndedExecution, Moved, State, unknown_execution
+from perdure.store.base.interface import (
     Changed,
     Due,
     Metric,

@@ -4,9 +4,9 @@ from uuid import UUID, uuid5
 
 from msgspec import Raw
 
-from perdure.store.executions import State, StoredWait, unknown_execution
-from perdure.store.input_checks import check_answer
-from perdure.store.interface import query, query_many, record, records, verb
+from perdure.store.base.executions import State, StoredWait, unknown_execution
+from perdure.store.base.input_checks import check_answer
+from perdure.store.base.interface import query, query_many, record, records, verb
 from perdure.store.verbs.outside.push_questions import asks, note_answer
 from perdure.store.verbs.runs.events import publish_events
 from perdure.store.verbs.runs.queues import queued_behind

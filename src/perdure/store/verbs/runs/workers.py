@@ -1,6 +1,6 @@
 """Workers as operators see them."""
 
-from perdure.store.interface import records, verb
+from perdure.store.base.interface import records, verb
 from perdure.wire.runs.workers import ListedWorker
 
 

@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, structs
 
-from perdure.store.executions import EndedExecution, JournalRow, Moved, State, StoredWait, unknown_execution
-from perdure.store.interface import Notify, Ready, Written, query, query_many, record, records, verb
+from perdure.store.base.executions import EndedExecution, JournalRow, Moved, State, StoredWait, unknown_execution
+from perdure.store.base.interface import Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.outside.push_questions import note_answer
 from perdure.store.verbs.runs.endings import take_back

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from perdure.store.executions import State
-from perdure.store.interface import query, query_many, record, records, value, verb
+from perdure.store.base.executions import State
+from perdure.store.base.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.base.pages import fitting
 from perdure.store.verbs.base.try_lock import try_lock, try_lock_below, try_lock_end

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from perdure.store.interface import query, record, records, value
+from perdure.store.base.interface import query, record, records, value
 from perdure.store.verbs.outside.push_workers import PYTHON as PUSHED
 from perdure.store.verbs.runs.events import event_value
 from perdure.store.verbs.steering.later_outcomes import Told, find_later, rows_to_drop

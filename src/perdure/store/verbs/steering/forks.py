@@ -14,8 +14,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from perdure.store.executions import JournalRow, Parent, unknown_execution
-from perdure.store.interface import Notify, Written, query, query_many, record, records, value, verb
+from perdure.store.base.executions import JournalRow, Parent, unknown_execution
+from perdure.store.base.interface import Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.agents.transcripts import StoredTranscript
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.outside.push_questions import note_answer

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from perdure.store.interface import records
+from perdure.store.base.interface import records
 from perdure.wire.base.errors import LaterOutcomes
 from perdure.wire.base.wording import listed, quoted
 from perdure.wire.steering.forks import RetryExecution

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from perdure.store.interface import Notify, Ready, query, record, records, verb
+from perdure.store.base.interface import Notify, Ready, query, record, records, verb
 from perdure.store.verbs.runs.deployments import active_deployment
 from perdure.wire.base.errors import BadValue, WorkflowNotFound
 from perdure.wire.base.times import rfc3339

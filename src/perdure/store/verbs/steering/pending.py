@@ -6,8 +6,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct, structs
 
-from perdure.store.executions import StoredWait, unknown_execution
-from perdure.store.interface import query, record, records, verb
+from perdure.store.base.executions import StoredWait, unknown_execution
+from perdure.store.base.interface import query, record, records, verb
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
 from perdure.wire.runs.executions import Act, Row

@@ -1,0 +1,1 @@
+"""Errors, checks of arguments, interrupts."""

@@ -1,0 +1,1 @@
+"""Clients start executions, find them, wait for them and steer them."""

@@ -1,0 +1,174 @@
+"""Bulk jobs.
+
+job = await client.bulk.start("cancel", ListFilters(workflow_id="order", status=["pending"]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack
+
+from msgspec import Raw
+
+from perdure.sdk.clients.sync_methods import Blocking, blocking
+from perdure.sdk.payloads.values import encode
+from perdure.wire.steering.bulk import (
+    BulkAction,
+    BulkItemPage,
+    BulkJob,
+    BulkJobPage,
+    BulkOptions,
+    BulkPreview,
+    ContinueBulkJob,
+    GetBulkJob,
+    ItemState,
+    ListBulkItems,
+    ListBulkJobs,
+    PreviewBulkJob,
+    StartBulkJob,
+    StopBulkJob,
+)
+from perdure.wire.steering.forks import Edits
+from perdure.wire.steering.hands import Action
+
+if TYPE_CHECKING:
+    from perdure.sdk.transports.transport import Transport
+    from perdure.wire.runs.executions import ListFilters
+
+Actions = Literal["cancel", "retry", "fork", "resume", "act", "delete"]
+
+
+class HasTransport(Protocol):
+    _transport: Transport
+
+
+class BulkChoices(TypedDict, total=False):
+    key: str
+    """Resume, act: the step that waits for an answer, or what is pending."""
+    data: object
+    """Resume: the answer. Default: None."""
+    act: Literal["try", "fire", "complete", "fail", "time_out"]
+    value: object
+    """Act: the value of `complete`."""
+    error: str
+    """Act: the message of `fail`."""
+    from_step: str
+    """Retry, fork: the first step that runs again."""
+    from_end: bool
+    """Retry: keep all outcomes, failures included."""
+    keep_later: bool
+    """Retry: keep the outcomes of steps that the code called after the failure."""
+    redo_later: bool
+    """Retry: drop those outcomes."""
+    payload: object
+    """Fork: another input."""
+    steps: Mapping[str, object]
+    """Fork: other values for recorded outcomes, by the key of the step."""
+    fresh_keys: bool
+    """Retry, fork: give steps new idempotency keys."""
+    deployment_id: str
+    """Retry, fork: where the new executions run. Act: where held executions go on."""
+
+
+class Bulk:
+    """`client.bulk`: one action on all executions that filters find. Changes need the role `admin`."""
+
+    def __init__(self, client: HasTransport) -> None:
+        self._client = client
+
+    async def preview(self, action: Actions, filters: ListFilters, **options: Unpack[BulkChoices]) -> BulkPreview:
+        """Count the executions that a job would take, and return the newest 20. Nothing changes.
+
+        Raises `NothingMatches`, and `BadValue` for filters or options that do not fit the action.
+
+            >>> found = await client.bulk.preview("cancel", ListFilters(workflow_id="order"))   # doctest: +SKIP
+            >>> found.count                                                                     # doctest: +SKIP
+            1204
+        """
+        op = PreviewBulkJob(BulkAction(action), filters, _options(options))
+        return await self._client._transport.call(op)
+
+    async def start(
+        self,
+        action: Actions,
+        filters: ListFilters,
+        *,
+        newest: str | None = None,
+        expect: int | None = None,
+        note: str | None = None,
+        hold_seconds: int = 0,
+        **options: Unpack[BulkChoices],
+    ) -> BulkJob:
+        """Start a job in the background. It takes each execution once, also if its server is killed.
+
+        `newest` and `expect` are `newest` and `count` of a preview: later executions are left out, and another number
+        raises `Conflict`. Raises also as `preview`.
+
+        `hold_seconds` (at most 300) pass before the first execution changes. `stop` undoes the job until then, and
+        `continue_job` starts it at once.
+
+            >>> job = await client.bulk.start("cancel", ListFilters(workflow_id="order"))       # doctest: +SKIP
+            >>> (await client.bulk.get(job.id)).left                                            # doctest: +SKIP
+            0
+        """
+        op = StartBulkJob(
+            BulkAction(action),
+            filters,
+            _options(options),
+            newest=newest,
+            expect=expect,
+            note=note,
+            hold_seconds=hold_seconds,
+        )
+        return await self._client._transport.call(op)
+
+    async def get(self, job_id: str) -> BulkJob:
+        """The state and progress of a job. Raises `NotFound`."""
+        return await self._client._transport.call(GetBulkJob(job_id))
+
+    async def list(self, *, cursor: str | None = None, limit: int = 50) -> BulkJobPage:
+        """A page of jobs, newest first."""
+        return await self._client._transport.call(ListBulkJobs(cursor, limit))
+
+    async def items(
+        self,
+        job_id: str,
+        *,
+        state: Literal["done", "refused", "later"] | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> BulkItemPage:
+        """A page of the executions that a job has taken, newest first. Raises `NotFound`."""
+        kind = None if state is None else ItemState(state)
+        return await self._client._transport.call(ListBulkItems(job_id, kind, cursor, limit))
+
+    async def stop(self, job_id: str) -> BulkJob:
+        """Stop a job: after this call it takes no execution. Raises `Conflict` if it is completed, and `NotFound`."""
+        return await self._client._transport.call(StopBulkJob(job_id))
+
+    async def continue_job(self, job_id: str) -> BulkJob:
+        """Continue a stopped job with the executions that are left, or start a held one at once. Raises as `stop`."""
+        return await self._client._transport.call(ContinueBulkJob(job_id))
+
+
+def _options(choices: BulkChoices) -> BulkOptions:
+    given: dict[str, Any] = dict(choices)
+    for name in ("data", "value", "payload"):
+        if name in given:
+            given[name] = Raw(encode(given[name], where=name))
+    if "act" in given:
+        given["act"] = Action(given["act"])
+    if "payload" in given or "steps" in given:
+        steps = {key: Raw(encode(value, where=f"steps.{key}")) for key, value in given.pop("steps", {}).items()}
+        given["edits"] = Edits(given.pop("payload", None), steps)
+    return BulkOptions(**given)
+
+
+class SyncBulk(Blocking[Bulk]):
+    preview = blocking(Bulk.preview)
+    start = blocking(Bulk.start)
+    get = blocking(Bulk.get)
+    list = blocking(Bulk.list)
+    items = blocking(Bulk.items)
+    stop = blocking(Bulk.stop)
+    continue_job = blocking(Bulk.continue_job)

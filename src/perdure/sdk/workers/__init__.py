@@ -1,0 +1,1 @@
+"""A worker claims executions, runs them, keeps its lease and reports."""

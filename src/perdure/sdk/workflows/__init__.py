@@ -1,0 +1,1 @@
+"""The calls of user code: decorators, the context, steps, children, events."""

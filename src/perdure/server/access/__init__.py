@@ -1,0 +1,1 @@
+"""Keys, sessions, sign-in links and allowed origins."""

@@ -1,0 +1,1 @@
+"""Connections, routes and answers, derived from types."""

@@ -1,0 +1,1 @@
+"""The seam between verbs and drivers."""

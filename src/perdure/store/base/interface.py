@@ -1,0 +1,313 @@
+"""The interface between verbs and databases.
+
+A *verb* is one durable change or one read: a coroutine that awaits only queries and hints. It is pure: no clock, no
+randomness, no change of arguments, no foreign await. Verbs refuse (raise a `PerdureError`) before their first write,
+so a refusal needs no rollback.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from typing import Any, Generic, Never, ParamSpec, Protocol, TypeVar
+
+import msgspec
+
+from perdure.store.base.locks import Arguments, Row, read_locks
+from perdure.store.base.records import to_values
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+
+Rows = list[tuple[Any, ...]]
+
+WEIGHED_BYTES = 1 << 10
+
+
+class Query(msgspec.Struct, gc=False):
+    """A verb awaits it, and the driver sends the rows in."""
+
+    name: str
+    values: Any
+    many: bool = False
+    record: type | None = None
+    """None: tuples."""
+    first: bool = False
+    """The verb gets one row or None."""
+
+    def __await__(self) -> "Generator[Query, list[Any], Any]":
+        rows = yield self
+        if self.first:
+            return rows[0] if rows else None
+        return rows
+
+
+def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Awaitable[Rows]:
+    """The fields of `record` are values, too."""
+    return Query(name, values if record is None else to_values(record) | values)
+
+
+def records(cls: type[T], name: str, /, **values: object) -> Awaitable[list[T]]:
+    """Make a record from each row by the names of its columns."""
+    return Query(name, values, False, cls)
+
+
+def record(cls: type[T], name: str, /, **values: object) -> Awaitable[T | None]:
+    return Query(name, values, False, cls, True)
+
+
+async def value(name: str, /, **values: object) -> Any:
+    """The first column of the first row, or None."""
+    for first, *_ in await query(name, **values):
+        return first
+    return None
+
+
+def query_many(name: str, rows: Sequence[object], /) -> Awaitable[Rows]:
+    """Run the query once per row of values: records, dicts, or tuples in the order in which the SQL first names
+    them."""
+    return Query(name, rows, True)
+
+
+class Ready(msgspec.Struct, frozen=True, gc=False):
+    """Work may be claimable for this deployment."""
+
+    project_id: str
+    deployment_id: str | None
+    of_current: bool = False
+    """Started without a deployment's name, so it is the current one."""
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    project_id: str
+    execution_id: str
+    workflow_id: str
+    phase: str
+    result: bytes | None
+    error: str | None
+    detail: bytes | None
+
+
+class Changed(msgspec.Struct, frozen=True, gc=False):
+    """A held execution's journal has a row that its worker did not write."""
+
+    worker_id: str
+    execution_id: str
+
+
+class Written(msgspec.Struct, frozen=True, gc=False):
+    """An execution's journal or log grew."""
+
+    execution_id: str
+
+
+class Streamed(msgspec.Struct, frozen=True, gc=False):
+    """A root execution or a descendant emitted items."""
+
+    project_id: str
+    root_id: str
+
+
+class Published(msgspec.Struct, frozen=True, gc=False):
+    project_id: str
+    topic: str
+
+
+class Due(msgspec.Struct, frozen=True, gc=False):
+    at_us: int
+    ends: bool = False
+    """True: an execution ends then. False: one continues."""
+
+
+class Metric(msgspec.Struct, frozen=True, gc=False):
+    what: str
+    amount: int = 1
+
+
+class Enqueued(msgspec.Struct, frozen=True, gc=False):
+    """A webhook delivery is pending."""
+
+
+class KeyDeleted(msgspec.Struct, frozen=True, gc=False):
+    key_id: str
+
+
+class UserChanged(msgspec.Struct, frozen=True, gc=False):
+    """A user's sessions or memberships changed."""
+
+    user_id: str
+
+
+class EndedElsewhere(msgspec.Struct, frozen=True, gc=False):
+    """An execution ended through another server; the database knows how."""
+
+    project_id: str
+    execution_id: str
+
+
+class Everything(msgspec.Struct, frozen=True, gc=False):
+    """Hints of other servers were lost or too many."""
+
+
+class Trouble(msgspec.Struct, frozen=True, gc=False):
+    """The database itself failed: a full disk, no connection."""
+
+    why: str
+
+
+Hint = (
+    Ready
+    | Ended
+    | Changed
+    | Written
+    | Streamed
+    | Published
+    | Due
+    | Metric
+    | KeyDeleted
+    | UserChanged
+    | EndedElsewhere
+    | Everything
+    | Trouble
+    | Enqueued
+)
+
+
+class Notify:
+    """Its hints go out after the commit; a rollback drops them."""
+
+    __slots__ = ("hints",)
+
+    def __init__(self, *hints: Hint) -> None:
+        self.hints = hints
+
+    def __await__(self) -> "Generator[Notify, None, None]":
+        yield self
+
+
+class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
+    function: Callable[..., Coroutine[Any, Any, T_co]]
+    locks: Callable[[Arguments], Sequence[Row]] | None
+    sweep: bool | Callable[[Arguments], bool]
+    looks: bool
+    weight: Callable[[Arguments], int] | None
+
+
+class Verb(msgspec.Struct, Generic[T_co]):
+    """A change that is not made yet and can be started any number of times."""
+
+    declaration: Declaration[T_co]
+    values: Arguments
+
+    @property
+    def name(self) -> str:
+        return self.declaration.function.__name__
+
+    def start(self) -> Coroutine[Any, Any, T_co]:
+        return self.declaration.function(**self.values)
+
+    def locks(self) -> Sequence[Row]:
+        locks = self.declaration.locks
+        return () if locks is None else locks(self.values)
+
+    def is_sweep(self) -> bool:
+        sweep = self.declaration.sweep
+        return sweep if isinstance(sweep, bool) else sweep(self.values)
+
+    def weight(self) -> int:
+        weight = self.declaration.weight
+        return 1 if weight is None else weight(self.values)
+
+    def __repr__(self) -> str:
+        return f"<verb {self.name}>"
+
+
+Answer = Callable[[Any, Exception | None], None]
+Item = tuple[Verb[Any], Answer]
+Done = tuple[list[tuple[Any, Exception | None]], list[Hint]]
+"""The outcomes of a group's verbs, and all their hints."""
+
+
+def verb(
+    *bare: Never,
+    locks: str | Callable[[Arguments], Iterable[Row]] | None = None,
+    sweep: bool | Callable[[Arguments], bool] = False,
+    looks: bool = False,
+    weight: Callable[[Arguments], int] | None = None,
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Verb[T]]]:
+    """Make a coroutine function of keyword arguments a verb: calling it does nothing until a store drives it.
+
+    Each verb declares one of three:
+
+    - `locks`: the rows that its arguments name (notation: `store/base/locks.py`), "" for none.
+    - `sweep=True`: a predicate picks its rows, or it is rare or long. PostgreSQL runs it on a separate connection: SKIP
+      LOCKED works only between connections, and the verbs of a group wait for the longest.
+    - `looks=True`: it changes nothing.
+
+    With `locks`, `sweep` may be a function of the arguments. `weight` is such a function, too: about how many rows the
+    verb writes, and one for each `WEIGHED_BYTES` of their values. It bounds a driver's groups.
+    """
+    if bare or (locks is not None) + (sweep is True) + looks != 1:
+        raise TypeError("A verb declares one of locks=…, sweep=True and looks=True: @verb(locks=…).")
+
+    def declare(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Verb[T]]:
+        rows = None if locks is None else read_locks(locks, function)
+        declaration = Declaration(function, rows, sweep, looks, weight)
+
+        def prepare(*args: P.args, **values: P.kwargs) -> Verb[T]:
+            return Verb(declaration, values)
+
+        prepare.__name__ = function.__name__
+        prepare.__doc__ = function.__doc__
+        prepare.__wrapped__ = function  # type: ignore[attr-defined]  # functools.wraps would lose the ParamSpec
+        prepare.declaration = declaration  # type: ignore[attr-defined]  # for tests
+        return prepare
+
+    return declare
+
+
+class Store(Protocol):
+    @property
+    def epoch(self) -> str:
+        """Changes when the store is restored; earlier messages no longer count."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process can have this store open."""
+        ...
+
+    groups: int
+    group_verbs: int
+    group_seconds: float
+
+    async def write(self, verb: Verb[T]) -> T:
+        """Durable when it returns; nothing happened if it raises."""
+        ...
+
+    async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
+        """Run verbs in order in one group, each as if alone. An exception takes the place of its result."""
+        ...
+
+    async def read(self, verb: Verb[T]) -> T:
+        """Run a verb that only looks, against committed data."""
+        ...
+
+    async def scan(self, verb: Verb[T]) -> T:
+        """As `read`, for long looks: never on the event loop's thread."""
+        ...
+
+    def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None: ...
+
+    @property
+    def hints_up(self) -> bool:
+        """Whether hints of other servers arrive; true if there can be none."""
+        ...
+
+    def exchange_hints(self) -> None: ...
+
+    async def vacuum(self) -> None:
+        """Release deleted space, if the database does not do so itself."""
+        ...
+
+    async def close(self) -> None:
+        """Finish accepted work first."""
+        ...

@@ -1,0 +1,1 @@
+"""SQLite and PostgreSQL run verbs in transactions."""
