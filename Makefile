@@ -12,14 +12,19 @@ ARGS ?=
 # Of each room the tests that find most in the least time.
 QUICK := tests/test_house.py tests/test_public.py tests/journals tests/model \
 	tests/sim/test_simulation.py::test_every_seed_keeps_every_promise \
-	$(addprefix tests/wire/test_,codec.py cron.py errors.py retry.py) \
-	$(addprefix tests/store/test_,cancel.py statements.py reports.py starts.py) \
-	tests/engine/test_schedules.py \
-	$(addprefix tests/server/test_,access.py contract.py openapi.py routing.py) \
+	$(addprefix tests/wire/base/test_,codec.py errors.py retry.py) \
+	tests/wire/clock/test_cron.py \
+	$(addprefix tests/store/runs/test_,cancel.py reports.py starts.py) \
+	tests/store/sql/test_statements.py \
+	tests/engine/clock/test_schedules.py \
+	tests/server/access/test_access.py \
+	$(addprefix tests/server/openapi/test_,contract.py openapi.py) \
+	tests/server/http/test_routing.py \
 	$(addprefix tests/sdk/test_,context.py inner_loop.py machine.py order.py) \
-	tests/embedded/test_children.py \
+	tests/embedded/runs/test_children.py \
 	$(addprefix tests/agents/test_,durable.py names.py) \
-	$(addprefix tests/cli/test_,render.py schedules.py)
+	tests/cli/base/test_render.py \
+	tests/cli/clock/test_schedules.py
 
 export PYTHON
 

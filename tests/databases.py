@@ -53,5 +53,5 @@ def slow_on_postgres(items: Iterable[pytest.Item], folder: Path, when: Callable[
     name and parameters, says so. For what is much the same on both."""
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        if item.path.parent == folder and params.get("database") == POSTGRES and when(item.path.name, params):
+        if folder in item.path.parents and params.get("database") == POSTGRES and when(item.path.name, params):
             item.add_marker(pytest.mark.slow)

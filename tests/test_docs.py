@@ -357,7 +357,7 @@ def test_public_names_are_on_a_page() -> None:
 
 
 def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
-    """Of docs/postgresql.md: tests/store/test_guide.py."""
+    """Of docs/postgresql.md: tests/store/drivers/test_guide.py."""
     first, second, third, *_ = webhooks.PAUSES_SECONDS
     settings = Settings()
     for page, said in (

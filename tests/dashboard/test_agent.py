@@ -5,8 +5,8 @@ from typing import Any
 from playwright.async_api import Browser, expect
 from tests.dashboard.pages import HOSTILE, SHOWN, opened
 from tests.dashboard.test_inbox import tool
+from tests.server.agents.test_sessions import Agent
 from tests.server.serving import Hand, Served
-from tests.server.test_sessions import Agent
 
 REFUND = "approve_refund_c1"
 

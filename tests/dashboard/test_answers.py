@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from playwright.async_api import Browser, expect
 from tests.dashboard.pages import opened
+from tests.server.agents.test_approvals import asked
 from tests.server.serving import Hand, Served
-from tests.server.test_approvals import asked
 
 from perdure.sdk.clients.client import Client, Handle
 from perdure.sdk.transports.http import HttpTransport

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from playwright.async_api import Browser, Page, Request, expect
 from tests.dashboard.pages import opened
+from tests.server.agents.test_approvals import asked as question
 from tests.server.serving import Hand, Served
-from tests.server.test_approvals import asked as question
 
 IDLE_SECONDS = 6.0
 READS = "async () => (await navigator.locks.query()).held.some((lock) => lock.name.includes('watch=counts,list'))"

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from playwright.async_api import Browser, expect
 from tests.dashboard.pages import HOSTILE, SHOWN, opened
+from tests.server.agents.test_approvals import asked
 from tests.server.serving import Hand, Served
-from tests.server.test_approvals import asked
 
 from perdure.wire.base.access import Role
 

@@ -2,9 +2,9 @@
 
 from playwright.async_api import Browser, expect
 from tests.dashboard.pages import opened
+from tests.server.agents.test_approval_links import listed, made
+from tests.server.agents.test_approvals import asked
 from tests.server.serving import Hand, Served
-from tests.server.test_approval_links import listed, made
-from tests.server.test_approvals import asked
 
 
 async def test_links_are_shown_and_revoked(served: Served, chromium: Browser, hand: Hand) -> None:

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, Page, expect
 from tests.dashboard.pages import opened, telling
-from tests.server.people import PASSWORD, member
 from tests.server.serving import Served
+from tests.server.users import PASSWORD, member
 
 from perdure.wire.base.access import Role
 

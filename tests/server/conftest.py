@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from tests import databases
-from tests.server.people import cheap_passwords
 from tests.server.serving import LASTING, Hand, Served, serving
+from tests.server.users import cheap_passwords
 
 from perdure.server.access import auth
 
@@ -37,7 +37,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(autouse=True)
 def passwords_cost_nothing() -> Iterator[None]:
-    """What takes a tenth of a second on purpose is tried once, in tests/engine/test_passwords.py."""
+    """What takes a tenth of a second on purpose is tried once, in tests/engine/people/test_passwords.py."""
     with cheap_passwords():
         yield
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.server.people import Person, member
 from tests.server.serving import LASTING, Hand, Served, serving
+from tests.server.users import Person, member
 from tests.servers.conftest import NEVER, until
 
 from perdure.wire.base.access import Role
