@@ -16,6 +16,11 @@ from scripts import prose
 
 RECORD_BASES: Final = {"Struct", "NamedTuple", "TypedDict"}
 COPIED_MIN: Final = 5
+FOLDER_MAX: Final = 25
+"""Modules in one folder, without its `__init__`."""
+SMALL: Final = 50
+"""A module with fewer lines may belong to a neighbour."""
+TESTS: Final = prose.ROOT / "tests"
 POSITIONAL_MIN: Final = 6
 ROOMS_WITH_ROWS: Final = ("perdure.store", "perdure.engine")
 QUERIES: Final = {"query", "execute", "fetch"}
@@ -27,8 +32,10 @@ FUNCTION: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 class House:
     """The modules of src by name, and what is measured of them."""
 
-    def __init__(self, sources: Mapping[str, str]) -> None:
+    def __init__(self, sources: Mapping[str, str], helpers: Mapping[str, str] | None = None) -> None:
         self.sources = sources
+        self.helpers = helpers or {}
+        """Modules of tests that hold no tests."""
         self.trees = {name: ast.parse(source) for name, source in sources.items()}
         self.nodes = [node for tree in self.trees.values() for node in ast.walk(tree)]
 
@@ -41,6 +48,34 @@ class House:
         while found := {one.name for one in classes if one.name not in known and _is_record(one, known)}:
             known |= found
         return [one.name for one in classes if one.name in known and "Operation" not in map(_name, one.bases)]
+
+    def folders(self) -> Counter[str]:
+        """The modules of each folder that has more than half as many as one may have."""
+        packages = {name.rpartition(".")[0] for name in self.sources}
+        counts = Counter(name.rpartition(".")[0] for name in self.sources if name not in packages)
+        return Counter({name: count for name, count in counts.items() if 2 * count > FOLDER_MAX})
+
+    def names_used_twice(self) -> Counter[str]:
+        """Names of several classes."""
+        names = Counter(node.name for node in self.nodes if isinstance(node, ast.ClassDef))
+        return Counter({name: count for name, count in names.items() if count > 1 and not name.startswith("_")})
+
+    def small_modules(self) -> Counter[str]:
+        packages = {name.rpartition(".")[0] for name in self.sources}
+        sizes = {name: len(source.splitlines()) for name, source in self.sources.items() if name not in packages}
+        return Counter({name: size for name, size in sizes.items() if size < SMALL})
+
+    def passed_on(self) -> int:
+        """Keywords that hand on an attribute under its own name: `limit=op.limit`."""
+        calls = [node for node in self.nodes if isinstance(node, ast.Call)]
+        return sum(
+            isinstance(keyword.value, ast.Attribute) and keyword.value.attr == keyword.arg
+            for call in calls
+            for keyword in call.keywords
+        )
+
+    def helper_lines(self) -> int:
+        return sum(len(source.splitlines()) for source in self.helpers.values())
 
     def copies(self) -> int:
         """Calls of a record type with at least five arguments that read an attribute of the same object.
@@ -93,16 +128,23 @@ class Figure(NamedTuple):
     name: str
     bar: float
     measure: Callable[[House], float]
+    places: Callable[[House], Counter[str]] | None = None
+    """Where the most of it is."""
 
 
 FIGURES: Final = (
-    Figure("record types", 280, lambda house: len(house.records)),
+    Figure("modules in one folder", FOLDER_MAX, lambda house: max(house.folders().values(), default=0), House.folders),
+    Figure("modules under 50 lines", 20, lambda house: len(house.small_modules()), House.small_modules),
+    Figure("class names used twice", 10, lambda house: len(house.names_used_twice()), House.names_used_twice),
+    Figure("keywords like limit=op.limit", 400, House.passed_on),
+    Figure("record types", 500, lambda house: len(house.records)),
     Figure("field-by-field copies", 10, House.copies),
     Figure("columns of rows read by number", 10, House.column_reads),
     Figure("calls with 6 or more positional arguments", 10, House.positional_calls),
     Figure("modules in the import knot of engine", 6, lambda house: house.knot("perdure.engine")),
     Figure("modules in the import knot of sdk", 6, lambda house: house.knot("perdure.sdk")),
-    Figure("lines of Python", 47_500, House.lines),
+    Figure("lines of Python", 72_800, House.lines),
+    Figure("lines of helpers of tests", 10_000, House.helper_lines),
     Figure("words of docstrings and comments", 42_000, House.words),
     Figure("words of them per 1,000 lines", 884, lambda house: 1_000 * house.words() // house.lines()),
     Figure("whoever, somebody … per 1,000 words", 0.3, lambda house: house.rate("vague")),
@@ -115,7 +157,11 @@ FIGURES: Final = (
 def house() -> House:
     """The house as it stands."""
     names = {".".join(path.relative_to(prose.SOURCE.parent).with_suffix("").parts): path for path in prose.modules()}
-    return House({name.removesuffix(".__init__"): path.read_text(encoding="utf-8") for name, path in names.items()})
+    helpers = {str(path): path for path in TESTS.rglob("*.py") if "test_" not in path.name}
+    return House(
+        {name.removesuffix(".__init__"): path.read_text(encoding="utf-8") for name, path in names.items()},
+        {name: path.read_text(encoding="utf-8") for name, path in helpers.items()},
+    )
 
 
 def _name(node: ast.AST) -> str:
@@ -226,6 +272,9 @@ def main() -> None:
     for figure in FIGURES:
         today = figure.measure(measured)
         print(f"{figure.name:44}{today:>8,}{figure.bar:>8,}{'' if today > figure.bar else '  reached'}")
+    for figure in FIGURES:
+        if figure.places is not None and (places := figure.places(measured)):
+            print(f"\n{figure.name}: {', '.join(f'{name} {count}' for name, count in places.most_common(12))}")
 
 
 if __name__ == "__main__":

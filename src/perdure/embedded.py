@@ -303,7 +303,7 @@ Calls block, from any thread. The engine, the worker and the server of `serve` r
 
 @asynccontextmanager
 async def _served(engine: Engine, path: str, project_id: str, port: int) -> "AsyncIterator[AttachedServer]":
-    from perdure.server.access.own_key import OwnKey
+    from perdure.server.access.auth import OwnKey
     from perdure.server.attached import AttachedServer, attached_settings
 
     settings = attached_settings(engine.settings, path, port)

@@ -29,7 +29,7 @@ from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 from perdure.agents.approvals import Questions
 from perdure.agents.budgets import USED_UP, is_last
 from perdure.agents.code_calls import HookedCode, marked_as_code
-from perdure.agents.refusals import refused
+from perdure.agents.outcomes import refused
 from perdure.agents.runs import current_run
 from perdure.agents.steps import CODEC, TOOL_KEY, StepBackend, StepOptions, is_code, not_recordable
 from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls

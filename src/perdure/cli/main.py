@@ -1,19 +1,43 @@
 """The `perdure` command."""
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Final
 
 import typer
 
-from perdure.cli.agents import approvals, budgets, chat
 from perdure.cli.base.commands import make_group
-from perdure.cli.clock import schedules
-from perdure.cli.insight import spend, why
-from perdure.cli.operators import database, store
-from perdure.cli.outside import webhooks
-from perdure.cli.people import keys, members
-from perdure.cli.processes import check, dev, docs, mcp, new, open_file, serve
-from perdure.cli.runs import deployments, listings, look, queues, run, send
-from perdure.cli.steering import bulk, forks, hands, pauses
+
+COMMANDS: Final = (
+    "processes.new",
+    "processes.dev",
+    "processes.check",
+    "processes.docs",
+    "runs.run",
+    "agents.chat",
+    "runs.look",
+    "processes.open_file",
+    "insight.why",
+    "runs.listings",
+    "insight.spend",
+    "agents.approvals",
+    "agents.budgets",
+    "runs.send",
+    "steering.forks",
+    "steering.hands",
+    "clock.schedules",
+    "runs.queues",
+    "steering.pauses",
+    "steering.bulk",
+    "outside.webhooks",
+    "processes.serve",
+    "processes.mcp",
+    "runs.deployments",
+    "operators.store",
+    "people.keys",
+    "people.members",
+    "operators.database",
+)
+"""The modules of commands, in the order of the help."""
 
 app = make_group(
     "Durable execution for Python: workflows that never lose their place.",
@@ -40,37 +64,8 @@ def main(
     pass
 
 
-for commands in (
-    new,
-    dev,
-    check,
-    docs,
-    run,
-    chat,
-    look,
-    open_file,
-    why,
-    listings,
-    spend,
-    approvals,
-    budgets,
-    send,
-    forks,
-    hands,
-    schedules,
-    queues,
-    pauses,
-    bulk,
-    webhooks,
-    serve,
-    mcp,
-    deployments,
-    store,
-    keys,
-    members,
-    database,
-):
-    commands.add_to(app)
+for name in COMMANDS:
+    import_module(f"perdure.cli.{name}").add_to(app)
 
 if __name__ == "__main__":
     app()

@@ -318,3 +318,10 @@ class Engine(Core):
         self._asking.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.warning("An end was not looked up; the fallback poller will: %s", task.exception())
+
+
+class ReadingEngine(Engine):
+    """It looks for changes of other processes on behalf of its waits, and has no duties."""
+
+    def loops(self) -> list[Loop]:
+        return [Loop("look", self.fallback_poller.look)]

@@ -22,19 +22,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perdure.engine.engine import Engine
-from perdure.server.access.auth import Gate, is_loopback
+from perdure.server.access.auth import Gate, OwnKey, is_loopback
 from perdure.server.access.cookies import Cookies
 from perdure.server.access.cors import checked_origins, with_cors
-from perdure.server.access.own_key import OwnKey
 from perdure.server.http import docs, openapi
 from perdure.server.http.connections import protocol_class
 from perdure.server.http.mount import mount
 from perdure.server.http.router import Router, lifespan
 from perdure.server.http.routing import Route, Services
 from perdure.server.http.written import CachedDocument
-from perdure.server.process.file_limits import raise_file_limit
 from perdure.server.process.settings import Settings
-from perdure.server.process.stopping import when_asked_to_stop
+from perdure.server.process.stopping import raise_file_limit, when_asked_to_stop
 from perdure.server.routes import (
     accounts,
     approvals,
@@ -43,11 +41,11 @@ from perdure.server.routes import (
     dev,
     events,
     join,
-    mcp,
     operations,
     otlp,
     push_workers,
     sign_in,
+    tool_server,
 )
 from perdure.server.routes.tool_server import ToolServer
 from perdure.server.telemetry import logs
@@ -124,7 +122,7 @@ def all_routes() -> list[Route]:
         keys.keys,
         webhooks.webhooks,
         signing.signing,
-        mcp,
+        tool_server,
         dev,
         operations,
         dashboard,

@@ -12,8 +12,7 @@ from msgspec.structs import asdict, replace
 
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.server.access.auth import is_loopback
-from perdure.server.access.own_key import OwnKey
+from perdure.server.access.auth import OwnKey, is_loopback
 from perdure.server.app import App, Server
 from perdure.server.process.settings import Settings
 from perdure.server.telemetry.health import Health

@@ -14,8 +14,8 @@ from perdure.cli.processes.serve import end_with_parent, loop_factory
 from perdure.engine.base.service import Scope
 from perdure.sdk.clients import credentials, dev_note
 from perdure.server import app
-from perdure.server.process.file_limits import raise_file_limit
 from perdure.server.process.settings import Settings, load
+from perdure.server.process.stopping import raise_file_limit
 from perdure.server.telemetry import logs
 from perdure.store.drivers.file_lock import StoreInUse
 from perdure.wire.base.access import Role

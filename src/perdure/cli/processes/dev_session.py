@@ -17,13 +17,13 @@ import typer
 from rich.text import Text
 from watchfiles import PythonFilter, awatch
 
-from perdure.cli.base.browser import open_page
 from perdure.cli.base.commands import FAILED, Refused
 from perdure.cli.base.connect import ask
 from perdure.cli.base.output import console
 from perdure.cli.base.render import PHASE_STYLE, took, value
 from perdure.cli.processes.dev_facts import Reader
 from perdure.cli.processes.dev_kills import CHAOS_SECONDS, Kills, Worker
+from perdure.cli.processes.open_file import open_page
 from perdure.sdk.clients.client import Client
 from perdure.sdk.clients.credentials import DEFAULT_URL
 from perdure.sdk.transports.http import HttpTransport

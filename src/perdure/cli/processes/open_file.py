@@ -1,6 +1,7 @@
 """The command `perdure open`."""
 
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,8 +42,8 @@ def open_(
 async def _show(path: str, port: int, *, browser: bool, as_json: bool) -> None:
     import asyncio
 
-    from perdure.engine.reader import ReadingEngine
-    from perdure.server.access.own_key import OwnKey
+    from perdure.engine.engine import ReadingEngine
+    from perdure.server.access.auth import OwnKey
     from perdure.server.attached import AttachedServer, attached_settings
     from perdure.server.process.stopping import when_asked_to_stop
     from perdure.store.sqlite_reader import SQLiteReader, read_only
@@ -69,7 +70,6 @@ async def _show(path: str, port: int, *, browser: bool, as_json: bool) -> None:
 
 
 def _tell(server: "AttachedServer", path: str, *, browser: bool, as_json: bool) -> None:
-    from perdure.cli.base.browser import open_page
     from perdure.cli.base.output import emit, say
 
     link, key = server.sign_in_link(), server.key.text
@@ -81,3 +81,16 @@ def _tell(server: "AttachedServer", path: str, *, browser: bool, as_json: bool) 
         say(f"  Key   {key}   (role read, until this ends)")
     if browser and not as_json:
         open_page(link)
+
+
+def open_page(address: str) -> bool:
+    """False if this session has no browser."""
+    import webbrowser
+
+    has_screen = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+    if sys.platform.startswith("linux") and not has_screen:
+        return False  # a browser of the terminal would take this one over
+    try:
+        return webbrowser.open(address)
+    except (OSError, webbrowser.Error):
+        return False

@@ -111,8 +111,7 @@ def work(
     from perdure.sdk.workers.lease import HttpLease
     from perdure.sdk.workers.loop_watchdog import loop_watchdog
     from perdure.sdk.workers.worker import Worker
-    from perdure.server.process.file_limits import raise_file_limit
-    from perdure.server.process.stopping import SIGNALS
+    from perdure.server.process.stopping import SIGNALS, raise_file_limit
 
     if child:
         end_with_parent()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Awaitable
 from typing import Final, TypeVar
 
@@ -11,7 +12,6 @@ from perdure.engine.base.end_listeners import EndListeners
 from perdure.engine.base.notifier import Notifier
 from perdure.engine.base.outbound import Outbound
 from perdure.engine.base.settings import EngineSettings
-from perdure.engine.base.stats import Stats
 from perdure.store.base.interface import Store
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import StoreAway, Unavailable, UnknownOutcome
@@ -106,3 +106,22 @@ class Core:
     def spread(self, seconds: float) -> float:
         """Different on each server of a store."""
         return seconds if self.store.alone else seconds * random.uniform(0.7, 1.0)
+
+
+class Stats:
+    def __init__(self) -> None:
+        self.counted: dict[str, int] = {}
+        self.ended: dict[tuple[str, str, str], int] = {}
+        """Final executions by (project, workflow, phase)."""
+        self.claim_latency_seconds: deque[float] = deque(maxlen=1_000)
+        """From creation to the first claim, for the latest claims."""
+        self.timer_lag_seconds = 0.0
+        self.old_snapshots = 0
+        self.schedule_lag_seconds = 0.0
+
+    def end(self, project_id: str, workflow_id: str, phase: str) -> None:
+        key = (project_id, workflow_id, phase)
+        self.ended[key] = self.ended.get(key, 0) + 1
+
+    def count(self, what: str, amount: int = 1) -> None:
+        self.counted[what] = self.counted.get(what, 0) + amount

@@ -18,7 +18,7 @@ from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.runs.claims import Claims
 from perdure.store.base.interface import Verb
-from perdure.store.verbs.runs import claims, in_flight
+from perdure.store.verbs.runs import claims, workers
 from perdure.store.verbs.runs.claims import Beat, Held
 from perdure.wire.base.errors import StoreAway
 from perdure.wire.runs.requests import BeatReply, BeatRequest
@@ -71,7 +71,7 @@ class Beats(Service):
         found = await core.store.read(claims.read_lease(project_id=beat.project_id, worker_id=worker_id))
         if found is None:
             return None
-        if found.lease_until_us - now_us <= core.lease_us // 2 or found.in_flight != in_flight.write(beat.steps):
+        if found.lease_until_us - now_us <= core.lease_us // 2 or found.in_flight != workers.write_steps(beat.steps):
             return await self._write(now_us, beat)
         self._renewed[worker_id] = Renewed(now_us + core.lease_us, found.lease_until_us)
         return found.held

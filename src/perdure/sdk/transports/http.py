@@ -25,7 +25,6 @@ import msgspec
 from msgspec import structs
 
 from perdure.sdk.base.checks import checked_seconds
-from perdure.sdk.transports import sse
 from perdure.sdk.transports.connection import ConnectionLost, Response, ServerConnections
 from perdure.sdk.transports.results import Results
 from perdure.sdk.transports.transport import REFUSALS
@@ -291,7 +290,7 @@ class HttpTransport:
             try:
                 stream = await server.stream(b"".join((head, self._heads[turn], b"\r\n")))
                 try:
-                    events = sse.EventParser()
+                    events = EventParser()
                     refused = b""
                     while data := await stream.read(SILENCE_SECONDS):
                         if stream.status != 200:
@@ -395,3 +394,28 @@ _PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
 _CLAIM: Final = _PROTOCOL + "{}: {}\r\n".format(*PAYLOADS_APART).encode()
 _CLAIM_REPLY: Final = msgspec.json.Decoder(ClaimReply).decode
 _START_REPLY: Final = msgspec.json.Decoder(StartReply).decode
+
+
+class EventParser:
+    """Parses server-sent events from pieces of an answer.
+
+    >>> parser = EventParser()
+    >>> parser.feed(b"retry: 5\\n\\nid: 7\\nevent: it")
+    []
+    >>> parser.feed(b"em\\ndata: 1\\n\\n: still here\\n\\n")
+    [('7', 'item', b'1')]
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[str, str, bytes]]:
+        """Each event has an id, a name and data. Comments and unknown fields are ignored."""
+        *blocks, self._rest = (self._rest + data).split(b"\n\n")
+        found: list[tuple[str, str, bytes]] = []
+        for block in blocks:
+            fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
+            if b"data" in fields:
+                id, event = fields.get(b"id", b"").decode(), fields.get(b"event", b"message").decode()
+                found.append((id, event, fields[b"data"]))
+        return found

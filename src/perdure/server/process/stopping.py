@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
@@ -67,3 +68,23 @@ if sys.platform != "win32":
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         _handlers.clear()
         _unblock()
+
+
+WANTED: Final = (65_536, 10_240)
+"""macOS may grant only the second."""
+
+
+def raise_file_limit() -> None:
+    """The defaults are 256 on macOS and 1,024 on Linux. Connections above the limit would fail."""
+    if sys.platform == "win32":  # no such limit there
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in WANTED:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft == resource.RLIM_INFINITY or soft >= most:
+            return
+        with suppress(ValueError, OSError):  # the system refuses what it announced: try less
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return

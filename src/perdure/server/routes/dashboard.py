@@ -2,6 +2,7 @@
 
 import mimetypes
 from functools import cache
+from html import escape
 from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -15,7 +16,6 @@ from perdure.server.access.signin import LINK_SECONDS
 from perdure.server.http.problems import Reply
 from perdure.server.http.routing import Call, Routes, Text
 from perdure.server.http.written import CachedDocument
-from perdure.server.routes import pages
 from perdure.store.open import is_postgres
 from perdure.wire.base.access import Caller, Role
 from perdure.wire.base.errors import NotFound
@@ -131,7 +131,7 @@ async def sign_in(call: Call, query: SignInQuery) -> Text | Reply:
     A link that was used or has expired shows the dashboard's sign-in form.
     """
     if call.services.sign_ins.is_link(query.token):
-        page = pages.link_page(query.token, host=call.header(b"host") or "this one", style=_style())
+        page = link_page(query.token, host=call.header(b"host") or "this one", style=_style())
         return Text(page, "text/html; charset=utf-8", _LINK_HEADERS)
     return _shell().reply(call.headers, _SHELL_HEADERS)
 
@@ -177,3 +177,24 @@ def _file(file: Traversable) -> CachedDocument:
     kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
     text = kind.startswith("text/")
     return CachedDocument(file.read_bytes(), f"{kind}; charset=utf-8" if text else kind, cache=_FOREVER, packs=text)
+
+
+_MARK: Final = (
+    "<svg width='20' height='20' viewBox='0 0 24 24' fill='none' aria-hidden='true'><path d='M7 15.2V5.5a2 2 0 0 1 "
+    "2-2h4.6a5.4 5.4 0 0 1 0 10.8H10.6' stroke='currentColor' stroke-width='3' stroke-linecap='round' "
+    "stroke-linejoin='round'/><path d='M7 20.3v.2' stroke='var(--accent-fill)' stroke-width='3.4' "
+    "stroke-linecap='round'/></svg>"
+)
+
+
+def link_page(token: str, *, host: str, style: str) -> str:
+    """`style` is the path of the dashboard's stylesheet."""
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>Perdure: sign in</title><link rel='stylesheet' href='{escape(style, quote=True)}'></head>"
+        f"<body><main class='signin'><div class='row'>{_MARK} <h1>Sign in to Perdure</h1></div>"
+        f"<p class='dim'>This server is {escape(host)}. The link signs this browser in, once.</p>"
+        "<form class='col gap12' method='post' action='/sign-in'>"
+        f"<input type='hidden' name='link' value='{escape(token, quote=True)}'>"
+        "<button class='btn pri' type='submit' autofocus>Sign in</button></form></main></body></html>"
+    )

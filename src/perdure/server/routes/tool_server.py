@@ -13,7 +13,8 @@ from starlette.types import Message, Receive
 from perdure.engine.base import service
 from perdure.mcp.asking import Ask, Caller
 from perdure.server.http.problems import Reply
-from perdure.server.http.routing import Call
+from perdure.server.http.routing import Call, Routes
+from perdure.wire.base.access import Role
 from perdure.wire.base.codec import has_more_parts
 from perdure.wire.base.errors import NotFound, TooLarge, Unavailable
 from perdure.wire.base.limits import VALUE_BYTES_MAX
@@ -130,3 +131,21 @@ class _Reply:
             self.headers = tuple(message.get("headers", ()))
         elif message["type"] == "http.response.body":
             self.body += message.get("body", b"")
+
+
+routes = Routes("MCP")
+
+
+@routes.post(
+    "/mcp",
+    repeated="a repeated `start_execution` with its `key` starts nothing; other tool calls count again",
+    role=Role.READ,
+    raw_body=("application/json",),
+    body_bytes_max=BODY_BYTES_MAX,
+)
+async def mcp(call: Call) -> Reply:
+    """The Model Context Protocol over streamable HTTP, without sessions.
+
+    Each tool checks the role of its operation. Every workflow and agent is a tool, run as a task.
+    """
+    return await call.services.answer_mcp(call, await call.raw_body())

@@ -5,7 +5,7 @@ from typing import Final
 
 from perdure.store.base.executions import unknown_execution
 from perdure.store.base.interface import query, record, records, value, verb
-from perdure.store.verbs.runs import in_flight
+from perdure.store.verbs.runs import workers
 from perdure.wire.base.status import LEASED, Phase
 from perdure.wire.insight.timeline_fold import (
     FoldedChild,
@@ -110,6 +110,6 @@ async def _open_calls(execution: FoldedExecution) -> tuple[list[OpenTimer], list
         elif execution.phase in LEASED:
             steps[key] = InFlight(key, tries + 1, since_us)
     if execution.phase in LEASED and execution.worker_id is not None:
-        said = (await in_flight.of_worker(execution.worker_id)).get(execution.id, ())
+        said = (await workers.steps_of(execution.worker_id)).get(execution.id, ())
         steps.update((step.key, step) for step in said)
-    return [*timers.values()], await in_flight.without_outcome(execution.id, execution.next_seq, steps.values())
+    return [*timers.values()], await workers.without_outcome(execution.id, execution.next_seq, steps.values())

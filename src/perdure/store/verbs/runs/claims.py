@@ -10,7 +10,7 @@ from perdure.store.base.interface import Metric, Notify, Written, query, query_m
 from perdure.store.verbs.base.try_lock import try_write
 from perdure.store.verbs.clock.schedules import declare
 from perdure.store.verbs.clock.triggers import declare_triggers
-from perdure.store.verbs.runs import admission, in_flight
+from perdure.store.verbs.runs import admission, workers
 from perdure.store.verbs.runs.deployments import (
     adopt_early,
     check_room,
@@ -393,7 +393,7 @@ async def beat(
         project_id=project_id,
         now_us=now_us,
         lease_until_us=now_us + lease_us,
-        in_flight=in_flight.write(steps),
+        in_flight=workers.write_steps(steps),
     )
     if not rows:
         return None
@@ -410,7 +410,7 @@ async def beat_together(*, beats: Sequence[Beat], lease_us: int) -> dict[str, He
             "project_id": beat.project_id,
             "now_us": beat.now_us,
             "lease_until_us": beat.now_us + lease_us,
-            "in_flight": in_flight.write(beat.steps),
+            "in_flight": workers.write_steps(beat.steps),
         }
         for beat in beats
     ]
@@ -430,7 +430,7 @@ async def renew_leases(*, leases: Sequence[tuple[int, str]]) -> None:
 class Lease(NamedTuple):
     lease_until_us: int
     in_flight: bytes | None
-    """As `in_flight.write` makes it."""
+    """As `workers.write_steps` makes it."""
     held: Held
 
 
@@ -499,7 +499,7 @@ async def forgive(project_id: str, worker_id: str) -> None:
 
 
 async def end_registration(worker_id: str, now_us: int, *, released: bool = False) -> None:
-    steps = {} if released else await in_flight.of_worker(worker_id)
+    steps = {} if released else await workers.steps_of(worker_id)
     await query("delete_push_worker", id=worker_id)
     await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
     held = await query("held_by", worker_id=worker_id)
@@ -542,7 +542,7 @@ async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
 async def try_take_back(worker_id: str, now_us: int, *, sure: bool = True) -> bool:
     """False: some executions are left for the next round."""
     held = await query("held_by", worker_id=worker_id)
-    steps = await in_flight.of_worker(worker_id)
+    steps = await workers.steps_of(worker_id)
     return all(
         [
             await try_lose(project_id, id, attempt, worker_id, now_us, sure=sure, steps=steps.get(id, ()))

@@ -23,8 +23,8 @@ from perdure.store.base.interface import (
     verb,
 )
 from perdure.store.verbs.base.try_lock import try_lock, try_lock_below, try_lock_end
-from perdure.store.verbs.runs.in_flight import without_outcome
 from perdure.store.verbs.runs.rows import note_end, overrule
+from perdure.store.verbs.runs.workers import without_outcome
 from perdure.wire.base.errors import NotCancellable
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase

@@ -1,7 +1,19 @@
-"""Workers as operators see them."""
+"""Workers as operators see them, and the steps that they had in flight at their last beat."""
 
-from perdure.store.base.interface import records, verb
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from perdure.store.base.interface import query, records, verb
+from perdure.wire.insight.timeline_fold import InFlight
+from perdure.wire.runs.requests import StepInFlight
 from perdure.wire.runs.workers import ListedWorker
+
+LOOK_ROWS: Final = 1_000
+"""Rows of a journal that are searched for outcomes newer than the beat."""
+_decode: Final = msgspec.json.Decoder(list[StepInFlight]).decode
 
 
 @verb(looks=True)
@@ -19,3 +31,29 @@ async def list_workers(
         lease_us=lease_us,
         push_lease_us=push_lease_us,
     )
+
+
+def write_steps(steps: Sequence[StepInFlight]) -> bytes | None:
+    return msgspec.json.encode(steps) if steps else None
+
+
+async def steps_of(worker_id: str) -> Mapping[str, list[InFlight]]:
+    """By execution."""
+    found: dict[str, list[InFlight]] = {}
+    for (said,) in await query("worker_in_flight", worker_id=worker_id):
+        for id, key, tries, started_at_us in _decode(said):
+            found.setdefault(id, []).append(InFlight(key, tries, started_at_us))
+    return found
+
+
+async def without_outcome(execution_id: str, next_seq: int, steps: Iterable[InFlight]) -> list[InFlight]:
+    """Without those that the journal has got since."""
+    wanted = {step.key: step for step in steps}
+    if not wanted:
+        return []
+    keys = json.dumps(list(wanted))
+    after = max(0, next_seq - 1 - LOOK_ROWS)
+    for key, started_at_us in await query("begun_steps", execution_id=execution_id, after=after, keys=keys):
+        if key in wanted and started_at_us is not None and started_at_us >= wanted[key].started_at_us:
+            del wanted[key]
+    return list(wanted.values())
