@@ -14,7 +14,7 @@ from scripts import learn
 from scripts.screenshots import URL, asks, browser_path, has, process, serve, take, until, workers
 
 from perdure import Client, Handle
-from perdure.wire.steering.hands import PendingKind
+from perdure.wire.steering.acts import PendingKind
 
 
 async def waits(client: Client, id: str) -> str | None:

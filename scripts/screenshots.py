@@ -20,7 +20,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from perdure import Client
 from perdure.wire.runs.executions import ListFilters
-from perdure.wire.steering.hands import PendingKind
+from perdure.wire.steering.acts import PendingKind
 
 ROOT: Final = Path(__file__).parent.parent
 IMAGES: Final = ROOT / "docs" / "images"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from tests import databases
 from tests.ports import free_port
 
-from perdure.server.process.stopping import raise_file_limit
+from perdure.server.process.signals import raise_file_limit
 
 raise_file_limit()  # macOS lets a process have 256 files and connections open, until it asks for more
 

@@ -27,7 +27,7 @@ from perdure.testing import embedded
 from perdure.wire.base.signatures import make_secret, signed_headers
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import ListFilters
-from perdure.wire.steering.hands import PendingKind
+from perdure.wire.steering.acts import PendingKind
 
 RUN = {
     *("approvals-in-a-web-app", "django", "embedded", "fastapi", "flask", "from-celery", "from-dbos"),

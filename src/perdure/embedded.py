@@ -38,7 +38,7 @@ from perdure.wire.runs.executions import Finished
 from perdure.wire.runs.requests import BeatReply, BeatRequest, Started, StartItem
 
 if TYPE_CHECKING:
-    from perdure.server.attached import AttachedServer
+    from perdure.server.embedded_server import AttachedServer
 
 logger = logging.getLogger("perdure")
 
@@ -303,11 +303,11 @@ Calls block, from any thread. The engine, the worker and the server of `serve` r
 
 @asynccontextmanager
 async def _served(engine: Engine, path: str, project_id: str, port: int) -> "AsyncIterator[AttachedServer]":
-    from perdure.server.access.auth import OwnKey
-    from perdure.server.attached import AttachedServer, attached_settings
+    from perdure.server.access.auth import ProcessKey
+    from perdure.server.embedded_server import AttachedServer, attached_settings
 
     settings = attached_settings(engine.settings, path, port)
-    server = AttachedServer(engine, settings, OwnKey("embedded", project_id, Role.ADMIN))
+    server = AttachedServer(engine, settings, ProcessKey("embedded", project_id, Role.ADMIN))
     await server.begin()
     try:
         with dev_note.written(server.url, server.key.text):

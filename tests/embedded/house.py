@@ -17,7 +17,7 @@ from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import ReportReply, ReportRequest
-from perdure.wire.steering.hands import PendingCall
+from perdure.wire.steering.acts import PendingCall
 
 
 class House:

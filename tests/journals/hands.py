@@ -12,7 +12,7 @@ from typing import Any
 from tests.embedded.house import until
 
 from perdure import Client, Context, ExecutionFailed, Handle, step, workflow
-from perdure.wire.steering.hands import Action
+from perdure.wire.steering.acts import Action
 
 LONG = 3_600.0
 overtaken = asyncio.Event()

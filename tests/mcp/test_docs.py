@@ -52,7 +52,7 @@ def test_a_search_without_known_words_finds_nothing() -> None:
 
 
 def test_a_line_of_code_is_not_a_heading() -> None:
-    page = docs.Page("p", "T", "# T\n\n```\n# no heading\n```\n\n## Next\n\nmore")
+    page = docs.DocsPage("p", "T", "# T\n\n```\n# no heading\n```\n\n## Next\n\nmore")
     assert [(one.heading, one.text) for one in docs.sections(page)] == [
         ("T", "```\n# no heading\n```"),
         ("Next", "more"),

@@ -60,7 +60,7 @@ from perdure.wire.runs.requests import (
     Suspend,
     WorkflowSpec,
 )
-from perdure.wire.steering.hands import Action
+from perdure.wire.steering.acts import Action
 
 T = TypeVar("T")
 

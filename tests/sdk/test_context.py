@@ -40,7 +40,7 @@ from perdure.sdk.workflows.events import Event
 from perdure.sdk.workflows.logs import ReplayFilter, keep_logs
 from perdure.sdk.workflows.steps import StepCall, StepInfo, StepSettings, current_step, running_step, step
 from perdure.sdk.workflows.workflow import Queue, Registry, Workflow, workflow
-from perdure.wire.agents.approvals import Became
+from perdure.wire.agents.approvals import AnswerState
 from perdure.wire.base.errors import BadValue, Conflict, NotFound
 from perdure.wire.base.records import Kind, fingerprint_of_timer
 from perdure.wire.base.retry import RetryPolicy
@@ -697,7 +697,7 @@ def test_a_question_without_a_type_has_no_schema_and_a_large_one_is_left_out() -
 
 def test_answering_another_execution() -> None:
     @workflow
-    async def flow(ctx: Context) -> Became:
+    async def flow(ctx: Context) -> AnswerState:
         return await ctx.resume("other", "approve", {"yes": True})
 
     live = Live(flow)
@@ -705,11 +705,11 @@ def test_answering_another_execution() -> None:
     assert isinstance(request, Answer)
     assert (request.execution_id, request.step_key, bytes(request.data)) == ("other", "approve", b'{"yes":true}')
     live.answer("approve", "early")
-    assert live.result is Became.EARLY
+    assert live.result is AnswerState.EARLY
 
     live = Live(flow)
     live.answer("approve")  # of an older server
-    assert live.result is Became.ANSWERED
+    assert live.result is AnswerState.ANSWERED
 
     live = Live(flow)
     live.answer("approve", {"type": "NOT_FOUND", "message": "no such execution"}, ok=False)

@@ -13,7 +13,7 @@ import pytest
 
 from perdure.sdk.clients import credentials, dev_note
 from perdure.sdk.clients.credentials import DEFAULT_URL, find
-from perdure.sdk.clients.dev_note import NOTE, Running
+from perdure.sdk.clients.dev_note import NOTE, RunningDev
 
 KEY = "sk_abcdefgh_secret"
 
@@ -33,7 +33,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def note(folder: Path, pid: int, url: str, key: str | None = KEY) -> Path:
     (folder / NOTE).parent.mkdir()
-    dev_note.write(folder / NOTE, Running(url, pid, key))
+    dev_note.write(folder / NOTE, RunningDev(url, pid, key))
     return folder / NOTE
 
 
@@ -93,9 +93,9 @@ def test_a_damaged_note_is_passed_over(tmp_path: Path, text: str) -> None:
 
 def test_a_note_lasts_as_long_as_its_block_and_another_processs_stays(tmp_path: Path, ours: str) -> None:
     with dev_note.written(ours, KEY):
-        assert dev_note.find() == Running(ours, os.getpid(), KEY)
+        assert dev_note.find() == RunningDev(ours, os.getpid(), KEY)
         with dev_note.written("http://127.0.0.1:1", "sk_second"):
-            assert dev_note.find() == Running(ours, os.getpid(), KEY)
+            assert dev_note.find() == RunningDev(ours, os.getpid(), KEY)
     assert not (tmp_path / NOTE).parent.exists(), "a folder that it made goes, too"
     (tmp_path / NOTE).parent.mkdir()
     with dev_note.written(ours, KEY):

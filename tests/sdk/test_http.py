@@ -399,7 +399,7 @@ async def test_a_worker_that_was_given_up_says_that_it_is_alive(served: Served, 
         await waits()
         return "done"
 
-    @verb(looks=True)
+    @verb(reads=True)
     async def counts(id: str) -> tuple[int, int]:
         [state] = await records(State, "read_state", project_id=served.project_id, id=id)
         return state.losses, state.undelivered
@@ -456,7 +456,7 @@ async def test_work_that_came_late_is_acknowledged_before_it_begins(
     """The server may have given it to another worker meanwhile."""
     monkeypatch.setattr(Watching, "late_us", late_us)
 
-    @verb(looks=True)
+    @verb(reads=True)
     async def acknowledged(id: str) -> bool:
         [state] = await records(State, "read_state", project_id=served.project_id, id=id)
         return bool(state.acked)

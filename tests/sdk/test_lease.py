@@ -16,7 +16,7 @@ import pytest
 
 from perdure.sdk.workers import lease as lease_module
 from perdure.sdk.workers.lease import HttpLease
-from perdure.sdk.workers.unbegun import Unbegun
+from perdure.sdk.workers.unstarted import Unstarted
 from perdure.sdk.workers.worker import Worker
 from perdure.wire.runs.requests import BeatReply, RegisterReply
 
@@ -66,7 +66,7 @@ class Listener:
         self.loop = asyncio.get_running_loop()
         self.beats = asyncio.Queue[float]()
         self.in_flight: list[tuple[str, str, int, int]] = []
-        self.unbegun = Unbegun()
+        self.unbegun = Unstarted()
 
     def on_beat(self, holding: object, sent: float) -> None:
         self.beats.put_nowait(sent)

@@ -20,7 +20,7 @@ from perdure import Context, Registry
 from perdure.sdk.clients.client import Client
 from perdure.sdk.transports.http import HttpTransport
 from perdure.sdk.workers.lease import HttpLease
-from perdure.sdk.workers.unbegun import BLOCKED_SECONDS, Delivery, Unbegun
+from perdure.sdk.workers.unstarted import BLOCKED_SECONDS, Unstarted, UnstartedRunner
 from perdure.sdk.workers.worker import Worker
 
 
@@ -40,7 +40,7 @@ class Loop:
 
 
 class Execution:
-    unbegun: Unbegun | None = None
+    unbegun: Unstarted | None = None
 
     def __init__(self, number: int, *, cancelling: bool = False) -> None:
         self.claimed = SimpleNamespace(id=str(number), cancelling=cancelling)
@@ -51,9 +51,9 @@ class Blocked:
     """Executions of a worker whose loop does not answer."""
 
     def __init__(self, amount: int) -> None:
-        self.unbegun = Unbegun()
+        self.unbegun = Unstarted()
         self.loop = Loop()
-        self.runners = [cast(Delivery, Execution(n)) for n in range(amount)]
+        self.runners = [cast(UnstartedRunner, Execution(n)) for n in range(amount)]
         self.unbegun.add(self.runners)
 
     def is_blocked(self, blocks: float) -> bool:
@@ -142,8 +142,8 @@ def test_if_no_other_worker_waits_only_those_go_that_the_server_may_take_back() 
 
 
 def test_an_execution_that_is_cancelled_stays() -> None:
-    unbegun = Unbegun()
-    unbegun.add([cast(Delivery, Execution(0, cancelling=True))])
+    unbegun = Unstarted()
+    unbegun.add([cast(UnstartedRunner, Execution(0, cancelling=True))])
     assert not unbegun
 
 

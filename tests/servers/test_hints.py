@@ -20,8 +20,8 @@ from perdure.engine.insight import live
 from perdure.store.base.interface import (
     Changed,
     Due,
-    Ended,
     EndedElsewhere,
+    EndNotice,
     Everything,
     Hint,
     KeyDeleted,
@@ -391,7 +391,7 @@ def _told(*hints: Hint) -> list[Hint]:
 
 
 def test_what_others_can_use_is_told_once_each() -> None:
-    ended = Ended("p", "x", "w", "completed", b"1" * 10_000, None, None)
+    ended = EndNotice("p", "x", "w", "completed", b"1" * 10_000, None, None)
     said = _told(
         Ready("p", "d"),
         Ready("p", None),

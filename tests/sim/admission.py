@@ -22,7 +22,7 @@ from perdure.store.verbs.insight import why
 from perdure.store.verbs.runs import claims, transitions
 from perdure.store.verbs.runs.queues import put_queue
 from perdure.store.verbs.steering import pauses
-from perdure.store.verbs.steering.pauses import Paused
+from perdure.store.verbs.steering.pauses import PauseTarget
 from perdure.wire.base.errors import PerdureError
 from perdure.wire.insight.explain import explain
 from perdure.wire.insight.why import Why
@@ -127,7 +127,7 @@ class Watch:
                 self._claim_all(deployment_id)
             case _ if found.pause is not None:
                 pause = found.pause
-                what = Paused(self._world.project_id, pause.kind, pause.name, pause.concurrency_key or "")
+                what = PauseTarget(self._world.project_id, pause.kind, pause.name, pause.concurrency_key or "")
                 self._run(pauses.unpause(what=what).start())
             case _:
                 self._register(deployment_id or "sim", workflow, python or "3.11")
@@ -182,7 +182,7 @@ class Watch:
         deployment_id, workflow_id, queue_name, key = self._random.choice(queued)
         kind = self._random.choice([*PauseKind] if key else [kind for kind in PauseKind if kind is not PauseKind.KEY])
         name = {PauseKind.DEPLOYMENT: deployment_id, PauseKind.WORKFLOW: workflow_id}.get(kind, queue_name)
-        what = Paused(self._world.project_id, kind, name, key if kind is PauseKind.KEY else "")
+        what = PauseTarget(self._world.project_id, kind, name, key if kind is PauseKind.KEY else "")
         with suppress(PerdureError):  # no worker has registered the workflow
             self._run(pauses.pause(what=what, until_us=None, note=None, paused_by="sim", now_us=self._now_us).start())
             if self._random.random() < 0.5:

@@ -23,8 +23,8 @@ from perdure.wire.base.errors import PerdureError
 from perdure.wire.base.records import NULL, OUTCOMES, Kind
 from perdure.wire.base.status import FINAL, LEASED, TRANSITIONS, Phase
 from perdure.wire.runs.requests import Complete, ItemReply, ReportItem
+from perdure.wire.steering.acts import Acted, Action, ActOnExecution
 from perdure.wire.steering.forks import Fork, RetryExecution
-from perdure.wire.steering.hands import Acted, Action, ActOnExecution
 
 CRASHES_MAX = 5
 LEGAL = {(source, move.target) for move in TRANSITIONS.values() for source in move.sources}

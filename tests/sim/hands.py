@@ -15,8 +15,8 @@ from tests.sim.audit import Violation
 
 from perdure.wire.base.errors import BadValue, Conflict, NotFound, PerdureError
 from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.steering.acts import Acted, Action, ActOnExecution, GetPending, Pending, PendingKind
 from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
-from perdure.wire.steering.hands import Acted, Action, ActOnExecution, GetPending, Pending, PendingKind
 
 if TYPE_CHECKING:
     from tests.sim.world import World

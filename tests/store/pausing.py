@@ -5,22 +5,22 @@ from typing import Any, Final
 from tests.store.world import PROJECT, World
 
 from perdure.store.verbs.steering import pauses
-from perdure.store.verbs.steering.pauses import Paused, PauseWork
+from perdure.store.verbs.steering.pauses import PauseTarget, PauseWork
 from perdure.wire.runs.queues import Pause, PauseKind
 from perdure.wire.steering.pauses import EndedPause
 
 ALL = [
-    Paused(PROJECT, PauseKind.DEPLOYMENT, "d", ""),
-    Paused(PROJECT, PauseKind.WORKFLOW, "wf", ""),
-    Paused(PROJECT, PauseKind.QUEUE, "q", ""),
-    Paused(PROJECT, PauseKind.KEY, "q", "k"),
+    PauseTarget(PROJECT, PauseKind.DEPLOYMENT, "d", ""),
+    PauseTarget(PROJECT, PauseKind.WORKFLOW, "wf", ""),
+    PauseTarget(PROJECT, PauseKind.QUEUE, "q", ""),
+    PauseTarget(PROJECT, PauseKind.KEY, "q", "k"),
 ]
 """Each covers the execution that `covered` starts."""
 QUEUE = ALL[2]
 COVERED: Final[dict[str, Any]] = {"queue_name": "q", "concurrency_key": "k"}
 
 
-async def pause(world: World, what: Paused, *, work: bool = True, **values: Any) -> Pause:
+async def pause(world: World, what: PauseTarget, *, work: bool = True, **values: Any) -> Pause:
     given = {"until_us": None, "note": None, "paused_by": "ann", **values}
     paused = await world.store.write(pauses.pause(what=what, now_us=world.now_us, **given))
     if work:
@@ -28,7 +28,7 @@ async def pause(world: World, what: Paused, *, work: bool = True, **values: Any)
     return paused
 
 
-async def unpause(world: World, what: Paused, *, work: bool = True) -> EndedPause:
+async def unpause(world: World, what: PauseTarget, *, work: bool = True) -> EndedPause:
     paused = await world.store.scan(pauses.read_pause(what=what))
     ended = await world.store.write(pauses.unpause(what=what))
     if work:
@@ -36,7 +36,7 @@ async def unpause(world: World, what: Paused, *, work: bool = True) -> EndedPaus
     return EndedPause(was_paused=ended, held=0 if paused is None else paused.held)
 
 
-async def end_due(world: World) -> list[Paused]:
+async def end_due(world: World) -> list[PauseTarget]:
     ended = await world.store.write(pauses.end_due(now_us=world.now_us))
     await work_all(world)
     return ended

@@ -71,8 +71,8 @@ from perdure.wire.runs.requests import (
     WorkflowSpec,
 )
 from perdure.wire.runs.workflows import WorkflowType
+from perdure.wire.steering.acts import Action, ActOnExecution
 from perdure.wire.steering.bulk import BulkAction, Selection
-from perdure.wire.steering.hands import Action, ActOnExecution
 
 JOB_ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120099"
 ARGUMENTS = {

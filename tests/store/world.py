@@ -51,8 +51,8 @@ from perdure.wire.runs.requests import (
     Suspend,
     WorkflowSpec,
 )
+from perdure.wire.steering.acts import Acted, Action, ActOnExecution
 from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
-from perdure.wire.steering.hands import Acted, Action, ActOnExecution
 
 SECOND = 1_000_000
 LEASE_US = 12 * SECOND
@@ -66,7 +66,7 @@ async def _forget_ended() -> None:
     await query("prune_ended", before_us=1 << 60, limit=1_000)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _next_seq(*, id: str) -> int:
     state: int = (await query("read_state", project_id=PROJECT, id=id))[0][4]
     return state

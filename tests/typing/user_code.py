@@ -28,7 +28,7 @@ from perdure import (
     workflow,
 )
 from perdure.sdk.clients.sync import SyncHandle
-from perdure.wire.agents.approvals import Became
+from perdure.wire.agents.approvals import AnswerState
 
 
 @dataclass
@@ -199,7 +199,7 @@ async def waits(ctx: Context) -> None:
     assert_type(await ctx.suspend("approve", {"n": 1}), object)
     assert_type(await ctx.suspend("approve", answer_type=bool, timeout=60), bool)
     assert_type(await ctx.publish("topic", Order(1)), int)
-    assert_type(await ctx.resume("id", "approve", True), Became)
+    assert_type(await ctx.resume("id", "approve", True), AnswerState)
 
 
 async def client_side(client: Client, order: Order) -> None:

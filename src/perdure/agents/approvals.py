@@ -27,7 +27,7 @@ ARGUMENTS: Final = "arguments"
 FEEDBACK: Final = "feedback"
 
 
-class Questions:
+class ApprovalQuestions:
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
         """In seconds. None: no limit."""

@@ -26,7 +26,7 @@ from pydantic_ai.tools import (
 )
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
-from perdure.agents.approvals import Questions
+from perdure.agents.approvals import ApprovalQuestions
 from perdure.agents.budgets import USED_UP, is_last
 from perdure.agents.code_calls import HookedCode, marked_as_code
 from perdure.agents.outcomes import refused
@@ -77,7 +77,7 @@ class PerdureDurability(durable_exec.BaseDurabilityCapability[AgentDepsT]):
         )
         self._stop = tuple(stop)
         self._watchdog = watchdog
-        self._questions = Questions(answer_timeout)
+        self._questions = ApprovalQuestions(answer_timeout)
 
     def for_agent(self, agent: AbstractAgent[AgentDepsT, Any]) -> AbstractCapability[AgentDepsT]:
         return self if self.agent is agent else super().for_agent(agent)

@@ -23,7 +23,7 @@ COMMANDS: Final = (
     "agents.budgets",
     "runs.send",
     "steering.forks",
-    "steering.hands",
+    "steering.acts",
     "clock.schedules",
     "runs.queues",
     "steering.pauses",

@@ -19,7 +19,7 @@ from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Services
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.base.snapshots import Snapshots
-from perdure.engine.clock.schedules import Schedules
+from perdure.engine.clock.schedules import ScheduleService
 from perdure.engine.clock.triggers import Triggers
 from perdure.engine.insight.folding import Folding
 from perdure.engine.insight.live import Live
@@ -45,19 +45,19 @@ from perdure.engine.runs.deployments import Deployments
 from perdure.engine.runs.events import Events
 from perdure.engine.runs.executions import Executions
 from perdure.engine.runs.fallback_poller import FallbackPoller
-from perdure.engine.runs.queues import Queues
+from perdure.engine.runs.queues import QueueService
 from perdure.engine.runs.streams import Streams
 from perdure.engine.runs.waits import OpenWaits
 from perdure.engine.runs.workers import Workers
-from perdure.engine.steering.bulk import Bulk
+from perdure.engine.steering.acts import Acts
+from perdure.engine.steering.bulk import BulkJobs
 from perdure.engine.steering.forks import Forks
-from perdure.engine.steering.hands import Hands
 from perdure.engine.steering.pauses import Pauses
 from perdure.store.base.interface import (
     Changed,
     Due,
-    Ended,
     EndedElsewhere,
+    EndNotice,
     Enqueued,
     Everything,
     Hint,
@@ -101,14 +101,14 @@ class Engine(Core):
         self.executions = Executions(self, self.claims, self.push, self.callers)
         self.events = Events(self, self.callers)
         self.budgets = Budgets(self)
-        queues = Queues(self)
+        queues = QueueService(self)
         self.pauses = Pauses(self, self.callers, queues)
         self.projects = Projects(self)
         self.accounts = Accounts(self)
-        self.schedules = Schedules(self)
+        self.schedules = ScheduleService(self)
         self.triggers = Triggers(self)
         self.slack = Slack(self)
-        self.bulk = Bulk(self, self.callers)
+        self.bulk = BulkJobs(self, self.callers)
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self, self.signing, self.callers)
@@ -136,7 +136,7 @@ class Engine(Core):
                 Explanations(self),
                 Timelines(self),
                 Usages(self),
-                Hands(self, self.callers),
+                Acts(self, self.callers),
                 Workers(self, self.beats),
                 Statistics(self),
                 Matches(self),
@@ -257,7 +257,7 @@ class Engine(Core):
                 brought[hint.project_id, hint.deployment_id] += 1
                 if hint.of_current and hint.deployment_id is not None:
                     self.claims.note_current(hint.project_id, hint.deployment_id)
-            elif isinstance(hint, Ended):
+            elif isinstance(hint, EndNotice):
                 self.end_listeners.tell(hint)
                 self.stats.end(hint.project_id, hint.workflow_id, hint.phase)
                 if hint.workflow_id in self.schedules.waiting_workflows:

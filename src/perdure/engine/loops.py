@@ -15,7 +15,7 @@ from perdure.engine.base.core import Core
 from perdure.engine.base.notifier import Notifier
 from perdure.engine.runs.beats import Beats
 from perdure.store.verbs import retention
-from perdure.store.verbs.outside.push_workers import PYTHON as PUSHED
+from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME as PUSHED
 from perdure.store.verbs.runs import claims, deployments, fields, queries, transitions
 from perdure.store.verbs.steering import bulk
 from perdure.wire.base.errors import StoreAway, Unavailable

@@ -21,7 +21,7 @@ class Ask(Protocol):
         ...
 
 
-class Caller(NamedTuple):
+class AskCaller(NamedTuple):
     ask: Ask
     role: Role | None
     """None: unknown. The server still checks it."""

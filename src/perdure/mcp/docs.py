@@ -22,7 +22,7 @@ SATURATION: Final = 1.2
 """As in BM25: repeating a word adds less each time."""
 
 
-class Page(NamedTuple):
+class DocsPage(NamedTuple):
     name: str
     """Its path without `.md`: `workflows`, `decisions/0001-statements-on-the-loop`."""
     title: str
@@ -48,9 +48,9 @@ class _Index(NamedTuple):
 
 
 @cache
-def pages() -> dict[str, Page]:
+def pages() -> dict[str, DocsPage]:
     """By name, in the order of the names. Raises `NotFound` if this build has none."""
-    found = {name: Page(name, _title(text), text) for name, text in _texts(_folder(), "")}
+    found = {name: DocsPage(name, _title(text), text) for name, text in _texts(_folder(), "")}
     if not found:
         raise NotFound(
             "This build of Perdure carries no documentation. Install a release, or build the wheel with `make dist`."
@@ -58,7 +58,7 @@ def pages() -> dict[str, Page]:
     return dict(sorted(found.items()))
 
 
-def page(name: str) -> Page:
+def page(name: str) -> DocsPage:
     """A page by its name or by the last part of it. Raises `NotFound`."""
     wanted = name.strip().removesuffix(".md").strip("/").lower()
     by_last = {known.lower().rpartition("/")[2]: found for known, found in reversed(pages().items())}
@@ -78,7 +78,7 @@ def search(words: str, limit: int = 5) -> list[Section]:
     return [index.sections[at].section for _, at in scored[:limit]]
 
 
-def sections(found: Page) -> Iterator[Section]:
+def sections(found: DocsPage) -> Iterator[Section]:
     """A page cut at its headings. Lines of code that begin with # are not headings."""
     heading, lines, in_code = found.title, list[str](), False
     for line in found.text.splitlines():

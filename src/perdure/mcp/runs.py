@@ -38,7 +38,7 @@ class RunTool(NamedTuple):
     workflow: RegisteredWorkflow
 
 
-class Run(NamedTuple):
+class WatchedRun(NamedTuple):
     execution: Execution
     questions: list[OpenQuestion]
 
@@ -125,15 +125,15 @@ async def start(ask: Ask, workflow_id: str, payload: Json, key: str | None = Non
     return (await ask(op)).execution_id
 
 
-async def look(ask: Ask, id: str, wait: float | None = None) -> Run:
+async def look(ask: Ask, id: str, wait: float | None = None) -> WatchedRun:
     """Raises `NotFound`."""
     execution = await ask(GetExecution(id, wait))
     if execution.phase in FINAL:
-        return Run(execution, [])
-    return Run(execution, (await ask(GetOpenQuestions(id))).questions)
+        return WatchedRun(execution, [])
+    return WatchedRun(execution, (await ask(GetOpenQuestions(id))).questions)
 
 
-async def give(ask: Ask, run: Run, answers: Mapping[str, Mapping[str, Json]]) -> None:
+async def give(ask: Ask, run: WatchedRun, answers: Mapping[str, Mapping[str, Json]]) -> None:
     """Answer the open questions that the keys name. Other keys are of questions that are no longer open."""
     for question in run.questions:
         content = answers.get(key_of(question))
@@ -152,11 +152,11 @@ async def cancel(ask: Ask, id: str) -> None:
         return  # it has ended
 
 
-def question_lines(run: Run) -> list[str]:
+def question_lines(run: WatchedRun) -> list[str]:
     return [lines.question(one) for one in run.questions]
 
 
-async def standing(ask: Ask, run: Run) -> str:
+async def standing(ask: Ask, run: WatchedRun) -> str:
     """One sentence."""
     execution = run.execution
     if run.questions:

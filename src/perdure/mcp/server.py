@@ -24,9 +24,9 @@ from mcp_types.version import is_version_at_least
 from pydantic import ConfigDict, Field
 
 from perdure.mcp import runs
-from perdure.mcp.asking import Ask, Caller, full_id
+from perdure.mcp.asking import Ask, AskCaller, full_id
 from perdure.mcp.elicitation import elicitation
-from perdure.mcp.runs import RESULT_CHARS, Run, RunTool
+from perdure.mcp.runs import RESULT_CHARS, RunTool, WatchedRun
 from perdure.mcp.tools import TOOLS, Tool
 from perdure.wire.base.access import Principal, Role, check_role
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound, PerdureError
@@ -37,7 +37,7 @@ from perdure.wire.runs.starts import SubmitWorkflow
 Json = Any
 T = TypeVar("T")
 Context = ServerRequestContext[Any, Any]
-CallerOf = Callable[[Context], Caller]
+CallerOf = Callable[[Context], AskCaller]
 
 TASKS: Final = "io.modelcontextprotocol/tasks"
 MODERN: Final = "2026-07-28"
@@ -183,7 +183,7 @@ class Tools:
             if loop.time() >= until or (run.questions and not (may_ask and _has_elicitation(ctx))):
                 return _text(await _still_running(ask, run))
 
-    async def _elicit(self, ctx: Context, ask: Ask, run: Run) -> bool:
+    async def _elicit(self, ctx: Context, ask: Ask, run: WatchedRun) -> bool:
         """Over the connection of an older client. False if the person declines."""
         one = elicitation(run.questions[0])
         said = await ctx.session.elicit_form(one.message, one.schema, ctx.request_id)
@@ -193,7 +193,7 @@ class Tools:
         return True
 
 
-async def _task(ask: Ask, run: Run) -> dict[str, Json]:
+async def _task(ask: Ask, run: WatchedRun) -> dict[str, Json]:
     one = run.execution
     status = "working" if not run.is_final else "cancelled" if one.phase is Phase.CANCELLED else "completed"
     updated_us = one.completed_at_us or one.started_at_us or one.created_at_us
@@ -208,7 +208,7 @@ async def _task(ask: Ask, run: Run) -> dict[str, Json]:
     }
 
 
-def _result(run: Run) -> types.CallToolResult:
+def _result(run: WatchedRun) -> types.CallToolResult:
     execution = run.execution
     if execution.phase is not Phase.COMPLETED:
         return _text(runs.result_text(execution), failed=True)
@@ -218,7 +218,7 @@ def _result(run: Run) -> types.CallToolResult:
     return result.model_copy(update={"structured_content": shown}) if isinstance(shown, dict) else result
 
 
-async def _still_running(ask: Ask, run: Run) -> str:
+async def _still_running(ask: Ask, run: WatchedRun) -> str:
     id = run.execution.id
     text = f"Execution {id} is not over. {await runs.standing(ask, run)} Call get_execution with this id and `wait`."
     if not run.questions:
@@ -227,7 +227,7 @@ async def _still_running(ask: Ask, run: Run) -> str:
     return f"{text} It asks:\n{asked}\nAsk the user, then call answer_question."
 
 
-def _requests(run: Run) -> dict[str, types.InputRequest]:
+def _requests(run: WatchedRun) -> dict[str, types.InputRequest]:
     found: dict[str, types.InputRequest] = {}
     for one in map(elicitation, run.questions):
         params = types.ElicitRequestFormParams(message=one.message, requested_schema=one.schema)
@@ -258,7 +258,7 @@ def _has_elicitation(ctx: Context) -> bool:
     return capabilities is not None and capabilities.elicitation is not None
 
 
-def _may(caller: Caller, role: Role) -> bool:
+def _may(caller: AskCaller, role: Role) -> bool:
     return caller.role is None or caller.role.includes(role)
 
 

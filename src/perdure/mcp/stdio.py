@@ -2,11 +2,11 @@
 
 from mcp.server.stdio import stdio_server
 
-from perdure.mcp.asking import Caller
+from perdure.mcp.asking import AskCaller
 from perdure.mcp.server import Tools
 
 
-async def serve(caller: Caller) -> None:
+async def serve(caller: AskCaller) -> None:
     """Until the input ends."""
     server = Tools(lambda ctx: caller).server()
     async with stdio_server() as (read, write):

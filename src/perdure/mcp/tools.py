@@ -18,8 +18,8 @@ from perdure.wire.insight.summaries import ListSummaries
 from perdure.wire.insight.why import ExplainExecution
 from perdure.wire.runs.executions import CancelExecution, GetExecution, GetLogs, GetSteps, ResumeExecution
 from perdure.wire.runs.queues import PauseKind
+from perdure.wire.steering.acts import Action, ActOnExecution
 from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
-from perdure.wire.steering.hands import Action, ActOnExecution
 from perdure.wire.steering.pauses import EndPause, PutPause
 
 Json = Any

@@ -22,17 +22,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perdure.engine.engine import Engine
-from perdure.server.access.auth import Gate, OwnKey, is_loopback
+from perdure.server.access.auth import Gate, ProcessKey, is_loopback
 from perdure.server.access.cookies import Cookies
 from perdure.server.access.cors import checked_origins, with_cors
 from perdure.server.http import docs, openapi
+from perdure.server.http.cached_document import CachedDocument
 from perdure.server.http.connections import protocol_class
 from perdure.server.http.mount import mount
 from perdure.server.http.router import Router, lifespan
-from perdure.server.http.routing import Route, Services
-from perdure.server.http.written import CachedDocument
+from perdure.server.http.routing import Route, ServerServices
 from perdure.server.process.settings import Settings
-from perdure.server.process.stopping import raise_file_limit, when_asked_to_stop
+from perdure.server.process.signals import raise_file_limit, when_asked_to_stop
 from perdure.server.routes import (
     accounts,
     approvals,
@@ -57,14 +57,14 @@ from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import BadRequest, PerdureError, Unavailable
 from perdure.wire.base.operation import Noun
 from perdure.wire.clock import calendar, schedules, triggers
-from perdure.wire.insight import live, matches, search_all, spend, stats, summaries, timelines, traces, why
+from perdure.wire.insight import live, matches, search, spend, stats, summaries, timelines, traces, why
 from perdure.wire.outside import push_workers as push
 from perdure.wire.outside import slack, webhooks
 from perdure.wire.people import keys, projects, signing
 from perdure.wire.people.accounts import auth
 from perdure.wire.runs import deployments, executions, queues, requests, starts, waits, workers, workflows
 from perdure.wire.runs import events as event_operations
-from perdure.wire.steering import bulk, forks, hands, pauses
+from perdure.wire.steering import acts, bulk, forks, pauses
 
 logger = logging.getLogger("perdure.server")
 
@@ -80,7 +80,7 @@ def all_routes() -> list[Route]:
         summaries.summaries,
         matches.matches,
         live.live,
-        search_all.search,
+        search.search,
         workflows.workflows,
         deployments.deployments,
         definitions.definitions,
@@ -89,7 +89,7 @@ def all_routes() -> list[Route]:
         timelines.timelines,
         usage.usages,
         spend.spending,
-        hands.hands,
+        acts.acts,
         forks.forks,
         workers.workers,
         stats.stats,
@@ -133,7 +133,7 @@ def all_routes() -> list[Route]:
 
 
 class App:
-    def __init__(self, engine: Engine, settings: Settings, own_key: OwnKey | None = None) -> None:
+    def __init__(self, engine: Engine, settings: Settings, own_key: ProcessKey | None = None) -> None:
         self.engine = engine
         self.settings = settings
         authenticate = engine.projects.authenticate
@@ -152,7 +152,7 @@ class App:
         """Why the start failed."""
         self._partings: set[asyncio.Future[None]] = set()
         engine.outbound.policy.loopback = settings.insecure_local
-        self.services = Services(engine, settings, gate, None if own_key is None else own_key.principal)
+        self.services = ServerServices(engine, settings, gate, None if own_key is None else own_key.principal)
         engine.key_deleted = self.services.forget_key
         engine.projects.admit = self.services.added_members.check
         engine.user_changed = self.services.forget_user

@@ -88,7 +88,7 @@ class SQLiteReader:
     def _look(self, connection: apsw.Connection, verb: Verb[T]) -> T:
         try:
             with connection:  # a savepoint: all queries see one snapshot
-                found = SQLiteRun(connection, self._queries, looks=True).drive(verb.start())
+                found = SQLiteRun(connection, self._queries, reads=True).drive(verb.start())
         except apsw.Error as error:
             raise Unavailable(f"{self.path!r} cannot be read at the moment ({error}); try again.") from error
         return found

@@ -10,7 +10,7 @@ import pytest
 from pydantic_ai.models import KnownModelName
 from tests.cli.processes import PERDURE, House, Terminal
 
-from perdure.cli.processes.new import MODELS, Kind, Provider
+from perdure.cli.processes.new import MODELS, ProjectKind, Provider
 
 
 def new(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -34,8 +34,8 @@ def test_a_web_application_passes_its_tests(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_its_image_is_found_well_by_the_linter(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ProjectKind)
+def test_its_image_is_found_well_by_the_linter(kind: ProjectKind, tmp_path: Path) -> None:
     new(tmp_path / "shop", "--kind", kind)
     linter = Path(sys.executable).parent / "hadolint"
     if not linter.exists():

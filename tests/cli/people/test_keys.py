@@ -70,7 +70,7 @@ def test_the_server_of_dev_is_found_by_its_note_and_the_file_when_it_is_stopped(
         refused = house.run("keys", "create", "astray", code=2).stderr
         assert "is open in another process" in refused, "a server that nobody named gets no kept key"
         (house.folder / ".perdure").mkdir()
-        dev_note.write(house.folder / dev_note.NOTE, dev_note.Running(url, server.pid))
+        dev_note.write(house.folder / dev_note.NOTE, dev_note.RunningDev(url, server.pid))
         assert f", on {url}." in house.run("keys", "create", "second").stderr
     finally:
         end(server)

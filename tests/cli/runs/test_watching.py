@@ -38,7 +38,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, rows: int) -> st
     monkeypatch.setattr(
         watching, "console", lambda stderr: Console(file=screen, force_terminal=terminal, width=120, highlight=False)
     )
-    with watching.Watch("x") as watch:
+    with watching.RunWatch("x") as watch:
         for n in range(1, rows + 1):
             watch.see(Row(n, n, Kind.STEP, 1, f"row#{n}"))
             if n % 50 == 0:

@@ -14,7 +14,7 @@ from perdure.sdk.base.errors import ExecutionFailed
 from perdure.sdk.clients.client import Client, Handle
 from perdure.sdk.workflows.context import Context
 from perdure.sdk.workflows.workflow import Queue, Registry, workflow
-from perdure.store.base.interface import Ended, Verb
+from perdure.store.base.interface import EndNotice, Verb
 from perdure.wire.base.errors import BadValue, Conflict, DeploymentNotFound, NotFound, Unavailable, WorkflowNotFound
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import ListFilters
@@ -587,7 +587,7 @@ async def test_an_end_may_be_heard_before_its_start_is_answered(house: House, mo
                 await ended.wait()
             return answer
 
-        def hear(end: Ended) -> None:
+        def hear(end: EndNotice) -> None:
             tell(end)
             ended.set()
 

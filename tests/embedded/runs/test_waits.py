@@ -22,7 +22,7 @@ from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.timelines import SpanKind
 from perdure.wire.runs.requests import OpenWait, ReportReply, ReportRequest
-from perdure.wire.steering.hands import PendingKind
+from perdure.wire.steering.acts import PendingKind
 
 
 @dataclasses.dataclass

@@ -18,14 +18,14 @@ from perdure.engine.runs.low_water_marks import EVERYWHERE, FULL_LOOK_SECONDS, M
 from perdure.store.base.statements import load
 from perdure.store.drivers.postgres import PostgresStore
 from perdure.store.verbs.runs import claims
-from perdure.store.verbs.runs.claims import Range
+from perdure.store.verbs.runs.claims import RankRange
 from perdure.wire.runs.executions import GetExecution
 from perdure.wire.runs.requests import StartItem
 
 on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
 
-def _within(rank: int, ready_at_us: int, place: Range) -> bool:
+def _within(rank: int, ready_at_us: int, place: RankRange) -> bool:
     return (rank, ready_at_us) >= (place.rank, place.ready_from_us) and rank < place.rank_before
 
 
@@ -121,7 +121,9 @@ async def test_a_held_snapshot_does_not_make_claims_walk_over_all_that_went_thro
     await store.close()
 
 
-async def _claim(world: World, ranges: Sequence[Range], capacity: int) -> tuple[list[str], Sequence[tuple[int, int]]]:
+async def _claim(
+    world: World, ranges: Sequence[RankRange], capacity: int
+) -> tuple[list[str], Sequence[tuple[int, int]]]:
     picked, _, looked = await world.store.write(
         claims.claim(
             project_id=PROJECT,

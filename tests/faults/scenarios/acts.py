@@ -17,7 +17,7 @@ from perdure.wire.base.records import OUTCOMES, Kind
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import Complete, ItemReply, OpenCall, ReportItem, StartItem, Suspend
-from perdure.wire.steering.hands import Acted, Action
+from perdure.wire.steering.acts import Acted, Action
 
 KINDS = ("step", "last step", "returned step", "timer", "event", "answer", "child", "held")
 ACT, REAL = "the act", "the real outcome"

@@ -16,7 +16,7 @@ from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, URL, body_of, n
 from tests.server.serving import NO_TLS, Hand, Served, serving
 from tests.server.users import PROJECTS, Person, member, person
 
-from perdure.engine.base.calls import Answer
+from perdure.engine.base.calls import HttpAnswer
 from perdure.server.http.routing import Route
 from perdure.wire.base.access import Caller, Role
 
@@ -87,7 +87,7 @@ async def quiet(store: str) -> AsyncIterator[Served]:
         yield served
 
 
-async def _silence(*_: Any, **__: Any) -> Answer:
+async def _silence(*_: Any, **__: Any) -> HttpAnswer:
     await asyncio.Event().wait()
     raise AssertionError("nobody sets it")
 

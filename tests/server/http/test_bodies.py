@@ -15,13 +15,13 @@ from tests.server.requests import ROUTES, UNKNOWN, name_of, operation_of
 from tests.server.serving import Served, serving
 
 from perdure.server.http.bodies import COUNTED_BYTES_MIN, PARTS_MAX, SMALL, USUAL, VALUES, BodyCount
-from perdure.server.http.in_flight import LIGHT_BYTES, InFlight, Share
+from perdure.server.http.in_flight import LIGHT_BYTES, RequestsInFlight, Share
 from perdure.server.http.routing import Route
 from perdure.wire.base import codec
 from perdure.wire.base.access import Caller
 from perdure.wire.base.codec import check_json
 from perdure.wire.base.errors import BadRequest, BadValue, PerdureError, TooManyRequests, Unavailable
-from perdure.wire.base.fields import Most
+from perdure.wire.base.fields import MaxItems
 
 MIB = 1 << 20
 SIGN_IN = "/api/v1/auth/signin"
@@ -272,12 +272,12 @@ def test_counting_takes_a_small_part_of_what_decoding_takes(name: str, body: byt
 
 class Item(msgspec.Struct):
     words: list[str] = []
-    values: Annotated[list[msgspec.Raw], Most(300)] = []
+    values: Annotated[list[msgspec.Raw], MaxItems(300)] = []
 
 
 class Body(msgspec.Struct):
-    items: Annotated[list[Item], Most(250, BadRequest)] | None = None
-    names: Annotated[dict[str, msgspec.Raw], Most(300)] = {}
+    items: Annotated[list[Item], MaxItems(250, BadRequest)] | None = None
+    names: Annotated[dict[str, msgspec.Raw], MaxItems(300)] = {}
 
 
 COMMAS = b'"' + b"," * 300 + b'"'
@@ -447,7 +447,7 @@ async def test_a_slow_body_gives_its_bytes_back_when_its_time_is_over(database: 
 
 
 def test_all_addresses_share_one_limit() -> None:
-    in_flight = InFlight(8 * MIB, 8 * MIB)
+    in_flight = RequestsInFlight(8 * MIB, 8 * MIB)
     for n in range(6):
         Share(in_flight, f"192.0.2.{n}", known=True).add(MIB)
     large = Share(in_flight, "192.0.2.9", known=True)
@@ -458,7 +458,7 @@ def test_all_addresses_share_one_limit() -> None:
 
 
 def test_a_body_that_is_alone_is_taken_whatever_its_size() -> None:
-    in_flight = InFlight(2 * MIB, MIB)
+    in_flight = RequestsInFlight(2 * MIB, MIB)
     share = Share(in_flight, "192.0.2.1", known=False)
     for _ in range(32):
         share.add(MIB)
@@ -468,7 +468,7 @@ def test_a_body_that_is_alone_is_taken_whatever_its_size() -> None:
 
 
 def test_the_addresses_of_a_network_share_its_limit() -> None:
-    in_flight = InFlight(64 * MIB, 4 * MIB)
+    in_flight = RequestsInFlight(64 * MIB, 4 * MIB)
     Share(in_flight, "2001:db8::1", known=True).add(3 * MIB)
     with pytest.raises(TooManyRequests, match="3,145,728"):
         Share(in_flight, "2001:db8::2", known=True).add(MIB)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served, serving
 
+from perdure.server.http.connection_limit import ConnectionLimit
 from perdure.server.http.connections import ServerConnection
-from perdure.server.http.crowd import Crowd
 
 RUN = "/api/v1/workflows/w/run"
 
@@ -245,7 +245,7 @@ class Standing:
 
 
 def test_a_request_that_waits_for_its_answer_is_not_cut_for_another() -> None:
-    crowd = Crowd(2, 2, lambda address: False)
+    crowd = ConnectionLimit(2, 2, lambda address: False)
     waits, idle, late, later = Standing(evictable=False), Standing(), Standing(evictable=False), Standing()
     assert crowd.enter(waits, "192.0.2.1") and crowd.enter(idle, "192.0.2.2") and crowd.enter(late, "192.0.2.3")
     assert (idle.evicted, waits.evicted) == (True, False)
@@ -256,7 +256,7 @@ def test_a_request_that_waits_for_its_answer_is_not_cut_for_another() -> None:
 
 
 def test_the_addresses_of_a_network_are_counted_together() -> None:
-    crowd = Crowd(100, 2, lambda address: False)
+    crowd = ConnectionLimit(100, 2, lambda address: False)
     first, second, third, other = (Standing() for _ in range(4))
     assert crowd.enter(other, "192.0.2.1")
     assert (

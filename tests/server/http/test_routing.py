@@ -12,7 +12,7 @@ from perdure.server.app import all_routes
 from perdure.server.http.bodies import read_body
 from perdure.server.http.openapi import document
 from perdure.server.http.router import Router
-from perdure.server.http.routing import Call, Routes, Services
+from perdure.server.http.routing import Call, Routes, ServerServices
 from perdure.server.process.settings import Settings
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadRequest, NotFound, PerdureError
@@ -91,7 +91,7 @@ def make_router() -> Router:
     async def nobody(key: str) -> Any:
         raise AssertionError
 
-    return Router(Services(None, Settings(), Gate(nobody)), routes.all)  # type: ignore[arg-type]  # no engine is asked
+    return Router(ServerServices(None, Settings(), Gate(nobody)), routes.all)  # type: ignore[arg-type]  # no engine is asked
 
 
 def find(method: str, path: str) -> tuple[str, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from tests.server.serving import Hand, Served, serving
 from tests.server.users import member
 
 from perdure.server.http import streams
-from perdure.server.http.streams import ClientGone, Drain, Poll, Slots, frame
+from perdure.server.http.streams import ClientGone, Slots, StreamDrain, StreamPoll, frame
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import TooManyRequests
 
@@ -510,34 +510,34 @@ async def _never() -> Any:
 
 
 async def test_a_poll_tells_why_it_ended() -> None:
-    drain = Drain()
+    drain = StreamDrain()
 
     async def gone() -> Any:
         return {"type": "http.disconnect"}
 
     with pytest.raises(ClientGone):
-        async with Poll(gone, drain):
+        async with StreamPoll(gone, drain):
             await _never()
 
     asyncio.get_running_loop().call_later(0.01, drain.begin)
-    async with Poll(_never, drain):
+    async with StreamPoll(_never, drain):
         await _never()
     assert drain.closing
-    async with Poll(_never, drain):
+    async with StreamPoll(_never, drain):
         await _never()
-    async with Poll(_never, drain, until_closing=False):
+    async with StreamPoll(_never, drain, until_closing=False):
         await asyncio.sleep(0.02)
 
     with pytest.raises(ValueError, match="mine"):
-        async with Poll(_never, Drain()):
+        async with StreamPoll(_never, StreamDrain()):
             raise ValueError("mine")
 
 
 async def test_a_poll_does_not_swallow_anothers_cancellation() -> None:
-    drain = Drain()
+    drain = StreamDrain()
 
     async def poll() -> None:
-        async with Poll(_never, drain):
+        async with StreamPoll(_never, drain):
             await _never()
 
     task = asyncio.create_task(poll())
@@ -548,7 +548,7 @@ async def test_a_poll_does_not_swallow_anothers_cancellation() -> None:
         await task
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            async with Poll(_never, Drain()):
+            async with StreamPoll(_never, StreamDrain()):
                 await _never()
 
 
@@ -578,7 +578,7 @@ async def test_a_poll_that_is_over_is_gone_at_once(monkeypatch: pytest.MonkeyPat
 
     gc.disable()
     try:
-        poll = Poll(receive, Drain())
+        poll = StreamPoll(receive, StreamDrain())
         gone = weakref.ref(poll)
         async with poll:
             await asked.wait()

@@ -10,7 +10,7 @@ from msgspec import structs
 from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.runs.streams import PIECE_BYTES
-from perdure.server.http import tails
+from perdure.server.http import topic_followers
 from perdure.wire.runs.events import Event
 
 STREAM = "/api/v1/events/stream"
@@ -99,7 +99,7 @@ class Reads:
 
 
 async def check_crowd(database: str, monkeypatch: pytest.MonkeyPatch, amount: int) -> None:
-    monkeypatch.setattr(tails, "LOOK_SECONDS", 600.0)  # no read without a hint, however long this takes
+    monkeypatch.setattr(topic_followers, "LOOK_SECONDS", 600.0)  # no read without a hint, however long this takes
     async with serving(database, streams_per_key_max=amount, poll_seconds=600.0) as served:
         await publish(served, "t", 3)
         async with streams(served, amount, "topic=t&last_sequence_id=1") as crowd:
@@ -127,7 +127,7 @@ async def test_a_thousand_streams_read_a_topic_once(database: str, monkeypatch: 
 async def test_who_falls_behind_what_the_tail_keeps_reads_the_store(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tails, "KEPT_EVENTS", 2)
+    monkeypatch.setattr(topic_followers, "KEPT_EVENTS", 2)
     async with streams(served, 2, "topic=t") as (quick, late):
         for number in range(1, 8):
             await publish(served, "t")
@@ -194,7 +194,7 @@ async def test_all_streams_of_a_run_end_with_it(served: Served, hand: Hand) -> N
 async def test_what_a_worker_sends_last_may_come_after_the_end(
     served: Served, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tails, "LINGER_SECONDS", 30.0)
+    monkeypatch.setattr(topic_followers, "LINGER_SECONDS", 30.0)
     id = await served.start()
     async with streams(served, 1, f"workflow_id=w&workflow_run_id={id}") as (one,):
         await hand.complete(await hand.claim())

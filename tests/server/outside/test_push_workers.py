@@ -12,7 +12,7 @@ from tests.server.http.test_streams import following
 from tests.server.push_worker import LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Served, serving
 
-from perdure.server.http import tails
+from perdure.server.http import topic_followers
 from perdure.wire.base.access import Role
 
 Json = Any
@@ -281,7 +281,7 @@ async def test_a_program_that_leaves_at_the_finish_event_leaves_a_completed_run(
 async def test_a_run_that_is_handed_back_keeps_its_finish_event_no_longer(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tails, "REPORT_SECONDS", 600.0)
+    monkeypatch.setattr(topic_followers, "REPORT_SECONDS", 600.0)
     id = await held(served, worker)
     worker.answer = lambda body: 429
     async with following(served, run_stream(id)) as stream:
@@ -294,7 +294,7 @@ async def test_a_run_that_is_handed_back_keeps_its_finish_event_no_longer(
 async def test_a_finish_event_is_not_kept_for_long(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tails, "REPORT_SECONDS", 0.02)
+    monkeypatch.setattr(topic_followers, "REPORT_SECONDS", 0.02)
     id = await held(served, worker)
     async with following(served, run_stream(id)) as stream:
         await publish(served, id, "workflow_finish", of(id))
@@ -307,7 +307,7 @@ async def test_other_events_of_a_run_are_sent_at_once(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of children, and those that only look like the run's finish event."""
-    monkeypatch.setattr(tails, "REPORT_SECONDS", 600.0)
+    monkeypatch.setattr(topic_followers, "REPORT_SECONDS", 600.0)
     id = await held(served, worker)
     child = str(uuid4())
     events = [("step_finish", of(id)), ("tool_finish", of(child)), ("workflow_finish", None), ("agent_finish", [id])]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.server.process.stopping import raise_file_limit
+from perdure.server.process.signals import raise_file_limit
 
 resource = pytest.importorskip("resource", reason="nothing counts descriptors there")
 CROWD = 300

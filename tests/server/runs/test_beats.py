@@ -369,7 +369,7 @@ async def test_a_beat_whose_request_has_ended_is_not_renewed_and_others_are(
     assert [await left(served, hand) for hand in hands] == [1.0, 0.75, 1.0]
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _any_steps(*, worker_id: str) -> bool:
     return bool(await query("worker_in_flight", worker_id=worker_id))
 

@@ -263,7 +263,7 @@ async def test_a_page_of_definitions_that_would_be_too_large_is_refused(served: 
 # --- queues ----------------------------------------------------------------------------------------------------------
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _queue(*, project_id: str, name: str) -> QueueSpec | None:
     return await record(QueueSpec, "read_queue", project_id=project_id, name=name)
 

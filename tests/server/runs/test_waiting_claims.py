@@ -9,7 +9,7 @@ from tests.server.serving import LASTING, Hand, Served, serving
 from uuid_utils import uuid7
 
 from perdure.engine.runs import recalls
-from perdure.engine.runs.waiting_claims import Kind, Poll, WaitingClaims
+from perdure.engine.runs.waiting_claims import ClaimKind, ClaimPoll, WaitingClaims
 from perdure.store.verbs.runs import claims, starts
 from perdure.store.verbs.runs.starts import New
 from perdure.wire.runs.requests import ClaimRequest, StartItem
@@ -213,19 +213,19 @@ async def register_limited(hand: Hand, limit: int) -> None:
 # --- the list itself -------------------------------------------------------------------------------------------------
 
 
-def poll(kind: Kind, capacity: int = 1) -> Poll:
-    one = Poll(kind.project_id, ClaimRequest(str(uuid7()), "e", "1", capacity), capacity)
+def poll(kind: ClaimKind, capacity: int = 1) -> ClaimPoll:
+    one = ClaimPoll(kind.project_id, ClaimRequest(str(uuid7()), "e", "1", capacity), capacity)
     one.offer(kind)
     return one
 
 
-NEW, OLD = Kind("p", "d", "3.13", 2), Kind("p", "d", "3.11", 2)
+NEW, OLD = ClaimKind("p", "d", "3.13", 2), ClaimKind("p", "d", "3.11", 2)
 
 
 def test_a_hint_wakes_enough_claims_of_each_kind_in_their_order() -> None:
     waiting = WaitingClaims()
     some = [poll(NEW, 1), poll(NEW, 5), poll(NEW, 5), poll(OLD, 1)]
-    foreign = [poll(Kind("p", "e", "3.13", 2)), poll(Kind("q", "d", "3.13", 2))]
+    foreign = [poll(ClaimKind("p", "e", "3.13", 2)), poll(ClaimKind("q", "d", "3.13", 2))]
     for one in (*some, *foreign):
         waiting.enter(one)
     waiting.wake("p", "d", 3)
@@ -268,7 +268,7 @@ def test_a_claim_is_taken_once_and_returns_to_its_place() -> None:
 
 def test_a_claim_that_looks_for_work_could_take_it_as_well() -> None:
     waiting = WaitingClaims()
-    mine, other, newer = poll(NEW), poll(NEW), poll(Kind("p", "d", "3.13", 3))
+    mine, other, newer = poll(NEW), poll(NEW), poll(ClaimKind("p", "d", "3.13", 3))
     for one in (mine, other):
         waiting.enter(one)
     assert waiting.take("p", "d") is mine and waiting.take("p", "d") is other

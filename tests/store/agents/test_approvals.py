@@ -8,12 +8,12 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, World, raw
 
 from perdure.store.verbs.agents import approvals
-from perdure.wire.agents.approvals import Approval, How, Question, QuestionState
+from perdure.wire.agents.approvals import AnswerChannel, Approval, Question, QuestionState
 from perdure.wire.base.errors import Conflict
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.requests import CloseWait, EventItem, OpenWait, Publish, StartItem
-from perdure.wire.steering.hands import Action
+from perdure.wire.steering.acts import Action
 
 
 async def looked(world: World, id: str, key: str = "ask", question_id: str | None = None) -> Question | None:
@@ -37,7 +37,7 @@ async def answer(world: World, id: str, data: object, by: str = "Ann", question_
             question_id=question_id,
             data=raw(data),
             answered_by=by,
-            how=How.LINK,
+            how=AnswerChannel.LINK,
             now_us=world.now_us,
         )
     )
@@ -108,7 +108,9 @@ async def test_an_answer_that_was_there_first_is_told_with_who_gave_it(world: Wo
     await world.resume(asked, "ask", "an answer")
     with pytest.raises(Conflict, match="answered by 'a program'"):
         await answer(world, asked, 1)
-    assert (await find(world, asked)).approval == Approval(world.now_us, "a program", How.API, raw("an answer"))
+    assert (await find(world, asked)).approval == Approval(
+        world.now_us, "a program", AnswerChannel.API, raw("an answer")
+    )
 
 
 # --- an answer is for the question that was seen --------------------------------------------------------------------
@@ -252,7 +254,7 @@ async def test_answered_questions_are_listed_newest_first_and_only_where_they_we
         await world.fork(id)
     first, second = await ended(world, limit=2)
     assert [first.execution_id, second.execution_id] == [ids[2], ids[1]]
-    assert (first.answered_by, json.decode(first.answer), first.answered_how) == ("Ann 2", 2, How.LINK)
+    assert (first.answered_by, json.decode(first.answer), first.answered_how) == ("Ann 2", 2, AnswerChannel.LINK)
     assert (first.state, json.decode(first.data), first.root_execution_id) == ("answered", {"n": 1}, ids[2])
     assert first.question == (await find(world, ids[2])).id
     rest = await ended(world, before=(second.answered_at_us, second.execution_id, second.step_key))
@@ -442,7 +444,7 @@ async def test_an_answer_by_an_event_is_for_all_who_wait_for_it_and_kept(pushes:
     for id in (first, second):
         found = await find(world, id)
         assert found.state is QuestionState.ANSWERED
-        assert found.approval == Approval(world.now_us, "Kim", How.API, raw({"approved": True}))
+        assert found.approval == Approval(world.now_us, "Kim", AnswerChannel.API, raw({"approved": True}))
         assert (await pushes.outputs(id, "ask"))["data"] == {"approved": True}
 
 

@@ -314,7 +314,7 @@ async def test_it_goes_with_its_execution(world: World) -> None:
     assert await world.store.read(_left(id=id)) == []
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _left(*, id: str) -> list[Any]:
     reservations = await query("any_reservation", execution_id=id, id="a")
     return [*reservations, *await query("read_budget", project_id=PROJECT, id=id)]

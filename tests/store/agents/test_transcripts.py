@@ -49,7 +49,7 @@ async def said(world: World, session: str, version: int | None = None) -> list[o
     return [msgspec.json.decode(entry.message) for entry in shown(found.version, found.entries).entries]
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _stored() -> Stored:
     messages = [(bytes(content), uses) for content, uses in await query("all_messages")]
     return sorted(messages), (await query("count_entries"))[0][0]

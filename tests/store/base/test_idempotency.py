@@ -128,7 +128,7 @@ async def answers_before(world: World, before_us: int) -> int:
     return len(await world.store.write(_rows(before_us=before_us)))
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _rows(*, before_us: int) -> list[tuple[object, ...]]:
     return await query("oldest_answers", before_us=before_us, limit=100)
 

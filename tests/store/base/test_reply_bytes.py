@@ -54,7 +54,7 @@ def _bytes(value: object) -> int:
 async def bounded(world: World, look: Verb[T], *, beside: int = 200) -> T:
     """What a look answers, which has read no more than it may."""
 
-    @verb(looks=True)
+    @verb(reads=True)
     async def counted() -> T:
         counting = _Counting(look.start())
         answer: T = await counting

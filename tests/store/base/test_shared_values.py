@@ -24,7 +24,7 @@ LARGE = "x" * SHARED_BYTES_MIN
 OTHER = "y" * SHARED_BYTES_MIN  # of the same size
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _stored() -> int:
     """The bytes of all payloads, results and values of journals."""
     [(*_, executions)], [(*_, journal)] = await query("size_executions"), await query("size_journal")

@@ -77,7 +77,7 @@ class Planner:
             started += fired or 0
         return started
 
-    async def due(self) -> schedules.Due:
+    async def due(self) -> schedules.DueSchedule:
         return await self.world.store.read(schedules.due_schedules(now_us=self.world.now_us, limit=100))
 
     async def fires(self, id: str) -> list[Fire]:
@@ -349,7 +349,7 @@ async def test_queue_starts_one_after_the_other_in_order(planner: Planner) -> No
 def _open_of(planner: Planner) -> Verb[Any]:
     from perdure.store.base.interface import verb
 
-    @verb(looks=True)
+    @verb(reads=True)
     async def open_executions() -> list[Execution]:
         filters = ListFilters(workflow_id="wf", phases=["queued", "running", "waiting"])
         found, _ = await find.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10).start()

@@ -38,7 +38,7 @@ async def note(*, name: str, value: str) -> str:
     return value
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_note(*, name: str) -> str | None:
     rows = await query("read_meta", name=name)
     return rows[0][0] if rows else None
@@ -159,7 +159,7 @@ async def write_row(*, execution_id: str, seq: int) -> int:
     return seq
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def rows_of(*, execution_id: str) -> list[int]:
     return [row[0] for row in await query("read_journal", execution_id=execution_id, after=0, limit=9)]
 

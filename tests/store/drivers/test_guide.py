@@ -133,7 +133,7 @@ async def test_what_may_lose_data_is_refused_unless_the_address_allows_it(guided
 async def test_what_may_lose_data_from_now_on_does_not_lose_ours() -> None:
     """A connection was looked at when it was made; the server may be told otherwise since."""
 
-    @verb(looks=True)
+    @verb(reads=True)
     async def setting() -> str:
         ((found,),) = await query("setting")
         return str(found)

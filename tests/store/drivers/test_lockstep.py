@@ -27,7 +27,7 @@ from perdure.store.base.interface import Query, Verb, query, query_many, verb
 from perdure.store.base.locks import Row, SharedRow
 from perdure.store.base.statements import Statement, load, parse
 from perdure.store.drivers import postgres_writer
-from perdure.store.drivers.lockstep import Guilty, Lockstep, Stuck
+from perdure.store.drivers.lockstep import Guilty, Lockstep, LockstepStuck
 from perdure.store.drivers.postgres import PostgresStore
 from perdure.store.drivers.sqlite import SQLiteStore
 from perdure.wire.base.errors import NotFound
@@ -151,9 +151,9 @@ async def _in_lockstep(verbs: Sequence[Verb[Any]], holds: bool, store: SQLiteSto
                         for several in batch.values
                     ]
                     steps.answer(batch, rows)
-        except (Stuck, Guilty) as error:
+        except (LockstepStuck, Guilty) as error:
             execute("ROLLBACK")
-            apart = [run.number for run in error.runs] if isinstance(error, Stuck) else [error.run.number]
+            apart = [run.number for run in error.runs] if isinstance(error, LockstepStuck) else [error.run.number]
             if len(part) == 1:
                 assert isinstance(error, Guilty)
                 answers[part[0]] = error.error
@@ -407,7 +407,7 @@ def test_verbs_that_wait_for_each_other_are_told_apart() -> None:
     verbs = [_notes(names=["a", "b"]), _notes(names=["b", "a"]), _notes(names=["z"])]
     steps = Lockstep(verbs, load("postgres"))
     assert _names(steps) == [["a", "b", "z"]]
-    with pytest.raises(Stuck) as stuck:
+    with pytest.raises(LockstepStuck) as stuck:
         steps.round()
     assert [run.number for run in stuck.value.runs] == [0, 1]
     steps.close()
@@ -453,7 +453,7 @@ def test_the_last_that_shares_a_row_may_have_it_alone() -> None:
     both = Lockstep([_shares(topic="own"), _shares(topic="own")], load("postgres"))
     for batch in both.round():
         both.answer(batch, [[] for _ in batch.runs])
-    with pytest.raises(Stuck):
+    with pytest.raises(LockstepStuck):
         both.round()
     both.close()
 

@@ -501,7 +501,7 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
     for lane in store._scans.lanes:
         lane._queries = lane._queries | nap_query
 
-    @verb(looks=True)
+    @verb(reads=True)
     async def nap() -> None:
         await query("nap")
 
@@ -518,7 +518,7 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
 async def test_the_isolation_that_a_database_prefers_is_not_ours() -> None:
     """Each look has to see what was committed before its transaction got its locks."""
 
-    @verb(looks=True)
+    @verb(reads=True)
     async def level() -> str:
         ((found,),) = await query("level")
         return str(found)

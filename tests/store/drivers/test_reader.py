@@ -21,13 +21,13 @@ async def note(*, value: str) -> None:
     await query("write_meta", name="n", value=value)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_note() -> str | None:
     rows = await query("read_meta", name="n")
     return rows[0][0] if rows else None
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def write_while_reading() -> None:
     await query("write_meta", name="n", value="x")
 

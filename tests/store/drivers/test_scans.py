@@ -19,17 +19,17 @@ WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i % 1000 + 1 FROM n) SELECT C
 """
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def endless(*, project_id: str) -> None:
     await query("endless")
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def epoch(*, project_id: str) -> str:
     return str(await value("read_meta", name="epoch"))
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def own_epoch() -> str:
     return str(await value("read_meta", name="epoch"))
 

@@ -30,7 +30,7 @@ Ends = Counter[tuple[int, str, str, int]]
 """By slice, workflow, phase and class of the duration."""
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def counted(*, step_us: int, now_us: int) -> Ends:
     values = {"step_us": step_us, "bucket_us": step_us, "from_us": 0, "now_us": now_us}
     rows = await query("ends_by_workflow", project_id=PROJECT, **values)

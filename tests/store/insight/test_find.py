@@ -17,7 +17,7 @@ from perdure.wire.base.errors import BadValue
 from perdure.wire.base.status import STATUS, Phase
 from perdure.wire.runs.executions import Execution, ListFilters, read_tags
 from perdure.wire.runs.requests import StartItem, WorkflowSpec
-from perdure.wire.runs.search import error_words, key_terms
+from perdure.wire.runs.search_terms import error_words, key_terms
 
 WORKFLOWS: Final = ("one", "two", "three")
 WORDS: Final = ("order", "4711", "eu", "Invoice", "47", "é")

@@ -28,7 +28,7 @@ from perdure.wire.runs.requests import (
 )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _again(*, wanted: Query) -> Any:
     return await wanted
 

@@ -31,7 +31,7 @@ from perdure.wire.base.record import to_json
 from perdure.wire.base.times import rfc3339
 from perdure.wire.insight.timeline_fold import fold
 from perdure.wire.runs.requests import EventItem, OpenWait, Publish, StepDone, Suspend
-from perdure.wire.steering.hands import Action
+from perdure.wire.steering.acts import Action
 
 Json = Any
 APPENDED = ("tries", "runs", "seqs")

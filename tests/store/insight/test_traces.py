@@ -33,7 +33,7 @@ async def put(world: World, *spans: StoredSpan) -> list[str]:
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _known(*, trace_id: str, ids: str) -> Rows:
     return await query("known_spans", project_id=PROJECT, trace_id=trace_id, ids=ids)
 

@@ -37,7 +37,7 @@ from perdure.wire.insight.explain import explain
 from perdure.wire.insight.why import ExplainExecution, Why
 from perdure.wire.insight.why_facts import Running
 from perdure.wire.runs.requests import WORKER_PROTOCOL, Block, Complete, Fail, OpenWait, StepDone, Suspend
-from perdure.wire.steering.hands import Action, ActOnExecution, PendingCall, PendingKind
+from perdure.wire.steering.acts import Action, ActOnExecution, PendingCall, PendingKind
 
 PUSH_LEASE_US = 60 * SECOND
 

@@ -11,7 +11,7 @@ from tests.store.world import LEASE_US, RELEASE, SECOND, START_US, World, failur
 
 from perdure.store.verbs.insight import why_queued
 from perdure.store.verbs.runs.admission import first_hold
-from perdure.store.verbs.steering.pauses import Paused
+from perdure.store.verbs.steering.pauses import PauseTarget
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.wording import moment
 from perdure.wire.runs.admission import Rule
@@ -127,7 +127,7 @@ async def test_another_python(world: World) -> None:
 
 @pytest.mark.parametrize("what", ALL, ids=[what.kind.value for what in ALL])
 @pytest.mark.parametrize("marked", [True, False], ids=["marked", "unmarked"])
-async def test_it_is_paused(world: World, what: Paused, marked: bool) -> None:
+async def test_it_is_paused(world: World, what: PauseTarget, marked: bool) -> None:
     await world.register()
     id = await world.start(**COVERED)
     world.advance(3)

@@ -18,7 +18,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.base.interface import Changed, Ended, Ready
+from perdure.store.base.interface import Changed, EndNotice, Ready
 from perdure.store.verbs.runs import transitions
 from perdure.wire.base.errors import NotCancellable, NotFound
 from perdure.wire.base.records import Kind
@@ -68,7 +68,7 @@ async def test_cancel_goes_down_the_tree_and_never_up(world: World) -> None:
     }
     assert {id: await world.phase(id) for id in phases} == phases
     assert await world.everything(done) == before
-    assert {(hint.execution_id, hint.phase) for hint in world.hints if type(hint) is Ended} >= {
+    assert {(hint.execution_id, hint.phase) for hint in world.hints if type(hint) is EndNotice} >= {
         (waiting, "cancelled"),
         (queued, "cancelled"),
     }

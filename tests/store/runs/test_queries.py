@@ -21,7 +21,7 @@ from perdure.store.verbs import retention
 from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.store.verbs.runs import find, queries, starts, transitions
 from perdure.wire.base.errors import Conflict, NotFound
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import Execution, ListFilters, LogLine
 from perdure.wire.runs.requests import StartItem
@@ -181,7 +181,7 @@ async def test_missing_things_are_missed(world: World) -> None:
                 await world.store.write(look)
     assert await world.store.read(queries.finished(project_id="other", ids=[id])) == ([], [id])
     filters = ListFilters(workflow_id="wf", key="k")
-    found = find.list_executions(project_id=PROJECT, filters=filters, before=NEWEST, limit=1)
+    found = find.list_executions(project_id=PROJECT, filters=filters, before=FIRST_CURSOR, limit=1)
     assert await world.store.read(found) == ([], None)
 
 
@@ -285,7 +285,7 @@ async def _prune(world: World, days: float, limit: int = 500, workflows: dict[st
             return total
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def _version(*, session_id: str) -> int:
     """The version of a session's transcript; 0 when it has none."""
     found = await query("read_version", project_id=PROJECT, session_id=session_id)

@@ -24,7 +24,7 @@ from perdure.wire.base.errors import Conflict, NotCancellable
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, TRANSITIONS, Phase
 from perdure.wire.runs.requests import Complete, End, ItemReply, Suspend, WorkflowSpec
-from perdure.wire.steering.hands import Action
+from perdure.wire.steering.acts import Action
 
 TIMER_SECONDS = 3_600
 

@@ -21,7 +21,7 @@ from tests.store.world import (
 
 from perdure.store.base.interface import Changed, Ready
 from perdure.store.verbs.runs import waits
-from perdure.wire.agents.approvals import Became
+from perdure.wire.agents.approvals import AnswerState
 from perdure.wire.base.errors import Conflict, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
@@ -109,12 +109,12 @@ async def test_the_first_answer_stands(world: World) -> None:
 async def test_the_same_answer_again_changes_nothing_and_is_no_conflict(world: World) -> None:
     """The reply to the first may have been lost; meanwhile the code may ask, go on, or end."""
     id = await world.running()
-    assert (await world.resume(id, "early", {"yes": True})).state is Became.EARLY
-    assert (await world.resume(id, "early", {"yes": True})).state is Became.EARLY
+    assert (await world.resume(id, "early", {"yes": True})).state is AnswerState.EARLY
+    assert (await world.resume(id, "early", {"yes": True})).state is AnswerState.EARLY
     await world.report(id, [answer_wait("early"), answer_wait("k")])
     await world.resume(id, "early", {"yes": True})
     first = await world.resume(id, "k", [1])
-    assert first.state is Became.ANSWERED and first.answered_by is not None
+    assert first.state is AnswerState.ANSWERED and first.answered_by is not None
     before = await world.journal(id)
     assert await world.resume(id, "k", [1]) == first
     assert await world.journal(id) == before

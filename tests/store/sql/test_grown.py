@@ -30,7 +30,7 @@ from perdure.store.verbs.insight.ended import HOUR_US, MINUTE_US
 from perdure.store.verbs.insight.workflow_runs import LIST_DEPTH
 from perdure.store.verbs.runs.find import FLOORS
 from perdure.store.verbs.runs.queries import DOCTOR
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 
 SMALL: Final = (20_000, 1_000)
 LARGE: Final = (1_000_000, 10_000)
@@ -269,7 +269,7 @@ def defaults(executions: int) -> dict[str, Any]:
         "next_seq": 1,
         "topic": "topic-3",
         "dedup_key": "dedup-300",
-        "before": NEWEST,
+        "before": FIRST_CURSOR,
         "floor_id": name_of(executions - LIST_DEPTH) if executions > LIST_DEPTH else "",
         **dict.fromkeys(("last_slot_us", "last_used_at_us", "reason", "execution_id"), None),
         **dict.fromkeys(("next_at_us", "slot_us"), NOW_US),

@@ -82,10 +82,10 @@ def test_a_declaration_that_names_no_row_is_refused(locks: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "declared", [{}, {"looks": True, "sweep": True}, {"locks": "", "looks": True}, {"locks": "", "sweep": True}]
+    "declared", [{}, {"reads": True, "sweep": True}, {"locks": "", "reads": True}, {"locks": "", "sweep": True}]
 )
 def test_a_verb_declares_one_of_three(declared: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="A verb declares one of locks=…, sweep=True and looks=True"):
+    with pytest.raises(TypeError, match="A verb declares one of locks=…, sweep=True and reads=True"):
         verb(**declared)
 
 
@@ -103,7 +103,7 @@ def test_a_sweep_and_a_weight_may_depend_on_the_arguments() -> None:
     assert (few.is_sweep(), few.weight()) == (False, 2)
     assert (many.is_sweep(), many.weight()) == (True, 6)
     assert verb(sweep=True)(_plain)(id="x").is_sweep()
-    assert verb(looks=True)(_plain)(id="x").weight() == 1
+    assert verb(reads=True)(_plain)(id="x").weight() == 1
 
 
 @cache
@@ -138,4 +138,4 @@ def test_a_verb_changes_something_unless_it_declares_that_it_looks() -> None:
         for function in functions:
             functions.extend(_read(function)[1].difference(functions))
         written = {text for function in functions for text in _read(function)[0] & writing}
-        assert bool(written) != declaration.looks, (name, written)
+        assert bool(written) != declaration.reads, (name, written)

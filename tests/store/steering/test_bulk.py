@@ -14,7 +14,7 @@ from tests.store.world import HOLD, PROJECT, World, raw, step, try_of
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.service import Scope, once
 from perdure.engine.engine import Engine
-from perdure.engine.steering.bulk import Bulk
+from perdure.engine.steering.bulk import BulkJobs
 from perdure.store.base.interface import Verb
 from perdure.store.verbs.runs.find import list_executions
 from perdure.store.verbs.runs.transitions import cancel_tree
@@ -23,6 +23,7 @@ from perdure.wire.base.errors import BadValue, Conflict, KeyReused, NotFound, No
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import ListFilters
 from perdure.wire.runs.requests import Fail, OpenWait, StartItem
+from perdure.wire.steering.acts import Action
 from perdure.wire.steering.bulk import (
     BulkAction,
     BulkItem,
@@ -41,38 +42,37 @@ from perdure.wire.steering.bulk import (
     StopBulkJob,
 )
 from perdure.wire.steering.forks import Edits
-from perdure.wire.steering.hands import Action
 
 SCOPE = Scope(PROJECT)
 WF = ListFilters(workflow_id="wf")
 NO_OPTIONS = BulkOptions()
 
 
-def server(world: World) -> Bulk:
+def server(world: World) -> BulkJobs:
     """The bulk jobs of one server."""
     return Engine(world.store, clock=ManualClock(world.now_us)).bulk
 
 
 @pytest.fixture
-def service(world: World) -> Bulk:
+def service(world: World) -> BulkJobs:
     return server(world)
 
 
 async def begin(
-    service: Bulk, action: str, filters: ListFilters = WF, options: BulkOptions = NO_OPTIONS, **more: Any
+    service: BulkJobs, action: str, filters: ListFilters = WF, options: BulkOptions = NO_OPTIONS, **more: Any
 ) -> BulkJob:
     op = StartBulkJob(BulkAction(action), filters, options, **more)
     op.check()
     return await service.start(SCOPE, op)
 
 
-async def preview(service: Bulk, action: str, filters: ListFilters = WF, **options: Any) -> BulkPreview:
+async def preview(service: BulkJobs, action: str, filters: ListFilters = WF, **options: Any) -> BulkPreview:
     op = PreviewBulkJob(BulkAction(action), filters, BulkOptions(**options))
     op.check()
     return await service.preview(SCOPE, op)
 
 
-async def finish(service: Bulk, job: BulkJob) -> BulkJob:
+async def finish(service: BulkJobs, job: BulkJob) -> BulkJob:
     for _ in range(200):
         await service.work()
         job = await service.get(SCOPE, GetBulkJob(job.id))
@@ -81,7 +81,7 @@ async def finish(service: Bulk, job: BulkJob) -> BulkJob:
     raise AssertionError(f"it is not at its end: {job}")
 
 
-async def items(service: Bulk, job: BulkJob, state: ItemState | None = None) -> list[BulkItem]:
+async def items(service: BulkJobs, job: BulkJob, state: ItemState | None = None) -> list[BulkItem]:
     return (await service.items(SCOPE, ListBulkItems(job.id, state, limit=1_000))).items
 
 
@@ -100,7 +100,7 @@ async def phases(world: World, ids: list[str]) -> set[Phase]:
     return {await world.phase(id) for id in ids}
 
 
-async def test_a_preview_counts_and_shows_the_newest(world: World, service: Bulk) -> None:
+async def test_a_preview_counts_and_shows_the_newest(world: World, service: BulkJobs) -> None:
     await world.register()
     broken, fine = await failed(world, 25), await started(world, 3)
     found = await preview(service, "delete")
@@ -111,7 +111,7 @@ async def test_a_preview_counts_and_shows_the_newest(world: World, service: Bulk
     assert await phases(world, [*broken, *fine]) == {Phase.FAILED, Phase.QUEUED}
 
 
-async def test_a_job_takes_what_matches_once(world: World, service: Bulk) -> None:
+async def test_a_job_takes_what_matches_once(world: World, service: BulkJobs) -> None:
     await world.register()
     ids, others = await started(world, 40), await started(world, 2)
     job = await begin(service, "cancel", newest=ids[-1], expect=40, note="a wrong import")
@@ -128,7 +128,7 @@ async def test_a_job_takes_what_matches_once(world: World, service: Bulk) -> Non
     assert await world.store.read(verbs.due_jobs(now_us=world.now_us, limit=9)) == ([], None)
 
 
-async def test_a_held_job_starts_on_time_also_on_another_server(world: World, service: Bulk) -> None:
+async def test_a_held_job_starts_on_time_also_on_another_server(world: World, service: BulkJobs) -> None:
     await world.register()
     ids = await started(world, 3)
     job = await begin(service, "cancel", hold_seconds=30)
@@ -144,7 +144,7 @@ async def test_a_held_job_starts_on_time_also_on_another_server(world: World, se
     assert done.per_second is None or done.per_second > 1, "the hold is no work"
 
 
-async def test_a_held_job_is_undone_by_a_stop_and_started_by_a_continuation(world: World, service: Bulk) -> None:
+async def test_a_held_job_is_undone_by_a_stop_and_started_by_a_continuation(world: World, service: BulkJobs) -> None:
     await world.register()
     ids = await started(world, 3)
     job = await begin(service, "cancel", hold_seconds=30)
@@ -159,7 +159,7 @@ async def test_a_held_job_is_undone_by_a_stop_and_started_by_a_continuation(worl
     assert (await finish(service, now)).done == 3
 
 
-async def test_phases_that_are_left_out_name_none(world: World, service: Bulk) -> None:
+async def test_phases_that_are_left_out_name_none(world: World, service: BulkJobs) -> None:
     await world.register()
     broken = await failed(world, 2)
     [done] = await started(world, 1)
@@ -175,14 +175,14 @@ async def test_phases_that_are_left_out_name_none(world: World, service: Bulk) -
     assert (await preview(service, "cancel", ListFilters(not_phase=["running"]))).count == 3
 
 
-async def test_a_running_execution_is_asked_to_end(world: World, service: Bulk) -> None:
+async def test_a_running_execution_is_asked_to_end(world: World, service: BulkJobs) -> None:
     await world.register()
     id = await world.running()
     done = await finish(service, await begin(service, "cancel"))
     assert (done.done, await world.phase(id)) == (1, Phase.CANCELLING)
 
 
-async def test_children_go_with_their_parents(world: World, service: Bulk) -> None:
+async def test_children_go_with_their_parents(world: World, service: BulkJobs) -> None:
     await world.register(workflows=["wf", "other"])
     parent = await world.start("other")
     [child] = await world.start_all([StartItem("wf", parent_execution_id=parent)])
@@ -195,7 +195,7 @@ async def test_children_go_with_their_parents(world: World, service: Bulk) -> No
             await world.get(id)
 
 
-async def test_an_execution_with_an_open_descendant_is_not_deleted(world: World, service: Bulk) -> None:
+async def test_an_execution_with_an_open_descendant_is_not_deleted(world: World, service: BulkJobs) -> None:
     await world.register(workflows=["wf", "other"])
     parent = await world.running()
     child = await world.start("other", parent_execution_id=parent)
@@ -206,7 +206,7 @@ async def test_an_execution_with_an_open_descendant_is_not_deleted(world: World,
     assert item.reason == f"Execution '{child}' is queued; cancel it before it is deleted."
 
 
-async def test_a_step_of_many_is_answered(world: World, service: Bulk) -> None:
+async def test_a_step_of_many_is_answered(world: World, service: BulkJobs) -> None:
     await world.register()
     ids = [await world.running() for _ in range(3)]
     for id in ids[:2]:
@@ -222,7 +222,7 @@ async def test_a_step_of_many_is_answered(world: World, service: Bulk) -> None:
     assert (last.kind.value, last.key, bytes(last.value)) == ("resume", "approve", b'{"ok":true}')
 
 
-async def test_failed_executions_are_retried_once(world: World, service: Bulk) -> None:
+async def test_failed_executions_are_retried_once(world: World, service: BulkJobs) -> None:
     await world.register()
     await world.finish(await world.running())
     broken = await failed(world, 30)
@@ -241,7 +241,7 @@ async def test_failed_executions_are_retried_once(world: World, service: Bulk) -
         await preview(service, "retry", ListFilters(workflow_id="wf", status=["failed"]))
 
 
-async def test_retries_that_would_keep_a_refund_are_counted_and_refused(world: World, service: Bulk) -> None:
+async def test_retries_that_would_keep_a_refund_are_counted_and_refused(world: World, service: BulkJobs) -> None:
     await world.register()
     ids = await started(world, 3)
     later = {"type": "E", "message": "no", "steps": ["ship"], "later": {"refund": None}}
@@ -261,7 +261,7 @@ async def test_retries_that_would_keep_a_refund_are_counted_and_refused(world: W
     assert (done.done, done.refused) == (2, 0)
 
 
-async def test_a_retry_that_was_first_wins(world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_retry_that_was_first_wins(world: World, service: BulkJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.register()
     broken = await failed(world, 3)
     job = await begin(service, "retry")
@@ -280,7 +280,7 @@ async def test_a_retry_that_was_first_wins(world: World, service: Bulk, monkeypa
     assert item.reason == f"Execution '{broken[1]}' was retried as '{first[0]}'. Retry that one, or fork this one."
 
 
-async def test_executions_of_any_phase_are_forked(world: World, service: Bulk) -> None:
+async def test_executions_of_any_phase_are_forked(world: World, service: BulkJobs) -> None:
     await world.register()
     running, done_id = await world.running(), await world.running()
     await world.report(running, [step("a", 1)])
@@ -296,7 +296,7 @@ async def test_executions_of_any_phase_are_forked(world: World, service: Bulk) -
         assert bytes(edited.value) == b"7"
 
 
-async def test_held_executions_are_tried_again(world: World, service: Bulk) -> None:
+async def test_held_executions_are_tried_again(world: World, service: BulkJobs) -> None:
     await world.register()
     held = [await world.running() for _ in range(3)]
     for id in held:
@@ -312,7 +312,7 @@ async def test_held_executions_are_tried_again(world: World, service: Bulk) -> N
         await preview(service, "act", act=Action.TRY)
 
 
-async def test_what_is_not_pending_is_refused(world: World, service: Bulk) -> None:
+async def test_what_is_not_pending_is_refused(world: World, service: BulkJobs) -> None:
     await world.register()
     asking, other = await world.running(), await world.running()
     await world.wait_for(asking, OpenWait("approve", None))
@@ -327,7 +327,7 @@ async def test_what_is_not_pending_is_refused(world: World, service: Bulk) -> No
 
 
 async def test_what_changed_since_the_look_is_refused_with_its_reason(
-    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch
+    world: World, service: BulkJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.register()
     ids = await started(world, 5)
@@ -377,7 +377,7 @@ async def test_a_job_goes_on_at_its_place_on_another_server(world: World) -> Non
     assert (done.done, done.refused, await phases(world, ids)) == (30, 0, {Phase.CANCELLED})
 
 
-async def test_a_stopped_job_does_nothing_until_it_is_continued(world: World, service: Bulk) -> None:
+async def test_a_stopped_job_does_nothing_until_it_is_continued(world: World, service: BulkJobs) -> None:
     await world.register()
     ids = await started(world, 30)
     job = await begin(service, "cancel")
@@ -397,7 +397,7 @@ async def test_a_stopped_job_does_nothing_until_it_is_continued(world: World, se
 
 
 @pytest.mark.usefixtures("on_postgresql")
-async def test_a_locked_execution_is_taken_later(world: World, service: Bulk, database: str) -> None:
+async def test_a_locked_execution_is_taken_later(world: World, service: BulkJobs, database: str) -> None:
     await world.register()
     ids = await started(world, 3)
     job = await begin(service, "cancel")
@@ -412,7 +412,7 @@ async def test_a_locked_execution_is_taken_later(world: World, service: Bulk, da
 
 
 async def test_an_execution_that_makes_a_page_fail_does_not_stop_the_job(
-    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    world: World, service: BulkJobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.register()
     ids = await started(world, 9)
@@ -433,7 +433,7 @@ async def test_an_execution_that_makes_a_page_fail_does_not_stop_the_job(
 
 
 async def test_one_that_fails_when_it_is_taken_later_is_refused_itself(
-    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch
+    world: World, service: BulkJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.register()
     ids = await started(world, 9)
@@ -460,7 +460,7 @@ async def test_one_that_fails_when_it_is_taken_later_is_refused_itself(
 
 
 async def test_a_page_without_an_answer_comes_back_smaller_and_lets_others_go_first(
-    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch
+    world: World, service: BulkJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.register(workflows=["wf", "other"])
     await started(world, 9)
@@ -520,7 +520,7 @@ async def test_each_execution_is_taken_once_wherever_servers_die(
     assert [source for source, _ in forks] == broken
 
 
-async def test_filters_that_match_nothing_say_which_is_too_narrow(world: World, service: Bulk) -> None:
+async def test_filters_that_match_nothing_say_which_is_too_narrow(world: World, service: BulkJobs) -> None:
     await world.register()
     await failed(world, 2)
     with pytest.raises(NothingMatches) as refused:
@@ -564,7 +564,7 @@ def test_what_does_not_fit_is_refused(action: str, filters: ListFilters, options
     assert refused.value.message == message
 
 
-async def test_another_number_than_expected_starts_nothing(world: World, service: Bulk) -> None:
+async def test_another_number_than_expected_starts_nothing(world: World, service: BulkJobs) -> None:
     await world.register()
     await started(world, 3)
     with pytest.raises(Conflict, match=r"^3 match now, not 2\. Look again, or leave `expect` out\.$"):
@@ -572,7 +572,7 @@ async def test_another_number_than_expected_starts_nothing(world: World, service
     assert (await service.list(SCOPE, ListBulkJobs())).jobs == []
 
 
-async def test_a_repeated_request_gets_the_first_job(world: World, service: Bulk) -> None:
+async def test_a_repeated_request_gets_the_first_job(world: World, service: BulkJobs) -> None:
     await world.register()
     await started(world, 3)
     op = StartBulkJob(BulkAction.CANCEL, WF)
@@ -590,7 +590,7 @@ async def test_a_repeated_request_gets_the_first_job(world: World, service: Bulk
     )
 
 
-async def test_jobs_have_pages_and_belong_to_their_project(world: World, service: Bulk) -> None:
+async def test_jobs_have_pages_and_belong_to_their_project(world: World, service: BulkJobs) -> None:
     await world.register()
     await started(world, 3)
     made = [await begin(service, "cancel") for _ in range(3)]
@@ -628,7 +628,7 @@ async def others(world: World, amount: int, *, hold_seconds: int | None = None, 
     return ids
 
 
-async def test_projects_take_turns(world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_projects_take_turns(world: World, service: BulkJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the jobs of one project do."""
     monkeypatch.setattr(verbs, "OPEN_MAX", 1_000)
     await world.register()
@@ -653,7 +653,7 @@ async def test_projects_take_turns(world: World, service: Bulk, monkeypatch: pyt
 
 
 async def test_a_job_that_finds_nothing_any_more_does_not_stop_others(
-    world: World, service: Bulk, caplog: pytest.LogCaptureFixture
+    world: World, service: BulkJobs, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.register()
     await started(world, 3)
@@ -663,7 +663,9 @@ async def test_a_job_that_finds_nothing_any_more_does_not_stop_others(
     assert "cannot find its executions: No workflow declares payload.gone" in line
 
 
-async def test_a_project_has_a_limit_of_open_jobs(world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_project_has_a_limit_of_open_jobs(
+    world: World, service: BulkJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(verbs, "OPEN_MAX", 3)
     await world.register()
     await started(world, 1)
@@ -679,7 +681,7 @@ async def test_a_project_has_a_limit_of_open_jobs(world: World, service: Bulk, m
     assert (await service.go_on(SCOPE, ContinueBulkJob(second.id))).starts_at_us is None
 
 
-async def test_old_jobs_are_deleted_with_their_items(world: World, service: Bulk) -> None:
+async def test_old_jobs_are_deleted_with_their_items(world: World, service: BulkJobs) -> None:
     await world.register()
     await started(world, 7)
     job = await finish(service, await begin(service, "cancel"))
@@ -693,7 +695,7 @@ async def test_old_jobs_are_deleted_with_their_items(world: World, service: Bulk
 
 
 async def test_a_job_of_a_newer_release_is_left_to_it(
-    world: World, service: Bulk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    world: World, service: BulkJobs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A filter that is not known here must not be left out."""
     await world.register()

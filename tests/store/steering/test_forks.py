@@ -16,7 +16,7 @@ from perdure.wire.base.errors import BadValue, Conflict, LaterOutcomes, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.requests import Claimed, Complete, Fail, StartChild, StartItem, StepDone
-from perdure.wire.steering.hands import Action
+from perdure.wire.steering.acts import Action
 
 BLAMED = Fail("step 'c' failed", raw({"type": "StepFailed", "message": "no", "steps": ["c"]}))
 

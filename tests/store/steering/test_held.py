@@ -22,7 +22,7 @@ from perdure.wire.base.errors import BadValue, Conflict, KeyReused, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.requests import Complete, Entry, Hold, OpenCall, QueueSpec, ReportItem, Suspend, TimerFired
-from perdure.wire.steering.hands import Acted, Action, ActOnExecution
+from perdure.wire.steering.acts import Acted, Action, ActOnExecution
 
 CODE = Hold("ValueError: no", raw({"type": "ValueError", "message": "no", "steps": ["pay"]}), take_back=["pay"])
 

@@ -14,7 +14,7 @@ from perdure.store.verbs.runs.queues import list_queues
 from perdure.store.verbs.runs.starts import New
 from perdure.store.verbs.runs.waits import list_waits
 from perdure.store.verbs.steering import pauses
-from perdure.store.verbs.steering.pauses import Paused
+from perdure.store.verbs.steering.pauses import PauseTarget
 from perdure.wire.base.errors import BadValue, DeploymentNotFound, WorkflowNotFound
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.queues import Pause, PauseKind, QueueState
@@ -28,7 +28,7 @@ each_kind = pytest.mark.parametrize("what", ALL, ids=[one.kind.value for one in 
 
 @each_kind
 @pytest.mark.parametrize("limits", LIMITS, ids=["free", "limited", "by key"])
-async def test_nothing_is_claimed_until_the_pause_ends(world: World, what: Paused, limits: dict[str, int]) -> None:
+async def test_nothing_is_claimed_until_the_pause_ends(world: World, what: PauseTarget, limits: dict[str, int]) -> None:
     await world.register("other", workflows=["other"], deployment="v2")
     await world.register(queues=[QueueSpec("q", **limits)] if limits else ())
     before = await world.start(**COVERED)
@@ -49,7 +49,7 @@ async def test_nothing_is_claimed_until_the_pause_ends(world: World, what: Pause
 
 
 @each_kind
-async def test_a_pause_counts_before_the_loop_has_marked_anything(world: World, what: Paused) -> None:
+async def test_a_pause_counts_before_the_loop_has_marked_anything(world: World, what: PauseTarget) -> None:
     await world.register()
     id = await world.start(**COVERED)
     await pause(world, what, work=False)
@@ -59,7 +59,7 @@ async def test_a_pause_counts_before_the_loop_has_marked_anything(world: World, 
 
 
 @each_kind
-async def test_an_execution_that_runs_ends_and_one_that_wakes_waits(world: World, what: Paused) -> None:
+async def test_an_execution_that_runs_ends_and_one_that_wakes_waits(world: World, what: PauseTarget) -> None:
     await world.register()
     running, waits = await world.running(**COVERED), await world.running(**COVERED)
     await world.wait_for(waits, OpenWait("approve", None))
@@ -290,7 +290,7 @@ async def test_a_waiting_execution_names_its_pause(world: World) -> None:
 
 async def test_a_pause_is_of_its_project(world: World) -> None:
     await world.register()
-    await pause(world, Paused("another", PauseKind.QUEUE, "q", ""))
+    await pause(world, PauseTarget("another", PauseKind.QUEUE, "q", ""))
     id = await world.start(queue_name="q")
     assert await listed(world) == []
     assert await world.claim_ids() == [id]
@@ -301,16 +301,16 @@ async def test_what_cannot_be_paused_is_refused(world: World) -> None:
     with pytest.raises(BadValue, match=r"until: .* is past; name a later time"):
         await pause(world, QUEUE, until_us=world.now_us)
     with pytest.raises(WorkflowNotFound, match="Workflow 'none' is in no active deployment; `perdure workflows`"):
-        await pause(world, Paused(PROJECT, PauseKind.WORKFLOW, "none", ""))
+        await pause(world, PauseTarget(PROJECT, PauseKind.WORKFLOW, "none", ""))
     with pytest.raises(DeploymentNotFound):
-        await pause(world, Paused(PROJECT, PauseKind.DEPLOYMENT, "none", ""))
+        await pause(world, PauseTarget(PROJECT, PauseKind.DEPLOYMENT, "none", ""))
     assert await listed(world) == []
 
 
 async def test_a_workflow_of_push_workers_is_paused_without_a_registration(pushes: PushWorld, worker: str) -> None:
     world = pushes.world
     id = await world.start("any", accept_early=True)
-    what = Paused(PROJECT, PauseKind.WORKFLOW, "any", "")
+    what = PauseTarget(PROJECT, PauseKind.WORKFLOW, "any", "")
     await pause(world, what)
     assert await pushes.claim(worker) == []
     await unpause(world, what)

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw, field
 
 from perdure.wire.base.errors import BadRequest, BadValue
-from perdure.wire.base.fields import Header, Json, Limit, Most, Name, Time, Value, ZonedTime, between, id_check
+from perdure.wire.base.fields import Header, Json, Limit, MaxItems, Name, Time, Value, ZonedTime, between, id_check
 from perdure.wire.base.operation import Noun, Operation, client_form, marked, reply_type, server_form, validated
 from perdure.wire.base.record import Record, derived, reader, to_json, writer
 
@@ -110,7 +110,7 @@ class PutMemory(Operation[None], frozen=True):
     thing_id: str
     text: str
     if_match: Annotated[str | None, Header("If-Match")] = None
-    names: Annotated[list[str], Most(3)] = field(default_factory=list)
+    names: Annotated[list[str], MaxItems(3)] = field(default_factory=list)
 
 
 def test_an_operation_has_fields_in_headers_and_its_own_name() -> None:
@@ -121,7 +121,7 @@ def test_an_operation_has_fields_in_headers_and_its_own_name() -> None:
     assert there.make(ID, body, '"3"') == PutMemory(ID, "t", '"3"')
     assert client_form(PutMemory).headers == (("If-Match", "if_match"),)
     assert PutMemory.endpoint.name == "put_thing_memory"
-    assert [(one.name, most.items) for one, most in marked(PutMemory, Most)] == [("names", 3)]
+    assert [(one.name, most.items) for one, most in marked(PutMemory, MaxItems)] == [("names", 3)]
 
 
 def test_a_body_takes_only_its_own_fields() -> None:

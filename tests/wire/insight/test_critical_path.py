@@ -9,7 +9,7 @@ import msgspec
 
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
-from perdure.wire.insight.critical_path import PathExecution, PathRow, PathWait, Span, path_of, shares
+from perdure.wire.insight.critical_path import PathExecution, PathRow, PathSpan, PathWait, path_of, shares
 from perdure.wire.insight.why import PathKind
 
 SECOND = 1_000_000
@@ -36,7 +36,7 @@ def path(one: PathExecution, to: float) -> list[tuple[str, str, float]]:
     return [(span.kind.value, span.name, span.us / SECOND) for span in spans]
 
 
-def whole(spans: list[Span], from_us: int, to_us: int) -> None:
+def whole(spans: list[PathSpan], from_us: int, to_us: int) -> None:
     at_us = from_us
     for span in spans:
         assert span.from_us == at_us < span.to_us, spans
@@ -146,8 +146,8 @@ def test_rows_that_were_not_read() -> None:
 
 
 def test_shares_sum_to_100_and_small_parts_are_one() -> None:
-    spans = [Span(PathKind.STEP, f"s{n % 3}", ID, n, n + 1) for n in range(300)]
-    large = [Span(PathKind.STEP, "large", ID, 300, 400), Span(PathKind.STEP, "large", ID, 400, 700)]
+    spans = [PathSpan(PathKind.STEP, f"s{n % 3}", ID, n, n + 1) for n in range(300)]
+    large = [PathSpan(PathKind.STEP, "large", ID, 300, 400), PathSpan(PathKind.STEP, "large", ID, 400, 700)]
     parts = shares([*spans, *large])
     assert [(part.kind.value, part.name, part.times) for part in parts] == [("step", "large", 2), ("rest", "", 300)]
     assert [part.percent for part in parts] == [57.1, 42.9]

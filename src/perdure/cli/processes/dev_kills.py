@@ -15,7 +15,7 @@ CHAOS_SECONDS: Final = 20.0
 """For `--chaos`."""
 
 
-class Worker:
+class KilledWorker:
     """A worker's process that serves."""
 
     def __init__(self, worker_id: str, process: asyncio.subprocess.Process) -> None:
@@ -37,7 +37,7 @@ class Kills:
         self._say = say
         self._changed = changed
         self.status = DevStatus()
-        self.serving: Worker | None = None
+        self.serving: KilledWorker | None = None
         self.killed: asyncio.subprocess.Process | None = None
         """The last process that was killed."""
         self._kills = asyncio.Lock()
@@ -80,7 +80,7 @@ class Kills:
             self._changed()
             return Killed(last.worker_id, last.pid, kills)
 
-    def serves(self, worker: Worker) -> None:
+    def serves(self, worker: KilledWorker) -> None:
         self.serving = worker
         self.status = replace(self.status, workers=[DevWorker(worker.id, worker.process.pid)])
         last = self.status.last_kill

@@ -15,7 +15,7 @@ from perdure.engine.base.service import Scope
 from perdure.sdk.clients import credentials, dev_note
 from perdure.server import app
 from perdure.server.process.settings import Settings, load
-from perdure.server.process.stopping import raise_file_limit
+from perdure.server.process.signals import raise_file_limit
 from perdure.server.telemetry import logs
 from perdure.store.drivers.file_lock import StoreInUse
 from perdure.wire.base.access import Role
@@ -80,7 +80,7 @@ async def _serve(settings: Settings) -> None:
         else:
             project_id, key = await _keep_key(server, server.url)
             worker_key = await _worker_key(server, project_id)
-        dev_note.write(note, dev_note.Running(server.url, parent, key))
+        dev_note.write(note, dev_note.RunningDev(server.url, parent, key))
         _say({"url": server.url, "project_id": project_id, "api_key": key, "worker_key": worker_key})
 
     try:

@@ -22,13 +22,13 @@ from perdure.cli.base.connect import ask
 from perdure.cli.base.output import console
 from perdure.cli.base.render import PHASE_STYLE, took, value
 from perdure.cli.processes.dev_facts import Reader
-from perdure.cli.processes.dev_kills import CHAOS_SECONDS, Kills, Worker
+from perdure.cli.processes.dev_kills import CHAOS_SECONDS, KilledWorker, Kills
 from perdure.cli.processes.open_file import open_page
 from perdure.sdk.clients.client import Client
 from perdure.sdk.clients.credentials import DEFAULT_URL
 from perdure.sdk.transports.http import HttpTransport
 from perdure.server.process.dev import KilledBy
-from perdure.server.process.stopping import when_asked_to_stop
+from perdure.server.process.signals import when_asked_to_stop
 from perdure.wire.base.errors import PerdureError
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import Execution, ListFilters
@@ -198,7 +198,7 @@ class DevSession:
         await self._show()
         names = ", ".join(one["name"] for one in self.workflows)
         self._say("worker", f"Worker {process.pid} serves {names}.", pid=process.pid, workflows=self.workflows)
-        self._kills.serves(Worker(said["worker_id"], process))
+        self._kills.serves(KilledWorker(said["worker_id"], process))
         facts = Reader(self._hear_fact)
         while chunk := await stream.read(CHUNK_BYTES):
             self._pass_on(facts.rest_of(chunk))

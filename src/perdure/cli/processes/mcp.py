@@ -30,12 +30,12 @@ def mcp(url: UrlOption = None, database: DatabaseOption = None) -> None:
         from perdure.mcp.stdio import serve
     except ModuleNotFoundError as error:
         raise Refused("MCP needs the extra `mcp`: pip install 'perdure[mcp]'") from error
-    from perdure.mcp.asking import Caller
+    from perdure.mcp.asking import AskCaller
 
     async def in_file(engine: "Engine", project_id: str) -> None:
         from perdure.embedded import LocalTransport
 
-        await serve(Caller(LocalTransport(engine, project_id).call, None))
+        await serve(AskCaller(LocalTransport(engine, project_id).call, None))
 
     if database is not None:
         if url is not None:
@@ -46,7 +46,7 @@ def mcp(url: UrlOption = None, database: DatabaseOption = None) -> None:
     async def on_server() -> None:
         server = _Server(url)
         try:
-            await serve(Caller(server.call, None))
+            await serve(AskCaller(server.call, None))
         finally:
             await server.close()
 

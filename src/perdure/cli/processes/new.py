@@ -18,7 +18,7 @@ from perdure.cli.base.output import emit, say
 C = TypeVar("C", bound=StrEnum)
 
 
-class Kind(StrEnum):
+class ProjectKind(StrEnum):
     WORKFLOW = "workflow"
     AGENT = "agent"
     FASTAPI = "fastapi"
@@ -41,9 +41,11 @@ class _Needs(NamedTuple):
 
 
 NEEDS: Final = {
-    Kind.WORKFLOW: _Needs(("perdure",), ("pytest",), ("perdure", "work", "/app/app.py"), "perdure dev app.py"),
-    Kind.AGENT: _Needs(("perdure[agents]",), ("pytest",), ("perdure", "work", "/app/app.py"), "perdure dev app.py"),
-    Kind.FASTAPI: _Needs(
+    ProjectKind.WORKFLOW: _Needs(("perdure",), ("pytest",), ("perdure", "work", "/app/app.py"), "perdure dev app.py"),
+    ProjectKind.AGENT: _Needs(
+        ("perdure[agents]",), ("pytest",), ("perdure", "work", "/app/app.py"), "perdure dev app.py"
+    ),
+    ProjectKind.FASTAPI: _Needs(
         ("perdure", "fastapi", "uvicorn"),
         ("pytest", "httpx2"),
         ("uvicorn", "--app-dir", "/app", "--host", "0.0.0.0", "app:app"),
@@ -68,7 +70,9 @@ def add_to(app: typer.Typer) -> None:
 
 def new(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write it in; made if missing.")],
-    kind: Annotated[Kind | None, typer.Option("--kind", help="Asked for in a terminal, else a workflow.")] = None,
+    kind: Annotated[
+        ProjectKind | None, typer.Option("--kind", help="Asked for in a terminal, else a workflow.")
+    ] = None,
     provider: Annotated[
         Provider | None,
         typer.Option("--provider", help="Of an agent's model. Asked for in a terminal, else `test`, without a key."),
@@ -80,13 +84,13 @@ def new(
         raise Refused(f"{str(directory)!r} is a file; name a folder.")
     asks = sys.stdin.isatty() and not as_json
     if kind is None and provider is not None:
-        kind = Kind.AGENT
+        kind = ProjectKind.AGENT
     elif kind is None:
-        kind = _asked("Kind", Kind) if asks else Kind.WORKFLOW
-    if provider is not None and kind is not Kind.AGENT:
+        kind = _asked("ProjectKind", ProjectKind) if asks else ProjectKind.WORKFLOW
+    if provider is not None and kind is not ProjectKind.AGENT:
         raise Refused(f"--provider is for agents; leave it out, or write --kind agent instead of {kind.value}.")
     if provider is None:
-        provider = _asked("Model provider", Provider) if asks and kind is Kind.AGENT else Provider.TEST
+        provider = _asked("Model provider", Provider) if asks and kind is ProjectKind.AGENT else Provider.TEST
     written = _texts(directory, kind, provider)
     there = [file for file in written if (directory / file).exists()]
     if there:
@@ -116,12 +120,12 @@ def _key_name(provider: Provider) -> str:
     return f"{provider.upper()}_API_KEY"
 
 
-def _texts(directory: Path, kind: Kind, provider: Provider) -> dict[str, str]:
+def _texts(directory: Path, kind: ProjectKind, provider: Provider) -> dict[str, str]:
     """By file."""
     needs = NEEDS[kind]
     dependencies = list(needs.dependencies)
     key = ""
-    if kind is Kind.AGENT and provider is not Provider.TEST:
+    if kind is ProjectKind.AGENT and provider is not Provider.TEST:
         dependencies.append(f"pydantic-ai-slim[{provider.value}]")
         key = _key_name(provider)
     name = re.sub(r"[^a-z0-9-]+", "-", directory.resolve().name.lower()).strip("-") or "workflows"

@@ -10,7 +10,7 @@ from perdure.cli.base.commands import add_commands
 from perdure.cli.base.options import JsonFlag, PortOption
 
 if TYPE_CHECKING:
-    from perdure.server.attached import AttachedServer
+    from perdure.server.embedded_server import AttachedServer
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,9 +43,9 @@ async def _show(path: str, port: int, *, browser: bool, as_json: bool) -> None:
     import asyncio
 
     from perdure.engine.engine import ReadingEngine
-    from perdure.server.access.auth import OwnKey
-    from perdure.server.attached import AttachedServer, attached_settings
-    from perdure.server.process.stopping import when_asked_to_stop
+    from perdure.server.access.auth import ProcessKey
+    from perdure.server.embedded_server import AttachedServer, attached_settings
+    from perdure.server.process.signals import when_asked_to_stop
     from perdure.store.sqlite_reader import SQLiteReader, read_only
     from perdure.store.verbs.base.access import oldest_project
     from perdure.wire.base.access import Role
@@ -55,7 +55,7 @@ async def _show(path: str, port: int, *, browser: bool, as_json: bool) -> None:
     try:
         project_id = await store.read(oldest_project())
         await engine.start()
-        own_key = OwnKey("readonly", project_id, Role.READ)
+        own_key = ProcessKey("readonly", project_id, Role.READ)
         server = AttachedServer(engine, attached_settings(None, path, port), own_key, read_only(path))
         await server.begin()
         stop = asyncio.Event()

@@ -24,7 +24,7 @@ from perdure.cli.base.commands import Refused
 from perdure.cli.processes.serve import end_with_parent
 from perdure.sdk.clients.credentials import Access
 from perdure.sdk.transports.blocking import BlockingConnection
-from perdure.server.process.stopping import SIGNALS
+from perdure.server.process.signals import SIGNALS
 from perdure.wire.runs.requests import DrainRequest
 
 logger = logging.getLogger("perdure.worker")

@@ -111,7 +111,7 @@ def work(
     from perdure.sdk.workers.lease import HttpLease
     from perdure.sdk.workers.loop_watchdog import loop_watchdog
     from perdure.sdk.workers.worker import Worker
-    from perdure.server.process.stopping import SIGNALS, raise_file_limit
+    from perdure.server.process.signals import SIGNALS, raise_file_limit
 
     if child:
         end_with_parent()
@@ -148,7 +148,7 @@ async def _work(
     from concurrent.futures import ThreadPoolExecutor
 
     from perdure.sdk.workers.step_threads import THREAD_NAME
-    from perdure.server.process.stopping import when_asked_to_stop
+    from perdure.server.process.signals import when_asked_to_stop
     from perdure.wire.base.errors import Unavailable, UnknownOutcome
 
     logger = logging.getLogger("perdure.worker")

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from perdure.wire.runs.workflows import RegisteredWorkflow
 
 
-class Page(Protocol):
+class CursorPage(Protocol):
     @property
     def next_cursor(self) -> str | None: ...
 
 
-P = TypeVar("P", bound=Page)
+P = TypeVar("P", bound=CursorPage)
 T = TypeVar("T")
 
 SCHEDULES_SHOWN: Final = 2

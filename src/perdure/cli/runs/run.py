@@ -216,12 +216,12 @@ async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) 
     from contextlib import suppress
 
     from perdure.cli.runs.follow import follow
-    from perdure.cli.runs.watching import Watch
+    from perdure.cli.runs.watching import RunWatch
 
     if quiet:
         await _wait(client, id, timeout)
         return
-    with suppress(TimeoutError), Watch(id) as watch:
+    with suppress(TimeoutError), RunWatch(id) as watch:
         async with asyncio.timeout(timeout):
             async for item in follow(client, id, look_seconds=watch.look_seconds):
                 watch.see(item)

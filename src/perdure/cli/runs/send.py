@@ -40,7 +40,7 @@ def resume(
 
     from perdure.cli.base.render import date_time
     from perdure.cli.runs.waits import asks
-    from perdure.wire.agents.approvals import Became
+    from perdure.wire.agents.approvals import AnswerState
     from perdure.wire.runs.executions import ResumeExecution
     from perdure.wire.runs.waits import GetWaits
 
@@ -55,7 +55,7 @@ def resume(
     by = "" if said.answered_by is None else f": {said.answered_by} gave it at {date_time(said.answered_at_us)}"
     if as_json:
         emit({**fields_of(said), "asked": asked})
-    elif said.state is Became.EARLY:
+    elif said.state is AnswerState.EARLY:
         say(f"{id} keeps the answer to {key!r}.")
         note("No step has asked for it yet. A step that shows nothing will take it; one that asks a question will not.")
     elif asked:

@@ -17,7 +17,7 @@ GRAVE: Final = 30
 """Log lines of this level and above are always shown."""
 
 
-class Watch:
+class RunWatch:
     """Prints what `see` is given. As a block it shows a bar, if a terminal is there."""
 
     def __init__(self, id: str) -> None:
@@ -28,7 +28,7 @@ class Watch:
         self._said = ""
         self._bar: Any = None
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "RunWatch":
         if self._out.is_terminal:
             self._bar = _bar(self._out)
             self._task = self._bar.add_task("queued", total=None)

@@ -14,6 +14,15 @@ from perdure.cli.base.connect import with_client
 from perdure.cli.base.filters import with_filters
 from perdure.cli.base.options import JsonFlag, NoteOption, UrlOption, check_choice, parse_json
 from perdure.cli.base.output import console, emit, note, print_facts, print_list, print_result, say
+from perdure.cli.steering.acts import (
+    CompleteOption,
+    FailFlag,
+    FireFlag,
+    TimeOutFlag,
+    TryFlag,
+    chosen_action,
+    parse_value,
+)
 from perdure.cli.steering.forks import (
     FreshKeysFlag,
     FromEndFlag,
@@ -23,15 +32,6 @@ from perdure.cli.steering.forks import (
     RedoLaterFlag,
     SetOption,
     parse_edit,
-)
-from perdure.cli.steering.hands import (
-    CompleteOption,
-    FailFlag,
-    FireFlag,
-    TimeOutFlag,
-    TryFlag,
-    chosen_action,
-    parse_value,
 )
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.people.signing import Signing
 from perdure.store.verbs.agents import approvals
 from perdure.wire.agents.approvals import (
+    AnswerChannel,
     Approval,
     ApprovalLink,
     GetOpenQuestions,
-    How,
     ListApprovalLinks,
     ListApprovals,
     ListedState,
@@ -118,7 +118,7 @@ class Approvals(Service):
         data: Raw,
         *,
         answered_by: str,
-        how: How,
+        how: AnswerChannel,
         question_id: str | None = None,
         link_id: str | None = None,
     ) -> Approval:

@@ -14,7 +14,7 @@ from perdure.wire.agents.sessions import (
     show_session,
 )
 from perdure.wire.agents.transcripts import NewVersion
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import STATUS
 
 
@@ -29,7 +29,7 @@ class Sessions(Service):
                 phases=phases,
                 from_us=0 if op.start_time is None else op.start_time,
                 to_us=1 << 62 if op.end_time is None else op.end_time,
-                before=op.cursor or NEWEST,
+                before=op.cursor or FIRST_CURSOR,
                 limit=op.limit,
                 offset=op.offset,
                 q=op.q.strip(),

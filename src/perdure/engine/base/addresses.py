@@ -93,7 +93,7 @@ def _inside(address: IPv6Address) -> IPv4Address | None:
     return address.sixtofour
 
 
-class Target(NamedTuple):
+class CallTarget(NamedTuple):
     scheme: str
     host: str
     """In lower case. An IPv6 address is without brackets."""
@@ -108,7 +108,7 @@ class Target(NamedTuple):
         return host if usual else f"{host}:{self.port}"
 
 
-def target(url: str, where: str = "url") -> Target:
+def target(url: str, where: str = "url") -> CallTarget:
     """Raises `BadValue`, naming `where`, also if URL parsers could disagree."""
     if len(url) > URL_CHARACTERS_MAX:
         raise _bad(where, f"is longer than {URL_CHARACTERS_MAX:,} characters")
@@ -133,7 +133,7 @@ def target(url: str, where: str = "url") -> Target:
     path = parts.path or "/"
     if parts.query:
         path = f"{path}?{parts.query}"
-    return Target(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
+    return CallTarget(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
 
 
 def _bad(where: str, what: str) -> BadValue:

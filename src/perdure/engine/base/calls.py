@@ -19,7 +19,7 @@ class CallRefused(CallFailed):
         super().__init__(message, sent=False)
 
 
-class Answer(Struct, frozen=True):
+class HttpAnswer(Struct, frozen=True):
     status: int
     headers: dict[str, str]
     """Names in lower case. The last one wins."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from msgspec import Raw
 
-from perdure.store.base.interface import Ended
+from perdure.store.base.interface import EndNotice
 from perdure.wire.runs.executions import Finished
 
 Listener = Callable[[Finished], None]
@@ -64,7 +64,7 @@ class EndListeners:
         for listener in self._listeners.pop((project_id, finished.id), ()):
             listener(finished)
 
-    def tell(self, ended: Ended) -> None:
+    def tell(self, ended: EndNotice) -> None:
         key = (ended.project_id, ended.execution_id)
         listeners = self._listeners.pop(key, None)
         known = key in self._recent

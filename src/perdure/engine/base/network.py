@@ -15,8 +15,8 @@ from typing import Final
 
 import httpcore2
 
-from perdure.engine.base.addresses import Address, Policy, Target
-from perdure.engine.base.calls import Answer, CallFailed, CallRefused
+from perdure.engine.base.addresses import Address, CallTarget, Policy
+from perdure.engine.base.calls import CallFailed, CallRefused, HttpAnswer
 
 HEAD_START_SECONDS: Final = 0.25
 """How long one address is tried before the next one joins."""
@@ -106,7 +106,7 @@ class Network:
     async def call(
         self,
         method: str,
-        to: Target,
+        to: CallTarget,
         body: bytes,
         headers: Mapping[str, str],
         *,
@@ -114,7 +114,7 @@ class Network:
         seconds: float,
         connect_seconds: float,
         answer_bytes_max: int,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Raises CallRefused, CallFailed."""
         request = httpcore2.Request(
             method,
@@ -163,7 +163,7 @@ class Network:
         self._hosts.clear()
         await asyncio.gather(*(pool.aclose() for pool in pools), *self._closing, return_exceptions=True)
 
-    def _host(self, to: Target, context: ssl.SSLContext | None) -> _Host:
+    def _host(self, to: CallTarget, context: ssl.SSLContext | None) -> _Host:
         key = (to.scheme, to.host, to.port)
         found = self._hosts.get(key)
         if found is None:
@@ -196,7 +196,7 @@ class Network:
             _keep(asyncio.ensure_future(self._hosts.pop(key).pool.aclose()), self._closing)
 
 
-async def _answer(response: httpcore2.Response, bytes_max: int) -> Answer:
+async def _answer(response: httpcore2.Response, bytes_max: int) -> HttpAnswer:
     parts: list[bytes] = []
     left = bytes_max
     async with aclosing(response.aiter_stream()) as chunks:
@@ -206,7 +206,7 @@ async def _answer(response: httpcore2.Response, bytes_max: int) -> Answer:
             if left < 0:
                 break
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-    return Answer(response.status, headers, b"".join(parts))
+    return HttpAnswer(response.status, headers, b"".join(parts))
 
 
 def _said(error: Exception) -> str:

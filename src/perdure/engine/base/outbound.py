@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Final
 
-from perdure.engine.base.addresses import BAD_PORTS, Address, Policy, Target, literal, means_this_machine, target
-from perdure.engine.base.calls import Answer, CallRefused
+from perdure.engine.base.addresses import BAD_PORTS, Address, CallTarget, Policy, literal, means_this_machine, target
+from perdure.engine.base.calls import CallRefused, HttpAnswer
 from perdure.wire.base.errors import BadValue
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Outbound:
         seconds: float = CALL_SECONDS,
         connect_seconds: float = CONNECT_SECONDS,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Any status is an answer, also a redirect. Raises CallRefused if the URL is forbidden, CallFailed without an
         answer."""
         try:
@@ -124,7 +124,7 @@ class Outbound:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _check_door(self, to: Target, where: str) -> None:
+    def _check_door(self, to: CallTarget, where: str) -> None:
         if to.port in BAD_PORTS and not self.policy.plain(to.host):
             raise BadValue(
                 f"{where}: port {to.port} belongs to another protocol than HTTP, and is called only at hosts that the "

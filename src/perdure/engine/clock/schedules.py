@@ -14,7 +14,7 @@ from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.clock import schedules
 from perdure.wire.base.brief_executions import StartedExecution
 from perdure.wire.base.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.clock.calendar import SLOTS_MAX, Calendar, CalendarSchedule, GetCalendar, calendar_of
 from perdure.wire.clock.cron import cron
 from perdure.wire.clock.schedules import (
@@ -44,7 +44,7 @@ BATCH = 100
 """Schedules per round, and executions per round for a schedule that is behind."""
 
 
-class Schedules(Service):
+class ScheduleService(Service):
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._stuck: set[str] = set()
@@ -108,7 +108,7 @@ class Schedules(Service):
     async def calendar(self, scope: Scope, op: GetCalendar) -> Calendar:
         now_us = self.now_us()
         from_us, to_us = op.range(now_us)
-        (before,) = (NEWEST,) if op.cursor is None else read_cursor(op.cursor, tuple[str], "newest")
+        (before,) = (FIRST_CURSOR,) if op.cursor is None else read_cursor(op.cursor, tuple[str], "newest")
         found = await self.scan(
             schedules.fires_between(
                 project_id=scope.project_id,
@@ -134,7 +134,10 @@ class Schedules(Service):
     async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow) -> SchedulePage:
         found = await self.read(
             schedules.list_schedules(
-                project_id=scope.project_id, workflow_id=op.workflow_id, before=op.cursor or NEWEST, limit=op.limit + 1
+                project_id=scope.project_id,
+                workflow_id=op.workflow_id,
+                before=op.cursor or FIRST_CURSOR,
+                limit=op.limit + 1,
             )
         )
         shown = [self._shown(one) for one in found[: op.limit]]

@@ -12,7 +12,7 @@ from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.clock import triggers
 from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.record import DONE, Done
 from perdure.wire.clock.triggers import (
     DeleteEventTrigger,
@@ -55,7 +55,7 @@ class Triggers(Service):
     @serves(ListEventTriggers)
     async def list(self, scope: Scope, op: ListEventTriggers) -> TriggerPage:
         found = await self.read(
-            triggers.list_triggers(project_id=scope.project_id, before=op.cursor or NEWEST, limit=op.limit + 1)
+            triggers.list_triggers(project_id=scope.project_id, before=op.cursor or FIRST_CURSOR, limit=op.limit + 1)
         )
         page = found[: op.limit]
         return TriggerPage(page, page[-1].id if len(found) > op.limit else None)

@@ -59,7 +59,7 @@ _LIST_STATE: Final = re.compile(r"([0-9a-f-]{36}|)\.[0-9a-f]{1,16}\.([0-9]{1,4})
 _STATE: Final = re.compile(r"(?:[a-z]+=[0-9a-f.-]*)(?:;[a-z]+=[0-9a-f.-]*)*")
 
 
-class Row(Struct, frozen=True):
+class PageRow(Struct, frozen=True):
     summary: ExecutionSummary
     digest: int
 
@@ -69,7 +69,7 @@ def digest(record: msgspec.Struct) -> int:
     return int.from_bytes(blake2b(msgspec.json.encode(to_json(record)), digest_size=8).digest())
 
 
-class Watcher(Protocol):
+class PageWatcher(Protocol):
     turn: int
     """Counts changes."""
     followers: int
@@ -94,14 +94,14 @@ class ListWatcher:
         self.pages: set[ListPage] = set()
         self.turn = self.followers = 0
         self.wanted, self.broken, self.due_at = True, False, 0.0
-        self.rows: dict[str, Row | None] = {}
+        self.rows: dict[str, PageRow | None] = {}
         """By id; None: it does not fit."""
         self.window: list[str] = []
         self.more = False
         self.failed: frozenset[str] = frozenset()
         self._changed: dict[tuple[str, ...], ChangedRows] = {}
 
-    def join(self, page: ListPage, rows: Sequence[Row]) -> None:
+    def join(self, page: ListPage, rows: Sequence[PageRow]) -> None:
         """The next look reads these rows again: they may be older than what the watcher has."""
         self.pages.add(page)
         self.wanted = True
@@ -133,7 +133,7 @@ class ListWatcher:
         for summary in found.rows:
             row = rows[summary.id]
             if row is None or row.summary != summary:
-                rows[summary.id] = Row(summary, digest(summary))
+                rows[summary.id] = PageRow(summary, digest(summary))
         self._stamps = {id: stamp for id, stamp in {**self._stamps, **found.stamps}.items() if rows.get(id) is not None}
         seen = (rows, found.window, found.failed)
         if seen != (self.rows, self.window, self.failed) or not all(page.is_covered for page in pages):
@@ -148,7 +148,7 @@ class ListWatcher:
         row = self.rows.get(id)
         return row is not None and id in self._stamps and row.summary.phase in FINAL
 
-    def changed(self, rows: Sequence[Row]) -> ChangedRows:
+    def changed(self, rows: Sequence[PageRow]) -> ChangedRows:
         """One record for all followers that have the same to send."""
         key = tuple(f"{row.digest:x}" for row in rows)
         known = self._changed.get(key)
@@ -176,7 +176,7 @@ class ListPage:
     """Remembers the rows that one follower shows."""
 
     def __init__(self, watcher: ListWatcher, page: SummaryPage, limit: int, state: str) -> None:
-        rows = [Row(one, digest(one)) for one in page.executions]
+        rows = [PageRow(one, digest(one)) for one in page.executions]
         known = _read_state(state)
         self._watcher = watcher
         self.anchor = known.anchor if known is not None else rows[0].summary.id if rows else ""
@@ -210,7 +210,7 @@ class ListPage:
             return []
         self._seen = watcher.turn
         events: list[LiveEvent] = []
-        changed: list[Row] = []
+        changed: list[PageRow] = []
         gone: list[str] = []
         for id, sent in self.sent.items():
             row = watcher.rows.get(id)
@@ -292,7 +292,7 @@ class Live(Service):
     def __init__(self, core: Core, executions: Executions) -> None:
         super().__init__(core)
         self._executions = executions
-        self._watchers: dict[tuple[str, str, bytes], Watcher] = {}
+        self._watchers: dict[tuple[str, str, bytes], PageWatcher] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """By project: a slow look of one must not delay the others."""
         self._waiting: set[asyncio.Future[None]] = set()
@@ -364,8 +364,8 @@ class Live(Service):
     @contextmanager
     def _watching(
         self, project_id: str, filters: ListFilters, watches: Sequence[Watch]
-    ) -> Iterator[dict[Watch, Watcher]]:
-        found: dict[Watch, Watcher] = {}
+    ) -> Iterator[dict[Watch, PageWatcher]]:
+        found: dict[Watch, PageWatcher] = {}
         keys: dict[Watch, tuple[str, str, bytes]] = {}
         for watch in watches:
             filtered = msgspec.msgpack.encode(filters) if watch is Watch.LIST else b""
@@ -389,7 +389,7 @@ class Live(Service):
             if not self._of(project_id) and (task := self._tasks.pop(project_id, None)) is not None:
                 task.cancel()
 
-    def _of(self, project_id: str) -> list[Watcher]:
+    def _of(self, project_id: str) -> list[PageWatcher]:
         return [watcher for (project, _, _), watcher in self._watchers.items() if project == project_id]
 
     async def _changed(self) -> None:
@@ -424,7 +424,7 @@ class Live(Service):
                 refreshed_at = now if whole else refreshed_at
             await asyncio.sleep(max(LOOK_SECONDS, (loop.time() - now) * (ALL_SHARE - 1)))
 
-    async def _look(self, watcher: Watcher, *, whole: bool) -> None:
+    async def _look(self, watcher: PageWatcher, *, whole: bool) -> None:
         loop, turn = asyncio.get_running_loop(), watcher.turn
         started = loop.time()
         watcher.wanted = False

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.base.interface import Verb
 from perdure.store.verbs.insight import matches
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.attention import Stuck, clusters_of, pattern_of
 from perdure.wire.insight.matches import (
@@ -82,7 +82,7 @@ class Matches(Service):
     ) -> tuple[list[T], bool]:
         """The newest matches, and whether these are all."""
         loop = asyncio.get_running_loop()
-        before, until = NEWEST, loop.time() + SEARCH_SECONDS
+        before, until = FIRST_CURSOR, loop.time() + SEARCH_SECONDS
         found: list[T] = []
         while True:
             page, following = await self.scan(look(project_id=scope.project_id, filters=filters, before=before))

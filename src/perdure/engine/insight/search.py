@@ -1,6 +1,6 @@
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.insight import search
-from perdure.wire.insight.search_all import Search, SearchResults
+from perdure.wire.insight.search import Search, SearchResults
 
 
 class Searches(Service):

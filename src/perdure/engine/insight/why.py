@@ -6,7 +6,7 @@ from typing import Final
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.outside.dispatch import LEASE_US
 from perdure.store.verbs.insight import why
-from perdure.wire.insight.critical_path import PathExecution, Span, path_of
+from perdure.wire.insight.critical_path import PathExecution, PathSpan, path_of
 from perdure.wire.insight.explain import explain, with_path
 from perdure.wire.insight.why import ExplainExecution, Why
 
@@ -34,14 +34,14 @@ class Explanations(Service):
         # Thousands of rows would hold the event loop for too long.
         return await asyncio.to_thread(with_path, found, spans)
 
-    async def _path(self, project_id: str, execution_id: str, now_us: int) -> list[Span]:
+    async def _path(self, project_id: str, execution_id: str, now_us: int) -> list[PathSpan]:
         """Of descendants only those on the path are read. Empty if the execution is deleted meanwhile."""
         root = await self._read(project_id, execution_id, PATH_ROWS_MAX)
         if root is None:
             return []
         rows, executions = PATH_ROWS_MAX - len(root.rows), PATH_EXECUTIONS_MAX - 1
         left = await _backwards(root, root.created_at_us, root.completed_at_us or now_us)
-        found: list[Span] = []
+        found: list[PathSpan] = []
         while left:
             span = left.pop()
             child = None
@@ -59,5 +59,5 @@ class Explanations(Service):
         return await self.scan(why.path_execution(project_id=project_id, execution_id=id, rows_max=rows_max))
 
 
-async def _backwards(one: PathExecution, from_us: int, to_us: int) -> list[Span]:
+async def _backwards(one: PathExecution, from_us: int, to_us: int) -> list[PathSpan]:
     return (await asyncio.to_thread(path_of, one, from_us, to_us))[::-1]

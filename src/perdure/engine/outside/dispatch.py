@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 from uuid_utils import uuid7
 
-from perdure.engine.base.calls import Answer, CallFailed, CallRefused
+from perdure.engine.base.calls import CallFailed, CallRefused, HttpAnswer
 from perdure.engine.base.core import Core
 from perdure.engine.base.notifier import ChannelCursors
 from perdure.engine.people.signing import Signing
@@ -211,7 +211,7 @@ class Lane:
             if deliveries.get(claimed.id) is heard:
                 del deliveries[claimed.id]
 
-    async def _answered(self, answer: Answer, fence: dict[str, Any]) -> None:
+    async def _answered(self, answer: HttpAnswer, fence: dict[str, Any]) -> None:
         store, now_us = self._core.store, self._core.clock.now_us()
         if answer.status in (200, 202):
             self._rests = 0
@@ -422,7 +422,7 @@ class Dispatcher:
     def alive(self, project_id: str, worker_id: str) -> None:
         self.start(self._renew(project_id, worker_id))
 
-    async def call(self, worker: PushWorker, path: str, body: bytes, seconds: float) -> Answer:
+    async def call(self, worker: PushWorker, path: str, body: bytes, seconds: float) -> HttpAnswer:
         """Signed. Raises CallFailed."""
         core = self.core
         headers = {"content-type": "application/json", "x-worker-id": worker.id}

@@ -1,7 +1,7 @@
 """Sends spans of ended executions to the operator's collector, by OTLP over HTTP.
 
-The store assigns executions to servers (`verbs/outside/exports`), so each one's spans go out once. They stay in the store
-while the collector is away. Inputs and outputs are private and are not sent.
+The store assigns executions to servers, so the spans of each go out once (`verbs/outside/exports`). They stay in the
+store while the collector is away. Inputs and outputs are private and are not sent.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from perdure.engine.base.calls import Answer, CallFailed
+from perdure.engine.base.calls import CallFailed, HttpAnswer
 from perdure.engine.base.core import Core
 from perdure.engine.base.cursors import none_of_ours
 from perdure.engine.base.service import Scope, Service, serves
@@ -268,11 +268,11 @@ def message_of(execution: Execution) -> bytes:
     return msgspec.json.encode(to_json(message))
 
 
-def _text(answer: Answer) -> str:
+def _text(answer: HttpAnswer) -> str:
     return answer.body.decode("utf-8", "replace")
 
 
-def _retry_after(answer: Answer) -> int | None:
+def _retry_after(answer: HttpAnswer) -> int | None:
     text = answer.headers.get("retry-after", "")
     return min(int(text), RETRY_AFTER_MAX) if text.isascii() and text.isdigit() and len(text) < 10 else None
 

@@ -18,7 +18,7 @@ from perdure.engine.base.start_checks import check_item
 from perdure.engine.runs.low_water_marks import LowWaterMarks
 from perdure.engine.runs.recalls import Recalls
 from perdure.engine.runs.registrations import check_registration
-from perdure.engine.runs.waiting_claims import NAMES_MAX, Kind, Poll, WaitingClaims
+from perdure.engine.runs.waiting_claims import NAMES_MAX, ClaimKind, ClaimPoll, WaitingClaims
 from perdure.store.base.interface import Verb
 from perdure.store.verbs.runs import claims, reports
 from perdure.store.verbs.runs.direct_dispatch import with_journal
@@ -73,7 +73,7 @@ CHANGED_MAX = 10_000
 class _Looked(NamedTuple):
     """Hints from a worker's last claim for its next one."""
 
-    kind: Kind
+    kind: ClaimKind
     missed: int
     """Hints before it that woke no claim of this kind. -1: there may be more work."""
 
@@ -82,7 +82,7 @@ class Claims(Service):
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._looked: OrderedDict[str, _Looked] = OrderedDict()
-        self._after: OrderedDict[Kind, tuple[str, str]] = OrderedDict()
+        self._after: OrderedDict[ClaimKind, tuple[str, str]] = OrderedDict()
         """The limited group where the next claim of a kind goes on."""
         self._current: dict[str, str] = {}
         """By project: the deployment of the last start that named none. It only helps to choose a claim."""
@@ -91,7 +91,7 @@ class Claims(Service):
         self._waiting = WaitingClaims()
         self._low_water_marks: dict[tuple[str, str], LowWaterMarks] = {}
         """By project and deployment, while the database is crowded."""
-        self._latest: OrderedDict[str, Poll] = OrderedDict()
+        self._latest: OrderedDict[str, ClaimPoll] = OrderedDict()
         self._recalls = Recalls(core, self._waiting)
         self._changed: dict[str, set[str]] = {}
 
@@ -152,7 +152,7 @@ class Claims(Service):
             await self._core.store.write(
                 claims.note_arrival(project_id=project_id, worker_id=request.worker_id, claim_id=request.arrived)
             )
-        poll = Poll(project_id, request, max(0, min(request.capacity, CLAIM_MAX)))
+        poll = ClaimPoll(project_id, request, max(0, min(request.capacity, CLAIM_MAX)))
         items, changed = await self._wait_for_work(poll, request, began)
         held_us = None
         # The first answer to a repeated claim may have said that the work stays, and may still be on its way.
@@ -161,7 +161,9 @@ class Claims(Service):
             held_us = int((asyncio.get_running_loop().time() - began) * 1e6)
         return ClaimReply(items, changed, held_us)
 
-    async def _wait_for_work(self, poll: Poll, request: ClaimRequest, began: float) -> tuple[list[Claimed], list[str]]:
+    async def _wait_for_work(
+        self, poll: ClaimPoll, request: ClaimRequest, began: float
+    ) -> tuple[list[Claimed], list[str]]:
         core = self._core
         capacity = poll.capacity
         again = self._supersede(poll)
@@ -208,7 +210,7 @@ class Claims(Service):
             if poll.woken:  # it has not looked: its client has gone, or its registration, or it cannot take work
                 self._waiting.wake_next(poll)
 
-    def _enter(self, poll: Poll, *, first: bool = False) -> None:
+    def _enter(self, poll: ClaimPoll, *, first: bool = False) -> None:
         """On SQLite the claims of one kind look without a hint by turns, since each asks for all."""
         self._waiting.enter(poll, first=first)
         if self._core.store.alone and self._next_turn is None:
@@ -226,7 +228,7 @@ class Claims(Service):
                 self._waiting.wake_this(poll)
             self._look_by_turns()
 
-    def _supersede(self, poll: Poll) -> bool:
+    def _supersede(self, poll: ClaimPoll) -> bool:
         """End the worker's earlier claim, whose connection is gone. True if this claim repeats it: the store must
         return its batch again."""
         self._recalls.discard(poll.worker_id)
@@ -279,7 +281,7 @@ class Claims(Service):
     def note_current(self, project_id: str, deployment_id: str) -> None:
         self._current[project_id] = deployment_id
 
-    def _worth_a_look(self, poll: Poll) -> bool:
+    def _worth_a_look(self, poll: ClaimPoll) -> bool:
         """False if the worker's last query took everything and no hint came since."""
         looked = self._looked.get(poll.worker_id)
         if looked is None or looked.missed != self._waiting.missed(looked.kind):
@@ -289,7 +291,7 @@ class Claims(Service):
         poll.offer(looked.kind)
         return False
 
-    def take_waiting(self, project_id: str, deployment_id: str | None = None, of_worker: str = "") -> Poll | None:
+    def take_waiting(self, project_id: str, deployment_id: str | None = None, of_worker: str = "") -> ClaimPoll | None:
         """Reserve a waiting claim for a start in this deployment, that of a worker, or the current one. Call `settle`
         after the start."""
         if self._core.crowded:  # queries are slow then
@@ -304,7 +306,7 @@ class Claims(Service):
         poll.settled.clear()
         return poll
 
-    def settle(self, poll: Poll, handed: list[Claimed]) -> None:
+    def settle(self, poll: ClaimPoll, handed: list[Claimed]) -> None:
         """`handed` is empty if the start failed."""
         poll.taken = False
         poll.handed.extend(handed)
@@ -317,7 +319,7 @@ class Claims(Service):
             if self._worth_a_look(poll):  # a hint came while it was taken
                 self._waiting.wake_this(poll)
 
-    async def _look(self, poll: Poll, request: ClaimRequest) -> list[Claimed]:
+    async def _look(self, poll: ClaimPoll, request: ClaimRequest) -> list[Claimed]:
         """A wake is used up if the look succeeds. A claim that a start had taken did not ask for all."""
         self._waiting.leave(poll)
         woken, poll.woken = poll.woken, False
@@ -332,7 +334,7 @@ class Claims(Service):
             self._waiting.wake_next(poll)
         return items
 
-    async def _try(self, poll: Poll, request: ClaimRequest) -> tuple[list[Claimed], bool]:
+    async def _try(self, poll: ClaimPoll, request: ClaimRequest) -> tuple[list[Claimed], bool]:
         """Also answers whether more may be left."""
         core = self._core
         self._turn += 1
@@ -361,7 +363,7 @@ class Claims(Service):
             marks.note(now.heads, ranges, started, asyncio.get_running_loop().time())
         elif self._low_water_marks and not core.crowded:
             self._low_water_marks.clear()
-        kind = Kind(poll.project_id, now.deployment_id, now.python, now.protocol)
+        kind = ClaimKind(poll.project_id, now.deployment_id, now.python, now.protocol)
         if poll.kind != kind:  # the worker has registered anew, as another kind
             self._waiting.close(poll)
         poll.offer(kind)

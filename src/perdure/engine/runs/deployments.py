@@ -8,7 +8,7 @@ from perdure.engine.base.cursors import none_of_ours, read_cursor, registry_plac
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.insight import workflow_runs
 from perdure.store.verbs.runs import deployments
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import DONE, Done
 from perdure.wire.runs.deployments import (
@@ -143,7 +143,7 @@ class Deployments(Service):
 
     @serves(GetWorkflowRuns)
     async def runs(self, scope: Scope, op: GetWorkflowRuns) -> Listed[WorkflowRun]:
-        before = op.cursor or NEWEST
+        before = op.cursor or FIRST_CURSOR
         if op.end_time is not None:
             # Ids grow with time, but not to the microsecond, and by other clocks.
             before = min(before, _id_of(op.end_time + HOUR_US))

@@ -22,7 +22,7 @@ from perdure.store.verbs.steering import pending
 from perdure.wire.base.access import Role
 from perdure.wire.base.brief_executions import StartedExecution
 from perdure.wire.base.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
-from perdure.wire.base.fields import NEWEST, checked_id
+from perdure.wire.base.fields import FIRST_CURSOR, checked_id
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 from perdure.wire.base.records import NULL, Problem
 from perdure.wire.insight.summaries import ListSummaries, SummaryPage, SummarySort, read_ended
@@ -196,7 +196,7 @@ class Executions(Service):
     async def _search(
         self, project_id: str, op: ListExecutions | ListSummaries, look: Callable[..., Verb[tuple[list[T], str | None]]]
     ) -> tuple[list[T], str | None, int | None, int | None]:
-        before, loop = (op.cursor or NEWEST).lower(), asyncio.get_running_loop()
+        before, loop = (op.cursor or FIRST_CURSOR).lower(), asyncio.get_running_loop()
         until = loop.time() + SEARCH_SECONDS
         while True:
             found, following = await self.scan(look(project_id=project_id, filters=op, before=before, limit=op.limit))

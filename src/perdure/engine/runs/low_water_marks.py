@@ -8,14 +8,14 @@ ready below its mark. Now and then a claim therefore searches everything, more r
 from collections.abc import Iterable
 from typing import Final
 
-from perdure.store.verbs.runs.claims import Range
+from perdure.store.verbs.runs.claims import RankRange
 
 MARGIN_US: Final = 2_000_000
 RANKS_MAX: Final = 16
 FULL_LOOK_SECONDS: Final = 5.0
 FULL_LOOK_SHARE: Final = 20
 """Full searches take at most 1/20 of the time."""
-EVERYWHERE: Final = Range(-(1 << 62), 0, 1 << 62)
+EVERYWHERE: Final = RankRange(-(1 << 62), 0, 1 << 62)
 
 
 class LowWaterMarks:
@@ -23,21 +23,21 @@ class LowWaterMarks:
         self._by_rank: dict[int, int] = {}
         self._full_look_at = 0.0
 
-    def ranges(self, now: float) -> list[Range]:
+    def ranges(self, now: float) -> list[RankRange]:
         """In the order to search. `now` is the loop's time."""
         if not self._by_rank or now >= self._full_look_at:
             return [EVERYWHERE]
         ranks = sorted(self._by_rank)
-        first = Range(EVERYWHERE.rank, 0, ranks[0])
+        first = RankRange(EVERYWHERE.rank, 0, ranks[0])
         return [
             first,
             *(
-                Range(rank, self._by_rank[rank], before)
+                RankRange(rank, self._by_rank[rank], before)
                 for rank, before in zip(ranks, [*ranks[1:], EVERYWHERE.rank_before], strict=True)
             ),
         ]
 
-    def note(self, heads: Iterable[tuple[int, int]], looked_at: list[Range], started: float, ended: float) -> None:
+    def note(self, heads: Iterable[tuple[int, int]], looked_at: list[RankRange], started: float, ended: float) -> None:
         """Move marks to a search's first executions: (rank, ready since in µs)."""
         if looked_at == [EVERYWHERE]:
             self._full_look_at = ended + max(FULL_LOOK_SECONDS, (ended - started) * FULL_LOOK_SHARE)

@@ -11,7 +11,7 @@ from perdure.wire.insight.why import GetNextInQueue, NextExecution, NextInQueue
 from perdure.wire.runs.queues import GetQueue, ListQueues, QueueList, QueueState
 
 
-class Queues(Service):
+class QueueService(Service):
     @serves(ListQueues)
     async def list(self, scope: Scope, op: ListQueues) -> QueueList:
         return QueueList(await self.scan(queues.list_queues(project_id=scope.project_id)))

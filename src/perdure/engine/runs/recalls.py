@@ -15,7 +15,7 @@ from collections import OrderedDict
 from typing import Final
 
 from perdure.engine.base.core import Core
-from perdure.engine.runs.waiting_claims import Poll, WaitingClaims
+from perdure.engine.runs.waiting_claims import ClaimPoll, WaitingClaims
 from perdure.store.verbs.runs import claims
 from perdure.wire.base.errors import PerdureError
 
@@ -31,12 +31,12 @@ class Recalls:
     def __init__(self, core: Core, waiting: WaitingClaims) -> None:
         self._core = core
         self._waiting = waiting
-        self._answered: OrderedDict[str, Poll] = OrderedDict()
+        self._answered: OrderedDict[str, ClaimPoll] = OrderedDict()
         """By worker, oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         self._recalls: set[asyncio.Task[None]] = set()
 
-    def add(self, poll: Poll) -> bool:
+    def add(self, poll: ClaimPoll) -> bool:
         """Remember a claim that got work. True if another worker waits. The answer then says so, and the worker must
         ask again at once, which costs a full worker one request."""
         if not self._waiting.any_like(poll):
@@ -73,7 +73,7 @@ class Recalls:
                 self._recalls.add(task)
                 task.add_done_callback(self._recalls.discard)
 
-    async def _recall(self, poll: Poll) -> None:
+    async def _recall(self, poll: ClaimPoll) -> None:
         core = self._core
         try:
             await core.store.write(

@@ -11,7 +11,7 @@ from perdure.wire.base.errors import BadValue, TooLarge
 from perdure.wire.base.limits import REGISTERED_MAX, VARIABLES
 from perdure.wire.base.operation import validated
 from perdure.wire.runs.requests import RegisterRequest
-from perdure.wire.runs.search import check_fields
+from perdure.wire.runs.search_terms import check_fields
 from perdure.wire.runs.workflows import (
     DESCRIBED_BYTES_MAX,
     DESCRIPTIONS_BYTES_MAX,

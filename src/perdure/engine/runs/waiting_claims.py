@@ -20,7 +20,7 @@ PRESENT_SECONDS = 5.0
 NAMES_MAX = 10_000
 
 
-class Kind(NamedTuple):
+class ClaimKind(NamedTuple):
     """Workers of one kind may take the same executions."""
 
     project_id: str
@@ -29,12 +29,12 @@ class Kind(NamedTuple):
     protocol: int
 
 
-_Polls = OrderedDict["Poll", None]
-_Kinds = dict[Kind, _Polls]
+_Polls = OrderedDict["ClaimPoll", None]
+_Kinds = dict[ClaimKind, _Polls]
 """Of one deployment."""
 
 
-class Poll:
+class ClaimPoll:
     __slots__ = (
         "_future",
         "capacity",
@@ -59,7 +59,7 @@ class Poll:
         self.claim_id = request.claim_id
         self.waiting_claim: WaitingClaim | None = None
         """Known after its first query, like its kind."""
-        self.kind: Kind | None = None
+        self.kind: ClaimKind | None = None
         self.taken = False
         self.woken = False
         """It has been woken and has not looked since."""
@@ -73,7 +73,7 @@ class Poll:
         """In the loop's time."""
         self._future: asyncio.Future[None] | None = None
 
-    def offer(self, kind: Kind) -> None:
+    def offer(self, kind: ClaimKind) -> None:
         self.kind = kind
         self.waiting_claim = WaitingClaim(
             worker_id=self.worker_id,
@@ -103,21 +103,21 @@ class WaitingClaims:
     def __init__(self) -> None:
         self._projects: dict[str, dict[str, _Kinds]] = {}
         """By project and deployment."""
-        self._open: dict[tuple[str, str], dict[Kind, dict[str, Poll]]] = {}
+        self._open: dict[tuple[str, str], dict[ClaimKind, dict[str, ClaimPoll]]] = {}
         """By project and deployment: the claims with room that wait or look for work, by worker."""
         self._hints: Counter[tuple[str, str | None]] = Counter()
         """By project and deployment."""
-        self._passed_on: Counter[Kind] = Counter()
+        self._passed_on: Counter[ClaimKind] = Counter()
         """The hints that woke enough claims of a kind, less the wakes that met no waiting claim."""
 
-    def open(self, poll: Poll) -> None:
+    def open(self, poll: ClaimPoll) -> None:
         """It waits or looks for work of its kind."""
         kind = poll.kind
         assert kind is not None
         kinds = self._open.setdefault((kind.project_id, kind.deployment_id), {})
         kinds.setdefault(kind, {})[poll.worker_id] = poll
 
-    def close(self, poll: Poll) -> None:
+    def close(self, poll: ClaimPoll) -> None:
         self.leave(poll)
         kind = poll.kind
         if kind is None:
@@ -132,7 +132,7 @@ class WaitingClaims:
                 if not kinds:
                     del self._open[place]
 
-    def enter(self, poll: Poll, *, first: bool = False) -> None:
+    def enter(self, poll: ClaimPoll, *, first: bool = False) -> None:
         """`first`: as if it had waited longest."""
         self.open(poll)
         kind = poll.kind
@@ -143,7 +143,7 @@ class WaitingClaims:
         if first:
             polls.move_to_end(poll, last=False)
 
-    def leave(self, poll: Poll) -> bool:
+    def leave(self, poll: ClaimPoll) -> bool:
         """False: it was not waiting."""
         kind = poll.kind
         if kind is None or poll not in (polls := self.of(kind)):
@@ -158,10 +158,10 @@ class WaitingClaims:
                     del self._projects[kind.project_id]
         return True
 
-    def of(self, kind: Kind) -> _Polls:
+    def of(self, kind: ClaimKind) -> _Polls:
         return self._projects.get(kind.project_id, {}).get(kind.deployment_id, {}).get(kind) or OrderedDict()
 
-    def take(self, project_id: str, deployment_id: str | None) -> Poll | None:
+    def take(self, project_id: str, deployment_id: str | None) -> ClaimPoll | None:
         """The longest waiting claim of a kind of this deployment, or of any."""
         deployments = self._projects.get(project_id)
         if not deployments:
@@ -193,14 +193,14 @@ class WaitingClaims:
                 self._passed_on[kind] += 1
         return known
 
-    def missed(self, kind: Kind) -> int:
+    def missed(self, kind: ClaimKind) -> int:
         """The hints that no waiting claim of this kind was woken for. A claim that looked before the last one must look
         again."""
         project_id, deployment_id, *_ = kind
         hints = self._hints
         return hints[project_id, deployment_id] + hints[project_id, None] - self._passed_on[kind]
 
-    def wake_next(self, poll: Poll) -> None:
+    def wake_next(self, poll: ClaimPoll) -> None:
         """Wake one claim that can take what `poll` could. If none waits, this is a hint that each looks for: one may be
         looking right now."""
         if poll.kind is not None:
@@ -209,12 +209,12 @@ class WaitingClaims:
                 return
             self._passed_on[poll.kind] -= 1
 
-    def wake_this(self, poll: Poll) -> None:
+    def wake_this(self, poll: ClaimPoll) -> None:
         if self.leave(poll):
             poll.woken = True
             poll.stir()
 
-    def longest(self) -> list[Poll]:
+    def longest(self) -> list[ClaimPoll]:
         """Of each kind, the one that waits longest."""
         return [
             next(iter(polls))
@@ -223,7 +223,7 @@ class WaitingClaims:
             for polls in kinds.values()
         ]
 
-    def any_like(self, poll: Poll) -> bool:
+    def any_like(self, poll: ClaimPoll) -> bool:
         """Whether another worker waits or looks for work that could take what `poll` got."""
         mine = poll.kind
         if mine is None:

@@ -14,9 +14,9 @@ from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.steering import bulk
-from perdure.store.verbs.steering.bulk import Found, NewJob, Page, RunningJob
+from perdure.store.verbs.steering.bulk import BulkPage, MatchingPage, NewJob, RunningJob
 from perdure.wire.base.errors import Conflict, NothingMatches, PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.runs.executions import Execution, ListFilters
 from perdure.wire.steering.bulk import (
     SAMPLE,
@@ -47,14 +47,14 @@ PAGE: Final = 2_000
 LATER_PAGE: Final = 50
 JOBS_MAX: Final = 10_000
 """Jobs of all projects that a server looks at in a round."""
-AMOUNT: Final = 5
+PAGE_SIZE: Final = 5
 AMOUNT_MAX: Final = 25
 """A page keeps SQLite's loop for some milliseconds."""
-FEWER: Final = {BulkAction.RETRY: 10, BulkAction.FORK: 10, BulkAction.RESUME: 1, BulkAction.ACT: 1}
+PAGE_SIZES: Final = {BulkAction.RETRY: 10, BulkAction.FORK: 10, BulkAction.RESUME: 1, BulkAction.ACT: 1}
 """Forks copy journals. Answers and acts lock topics, and a transaction locks all its topics before the first
 execution."""
 FEWER_SECONDS: Final = 0.2
-MORE_SECONDS: Final = 0.05
+GROW_BELOW_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 5.0
 _UNSURE: Final = "?"
 """Not the place of any job."""
@@ -78,14 +78,14 @@ class _Work(Struct):
     """Found, and to be taken next."""
     following: str | None
     """Where the next look starts; None: nothing is left behind `ids`."""
-    amount: int = AMOUNT
+    amount: int = PAGE_SIZE
     """How many executions the next page has."""
     refusal: str | None = None
-    looking: asyncio.Task[Found] | None = None
+    looking: asyncio.Task[MatchingPage] | None = None
     """A look that outlasted its round."""
 
 
-class Bulk(Service):
+class BulkJobs(Service):
     def __init__(self, core: Core, callers: Callers) -> None:
         super().__init__(core)
         self._callers = callers
@@ -137,7 +137,7 @@ class Bulk(Service):
     @serves(ListBulkJobs)
     async def list(self, scope: Scope, op: ListBulkJobs) -> BulkJobPage:
         found = await self.read(
-            bulk.list_jobs(project_id=scope.project_id, before=op.cursor or NEWEST, limit=op.limit + 1)
+            bulk.list_jobs(project_id=scope.project_id, before=op.cursor or FIRST_CURSOR, limit=op.limit + 1)
         )
         page = found[: op.limit]
         return BulkJobPage(page, page[-1].id if len(found) > op.limit else None)
@@ -153,7 +153,7 @@ class Bulk(Service):
                 project_id=scope.project_id,
                 job_id=op.job_id,
                 state=op.state,
-                before=op.cursor or NEWEST,
+                before=op.cursor or FIRST_CURSOR,
                 limit=op.limit + 1,
             )
         )
@@ -183,7 +183,7 @@ class Bulk(Service):
         retry = selection.single(_UNSURE, None) if sample else None
         asks = isinstance(retry, RetryExecution) and not retry.says_what_is_kept
         shown: list[Execution] = []
-        place: str | None = NEWEST if newest is None else place_after(newest)
+        place: str | None = FIRST_CURSOR if newest is None else place_after(newest)
         while place is not None:
             found = await self.scan(
                 bulk.find_matching(
@@ -223,7 +223,7 @@ class Bulk(Service):
     async def _amount(self, project_id: str, selection: Selection) -> str:
         """In words; empty: none."""
         found = await self.scan(
-            bulk.find_matching(project_id=project_id, selection=selection, before=NEWEST, limit=PAGE)
+            bulk.find_matching(project_id=project_id, selection=selection, before=FIRST_CURSOR, limit=PAGE)
         )
         more = "" if found.place is None else " or more"
         return f"{len(found.ids):,}{more}" if found.ids else ""
@@ -297,8 +297,8 @@ class Bulk(Service):
             del self._work[job.id]
             return False
         seconds = loop.time() - began
-        if seconds < MORE_SECONDS:
-            work.amount = min(work.amount * 2, FEWER.get(work.selection.action, AMOUNT_MAX))
+        if seconds < GROW_BELOW_SECONDS:
+            work.amount = min(work.amount * 2, PAGE_SIZES.get(work.selection.action, AMOUNT_MAX))
         elif seconds > FEWER_SECONDS:
             work.amount = max(work.amount // 2, 1)
         if page.again:
@@ -323,11 +323,11 @@ class Bulk(Service):
                 self._stuck.add(job.id)
                 logger.error("Bulk job %s was started by a newer release, which has to finish it: %s", job.id, error)
             return None
-        amount = min(AMOUNT, FEWER.get(selection.action, AMOUNT_MAX)) if work is None else work.amount
+        amount = min(PAGE_SIZE, PAGE_SIZES.get(selection.action, AMOUNT_MAX)) if work is None else work.amount
         work = self._work[job.id] = _Work(job.place, selection, [], job.place or None, amount)
         return work
 
-    async def _next_page(self, job: RunningJob, work: _Work) -> Page | None:
+    async def _next_page(self, job: RunningJob, work: _Work) -> BulkPage | None:
         """None: nothing was found yet."""
         loop = asyncio.get_running_loop()
         until = loop.time() + FIND_SECONDS
@@ -354,8 +354,8 @@ class Bulk(Service):
         following = ids[-1] if len(ids) < len(work.ids) else work.following or bulk.WALKED
         return self._page(work, ids, following)
 
-    def _page(self, work: _Work, ids: Sequence[str], following: str) -> Page:
-        return Page(
+    def _page(self, work: _Work, ids: Sequence[str], following: str) -> BulkPage:
+        return BulkPage(
             selection=work.selection,
             place=work.place,
             following=following,
@@ -363,7 +363,7 @@ class Bulk(Service):
             refusal=work.refusal,
         )
 
-    def _failed(self, job: RunningJob, work: _Work, page: Page, error: Exception) -> None:
+    def _failed(self, job: RunningJob, work: _Work, page: BulkPage, error: Exception) -> None:
         """Look for the execution that made the page fail: with pages of one, and then refuse it."""
         if job.id not in self._stuck:
             self._stuck.add(job.id)

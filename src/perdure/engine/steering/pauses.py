@@ -8,9 +8,9 @@ from typing import Final
 from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
-from perdure.engine.runs.queues import Queues
+from perdure.engine.runs.queues import QueueService
 from perdure.store.verbs.steering import pauses
-from perdure.store.verbs.steering.pauses import Paused
+from perdure.store.verbs.steering.pauses import PauseTarget
 from perdure.wire.runs.queues import GetQueue, Pause, PauseKind, PauseQueue, QueueState, ResumeQueue, in_words
 from perdure.wire.steering.pauses import EndedPause, EndPause, ListPauses, PauseList, PutPause
 
@@ -21,7 +21,7 @@ IDLE_SECONDS: Final = 5.0
 
 
 class Pauses(Service):
-    def __init__(self, core: Core, callers: Callers, queues: Queues) -> None:
+    def __init__(self, core: Core, callers: Callers, queues: QueueService) -> None:
         super().__init__(core)
         self._callers = callers
         self._queues = queues
@@ -91,9 +91,9 @@ class Pauses(Service):
         return min((min(ends) - now_us) / 1e6, pause) if ends else pause
 
 
-def _what(scope: Scope, kind: PauseKind, name: str, concurrency_key: str | None) -> Paused:
-    return Paused(scope.project_id, kind, name, concurrency_key or "")
+def _what(scope: Scope, kind: PauseKind, name: str, concurrency_key: str | None) -> PauseTarget:
+    return PauseTarget(scope.project_id, kind, name, concurrency_key or "")
 
 
-def _log_end(what: Paused) -> None:
+def _log_end(what: PauseTarget) -> None:
     logger.info("The pause of %s has ended.", in_words(what.kind, what.name, what.concurrency_key or None))

@@ -6,12 +6,14 @@ job = await client.bulk.start("cancel", ListFilters(workflow_id="order", status=
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from msgspec import Raw
 
 from perdure.sdk.clients.sync_methods import Blocking, blocking
 from perdure.sdk.payloads.values import encode
+from perdure.sdk.transports.transport import HasTransport
+from perdure.wire.steering.acts import Action
 from perdure.wire.steering.bulk import (
     BulkAction,
     BulkItemPage,
@@ -29,17 +31,11 @@ from perdure.wire.steering.bulk import (
     StopBulkJob,
 )
 from perdure.wire.steering.forks import Edits
-from perdure.wire.steering.hands import Action
 
 if TYPE_CHECKING:
-    from perdure.sdk.transports.transport import Transport
     from perdure.wire.runs.executions import ListFilters
 
 Actions = Literal["cancel", "retry", "fork", "resume", "act", "delete"]
-
-
-class HasTransport(Protocol):
-    _transport: Transport
 
 
 class BulkChoices(TypedDict, total=False):

@@ -21,7 +21,7 @@ from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.workflows.start_options import StartOptions
 from perdure.sdk.workflows.streams import StreamItem, follow
 from perdure.sdk.workflows.workflow import Workflow
-from perdure.wire.agents.approvals import Became, ListApprovalLinks, ListApprovals, ListedState, RevokeApprovalLink
+from perdure.wire.agents.approvals import AnswerState, ListApprovalLinks, ListApprovals, ListedState, RevokeApprovalLink
 from perdure.wire.agents.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
 from perdure.wire.agents.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
 from perdure.wire.agents.usage import ExecutionUsage, GetUsage
@@ -48,7 +48,7 @@ from perdure.wire.runs.executions import (
 )
 from perdure.wire.runs.queues import Pause, PauseKind, PauseKindName
 from perdure.wire.runs.workers import ListWorkers, WorkerPage
-from perdure.wire.steering.hands import Action, ActOnExecution, GetPending
+from perdure.wire.steering.acts import Action, ActOnExecution, GetPending
 from perdure.wire.steering.pauses import EndedPause, EndPause, ListPauses, PutPause
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from perdure.sdk.workers.worker import Worker
     from perdure.wire.agents.approvals import OpenApprovals, QuestionLinks
     from perdure.wire.agents.budgets import BudgetState
-    from perdure.wire.steering.hands import Acted, PendingCall
+    from perdure.wire.steering.acts import Acted, PendingCall
 
 I = TypeVar("I")  # noqa: E741  # input
 R = TypeVar("R")
@@ -130,7 +130,7 @@ class Handle(Generic[R]):
         """As `Client.cancel`."""
         return self._info(await self._client.cancel(self.id, note=note))
 
-    async def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
+    async def resume(self, key: str, data: object = None, *, question: str | None = None) -> AnswerState:
         """As `Client.resume`."""
         return await self._client.resume(self.id, key, data, question=question)
 
@@ -403,7 +403,9 @@ class Client:
         """Delete a final execution and its descendants."""
         await self._transport.call(DeleteExecution(execution_id))
 
-    async def resume(self, execution_id: str, key: str, data: object = None, *, question: str | None = None) -> Became:
+    async def resume(
+        self, execution_id: str, key: str, data: object = None, *, question: str | None = None
+    ) -> AnswerState:
         """Answer a suspended step.
 
         Returns `"answered"`, or `"early"` if no step asks under the key yet. Only a later step that shows nothing

@@ -22,13 +22,13 @@ NOTE: Final = Path(".perdure") / "dev.json"
 PROBE_SECONDS: Final = 0.5
 
 
-class Running(NamedTuple):
+class RunningDev(NamedTuple):
     url: str
     pid: int
     api_key: str | None = None
 
 
-def find() -> Running | None:
+def find() -> RunningDev | None:
     """The process that runs in this folder, or in the nearest one above it."""
     try:
         here = Path.cwd()
@@ -37,7 +37,7 @@ def find() -> Running | None:
     return next(filter(None, (read(folder / NOTE) for folder in (here, *here.parents))), None)
 
 
-def read(note: Path) -> Running | None:
+def read(note: Path) -> RunningDev | None:
     """None if the process has ended, if another process has its id by now and serves nothing there, or if the note is
     another user's."""
     try:
@@ -45,7 +45,7 @@ def read(note: Path) -> Running | None:
             return None
         said = json.loads(note.read_text(encoding="utf-8"))
         key = said.get("api_key")
-        found = Running(str(said["url"]), int(said["pid"]), key if isinstance(key, str) else None)
+        found = RunningDev(str(said["url"]), int(said["pid"]), key if isinstance(key, str) else None)
         if sys.platform != "win32":  # on Windows this would send it a Ctrl-C
             os.kill(found.pid, 0)
         address = urlsplit(found.url)
@@ -55,7 +55,7 @@ def read(note: Path) -> Running | None:
     return found
 
 
-def write(note: Path, running: Running) -> None:
+def write(note: Path, running: RunningDev) -> None:
     """Raises OSError."""
     said = {name: value for name, value in running._asdict().items() if value is not None}
     write_private(note, json.dumps(said) + "\n")
@@ -71,7 +71,7 @@ def written(url: str, api_key: str) -> Iterator[None]:
     if read(note) is None:
         with contextlib.suppress(OSError):
             note.parent.mkdir(exist_ok=True)
-            write(note, Running(url, os.getpid(), api_key))
+            write(note, RunningDev(url, os.getpid(), api_key))
             mine = True
     try:
         yield

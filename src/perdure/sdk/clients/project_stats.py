@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec.structs import asdict
 
 from perdure.sdk.clients.sync_methods import Blocking, blocking
-from perdure.sdk.transports.transport import Transport
+from perdure.sdk.transports.transport import HasTransport
 from perdure.wire.insight.matches import (
     CountExecutions,
     CountReply,
@@ -33,10 +33,6 @@ from perdure.wire.insight.stats import (
     WorkflowStatsPage,
 )
 from perdure.wire.runs.executions import ListFilters
-
-
-class HasTransport(Protocol):
-    _transport: Transport
 
 
 class ProjectStats:

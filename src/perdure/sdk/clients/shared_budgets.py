@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from perdure.sdk.clients.sync_methods import Blocking, blocking
+from perdure.sdk.transports.transport import HasTransport
 from perdure.wire.agents.budgets import BudgetState, OnExceed, usd_micros
 from perdure.wire.agents.shared_budgets import (
     DeleteSharedBudget,
@@ -16,13 +17,6 @@ from perdure.wire.agents.shared_budgets import (
 
 if TYPE_CHECKING:
     from decimal import Decimal
-
-    from perdure.sdk.transports.transport import Transport
-
-
-class HasTransport(Protocol):
-    _transport: Transport
-    """A process that forks gets another one."""
 
 
 class SharedBudgets:

@@ -7,8 +7,8 @@ from perdure.sdk.payloads.fingerprints import numbers_of, split
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
-from perdure.sdk.replay.places import parse_scopes
 from perdure.sdk.replay.source_location import source_location
+from perdure.sdk.replay.task_identity import parse_scopes
 from perdure.wire.base.records import Kind
 from perdure.wire.runs.executions import Row
 

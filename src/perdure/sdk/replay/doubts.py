@@ -10,7 +10,7 @@ from perdure.sdk.payloads.content import Content
 from perdure.sdk.payloads.fingerprints import captured_parts, is_vague, split, token, with_tokens, without_numbers
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.inner_loop import InnerLoop
-from perdure.sdk.replay.places import parse_scopes
+from perdure.sdk.replay.task_identity import parse_scopes
 
 _KNOWN_MAX: Final = 64
 _Named = tuple[str | None, str | None]

@@ -30,8 +30,8 @@ from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer
 from perdure.sdk.replay.inline_executor import InlineExecutor
 from perdure.sdk.replay.keys import GENERATED, KeyScope, named_path, next_path, quoted
-from perdure.sdk.replay.places import Swap, swapped
 from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest, threads_misplaced
+from perdure.sdk.replay.task_identity import Swap, swapped
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")

@@ -60,10 +60,10 @@ from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.matching import Draws, Matching, fits, what
 from perdure.sdk.replay.open_calls import OURS
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes, same_question, taken_back_by
-from perdure.sdk.replay.places import (
+from perdure.sdk.replay.tail_await import has_tails, only_returns
+from perdure.sdk.replay.task_identity import (
     ScopeHistory,
 )
-from perdure.sdk.replay.tail_await import has_tails, only_returns
 from perdure.wire.base.records import OUTCOMES, Kind, fingerprint_of_timer
 from perdure.wire.runs.executions import Row
 

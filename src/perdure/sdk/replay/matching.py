@@ -22,7 +22,7 @@ from perdure.sdk.replay.doubts import Doubts
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.open_calls import OpenCalls
-from perdure.sdk.replay.places import (
+from perdure.sdk.replay.task_identity import (
     ChangedInputs,
     ScopeHistory,
     Swap,

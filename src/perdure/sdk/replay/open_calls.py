@@ -20,7 +20,7 @@ from perdure.sdk.replay.failures import StepFailures
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.not_awaited import Made, Promise, not_awaited
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes
-from perdure.sdk.replay.places import Swap, What, swapped
+from perdure.sdk.replay.task_identity import Swap, What, swapped
 from perdure.wire.base.limits import STEPS_MAX
 from perdure.wire.base.records import Kind, fingerprint_of_timer
 from perdure.wire.runs.executions import Row

@@ -135,7 +135,7 @@ class ClientConnection(asyncio.Protocol):
             waiter.set_exception(ConnectionLost(why, sent=True, stale=stale))
 
 
-class Stream(ClientConnection):
+class ByteStream(ClientConnection):
     __slots__ = ("_arrived", "_ended", "_size", "_why", "status")
 
     def __init__(self, server: ServerConnections, loop: asyncio.AbstractEventLoop) -> None:
@@ -231,12 +231,12 @@ class ServerConnections:
                 connection.close()
                 raise
 
-    async def stream(self, data: bytes) -> Stream:
+    async def stream(self, data: bytes) -> ByteStream:
         """Close the stream after use. Raises `ConnectionLost`."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
-        stream = await self._connect(loop, Stream)
+        stream = await self._connect(loop, ByteStream)
         stream.ask(data)
         return stream
 

@@ -52,3 +52,8 @@ async def until_answered(ask: Callable[[], Awaitable[T]]) -> T:
                 raise
         await asyncio.sleep(pause)
         pause = min(pause * 2, PAUSE_SECONDS_MAX)
+
+
+class HasTransport(Protocol):
+    _transport: Transport
+    """A process that forks gets another one."""

@@ -30,7 +30,7 @@ import msgspec
 
 from perdure.sdk.transports.blocking import BlockingConnection
 from perdure.sdk.workers.reports import acknowledgement, hand_back
-from perdure.sdk.workers.unbegun import LOOK_SECONDS
+from perdure.sdk.workers.unstarted import LOOK_SECONDS
 from perdure.wire.base.errors import StoreAway
 from perdure.wire.base.limits import REPORT_ITEMS_MAX
 from perdure.wire.runs.requests import (

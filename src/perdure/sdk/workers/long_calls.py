@@ -22,12 +22,12 @@ LISTED_MAX: Final = 1_000
 """Steps, and timers, of an execution. The server writes the whole list whenever it changes."""
 
 
-class Steps(Protocol):
+class CallTasks(Protocol):
     @property
     def tasks(self) -> Mapping[str, asyncio.Task[None]]: ...
 
 
-class Run(Protocol):
+class CallingRun(Protocol):
     """A runner, as far as its long calls depend on it."""
 
     claimed: Claimed
@@ -35,7 +35,7 @@ class Run(Protocol):
     @property
     def machine(self) -> Machine | None: ...
     @property
-    def step_runner(self) -> Steps: ...
+    def step_runner(self) -> CallTasks: ...
     @property
     def is_ending(self) -> bool: ...
     def now_us(self) -> int: ...
@@ -52,7 +52,7 @@ class LongCalls:
         self.in_flight: Sequence[StepInFlight] = ()
         """Replaced at each look; the lease's thread reads it."""
 
-    def look(self, runs: Iterable[Run], now: float) -> None:
+    def look(self, runs: Iterable[CallingRun], now: float) -> None:
         """`now` is the loop's time. Looks at most once a second."""
         if now < self._looked + LOOK_SECONDS:
             return
@@ -74,7 +74,7 @@ class LongCalls:
         self.in_flight = in_flight[:IN_FLIGHT_MAX]
 
 
-def _in_flight(run: Run) -> Iterator[StepInFlight]:
+def _in_flight(run: CallingRun) -> Iterator[StepInFlight]:
     machine = run.machine
     assert machine is not None
     until_us = run.now_us() - int(IN_FLIGHT_SECONDS * 1_000_000)
@@ -85,7 +85,7 @@ def _in_flight(run: Run) -> Iterator[StepInFlight]:
             yield run.claimed.id, call.key, tries, started_at_us
 
 
-def _step_calls(run: Run, long: Mapping[str, float]) -> list[OpenCall]:
+def _step_calls(run: CallingRun, long: Mapping[str, float]) -> list[OpenCall]:
     """And the timers beside them."""
     machine = run.machine
     assert machine is not None

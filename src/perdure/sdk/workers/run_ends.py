@@ -50,19 +50,19 @@ SLEPT_IN_WORKER_US = 10_000_000
 """Longer pauses between tries suspend the execution."""
 
 
-class Pause(Protocol):
+class RetryPause(Protocol):
     @property
     def until_us(self) -> int: ...
 
 
-class Steps(Protocol):
+class EndingSteps(Protocol):
     @property
-    def pauses(self) -> Mapping[str, Pause]: ...
+    def pauses(self) -> Mapping[str, RetryPause]: ...
     @property
     def held(self) -> Mapping[str, Row] | None: ...
 
 
-class Run(Protocol):
+class EndingRun(Protocol):
     """A runner, as far as its end depends on it."""
 
     claimed: Claimed
@@ -75,7 +75,7 @@ class Run(Protocol):
     @property
     def is_cancelling(self) -> bool: ...
     @property
-    def step_runner(self) -> Steps: ...
+    def step_runner(self) -> EndingSteps: ...
     def now_us(self) -> int: ...
     def wanted(self) -> list[DurableCall]: ...
 
@@ -91,7 +91,7 @@ def only_starts(entries: list[Entry]) -> bool:
     return all(type(entry) is StartChild or type(entry) in (OpenWait, CloseWait) for entry in entries)
 
 
-def suspension(run: Run, timer: tuple[str, int] | None, *, parked: bool) -> Suspend | None:
+def suspension(run: EndingRun, timer: tuple[str, int] | None, *, parked: bool) -> Suspend | None:
     """The execution may wait for children that the same report starts: the server suspends only if all of them were
     started."""
     machine = run.machine
@@ -103,7 +103,7 @@ def suspension(run: Run, timer: tuple[str, int] | None, *, parked: bool) -> Susp
     return Suspend(machine.waits(), timer, parked)
 
 
-def rest(run: Run, timer: tuple[str, int] | None) -> Suspend | Hold | None:
+def rest(run: EndingRun, timer: tuple[str, int] | None) -> Suspend | Hold | None:
     """For a run whose every step is paused or held."""
     wanted = run.wanted()
     pauses, held = run.step_runner.pauses, run.step_runner.held or {}
@@ -115,13 +115,13 @@ def rest(run: Run, timer: tuple[str, int] | None) -> Suspend | Hold | None:
     return _hold(failures) if failures and _may_rest(run) else None
 
 
-def _may_rest(run: Run) -> bool:
+def _may_rest(run: EndingRun) -> bool:
     if run.is_cancelling or run.in_flight is not None:
         return False
     return all(type(entry) is StepDone for entry in run.entries)
 
 
-def _suspension_for_pause(run: Run, timer: tuple[str, int] | None) -> Suspend | None:
+def _suspension_for_pause(run: EndingRun, timer: tuple[str, int] | None) -> Suspend | None:
     machine = run.machine
     assert machine is not None
     first = min(pause.until_us for pause in run.step_runner.pauses.values())
@@ -144,7 +144,7 @@ def _hold(failures: list[Row]) -> Hold:
     return Hold(f"step {first.key!r} failed{tried}: {error}{more}", Raw(detail), keys)
 
 
-def outcome(run: Run) -> End:
+def outcome(run: EndingRun) -> End:
     machine = run.machine
     assert machine is not None
     error = machine.error
@@ -162,7 +162,7 @@ def outcome(run: Run) -> End:
     return failed(run, error)
 
 
-def returned(run: Run, result: object) -> Complete | None:
+def returned(run: EndingRun, result: object) -> Complete | None:
     """Reported together with the step whose outcome it is, which saves a commit. The code returns after the reply:
     callbacks, finalizers and tracers may follow."""
     workflow = run.workflow
@@ -180,7 +180,7 @@ def _completed(workflow: Workflow[Any, Any], result: object, *, returns_step: bo
     return Complete(Raw(encode(result, workflow.result_type, where="result")), returns_step)
 
 
-def failed(run: Run, error: BaseException, *, with_detail: bool = True) -> Fail | Hold:
+def failed(run: EndingRun, error: BaseException, *, with_detail: bool = True) -> Fail | Hold:
     holds = _holds(run)
     delay: int | None = None
     shown = error
@@ -213,7 +213,7 @@ def unknown(workflow_id: str) -> Block:
     return Block(message, Raw(msgspec.json.encode({"type": "UnknownWorkflow", "message": message})))
 
 
-def stopped(run: Run, error: BaseException) -> End:
+def stopped(run: EndingRun, error: BaseException) -> End:
     """The machine cannot go on."""
     if isinstance(error, Diverged):
         detail = {"type": "Diverged", "message": error.message, **(error.details or {})}
@@ -223,19 +223,19 @@ def stopped(run: Run, error: BaseException) -> End:
     return failed(run, error)
 
 
-def refused(run: Run, problem: Problem) -> Fail | Hold:
+def refused(run: EndingRun, problem: Problem) -> Fail | Hold:
     """The server does not take a report."""
     message = scrub_text(problem.error)
     detail = Raw(msgspec.json.encode({"type": problem.error_type, "message": message}))
     return Hold(message, detail) if _holds(run) else Fail(message, detail)
 
 
-def _holds(run: Run) -> bool:
+def _holds(run: EndingRun) -> bool:
     workflow = run.workflow
     return workflow is not None and workflow.on_failure == "hold" and not run.is_cancelling
 
 
-def _to_blame(run: Run, error: BaseException) -> tuple[list[str], list[str]]:
+def _to_blame(run: EndingRun, error: BaseException) -> tuple[list[str], list[str]]:
     """The keys of the steps and of the children that ended this attempt; none if the code itself failed."""
     try:
         steps, children = calls_to_blame(error)
@@ -246,7 +246,7 @@ def _to_blame(run: Run, error: BaseException) -> tuple[list[str], list[str]]:
     return (_with_failed_beside(run, steps) if steps or children else steps), children
 
 
-def _delay_us(run: Run, error: BaseException) -> int | None:
+def _delay_us(run: EndingRun, error: BaseException) -> int | None:
     """None without a retry."""
     workflow = run.workflow
     if workflow is None or is_fatal(error) or isinstance(error, Stuck) or run.is_cancelling:
@@ -255,11 +255,11 @@ def _delay_us(run: Run, error: BaseException) -> int | None:
     return delay_us(workflow.retry, run.claimed.retry_count + 1, random.random(), asked)
 
 
-def _later_than(run: Run, blamed: list[str]) -> dict[str, str | None] | None:
+def _later_than(run: EndingRun, blamed: list[str]) -> dict[str, str | None] | None:
     return None if run.machine is None or not blamed else run.machine.later_than(blamed)
 
 
-def _with_failed_beside(run: Run, steps: list[str]) -> list[str]:
+def _with_failed_beside(run: EndingRun, steps: list[str]) -> list[str]:
     """The steps that ended this attempt, and those under way that failed as well, even if not recorded yet."""
     found = dict.fromkeys(steps)
     if run.machine is not None:

@@ -64,7 +64,7 @@ from perdure.wire.runs.requests import (
 )
 
 if TYPE_CHECKING:
-    from perdure.sdk.workers.unbegun import Unbegun
+    from perdure.sdk.workers.unstarted import Unstarted
     from perdure.sdk.workers.worker import Worker
     from perdure.sdk.workflows.workflow import Workflow
 
@@ -106,7 +106,7 @@ class Runner:
         self.taken_at = taken_at
         self.ours_until = ours_until
         """On the lease's clock. Later steps wait for the reply to a report."""
-        self.unbegun: Unbegun | None = None
+        self.unbegun: Unstarted | None = None
         """While another worker may begin it instead."""
         self.machine: Machine | None = None
         self.context: Context | None = None

@@ -31,7 +31,7 @@ from perdure.sdk.workers.long_calls import LongCalls
 from perdure.sdk.workers.plain_agents import refuse_plain_agents
 from perdure.sdk.workers.runner import Runner
 from perdure.sdk.workers.step_threads import StepThreads
-from perdure.sdk.workers.unbegun import Delivery, Unbegun
+from perdure.sdk.workers.unstarted import Unstarted, UnstartedRunner
 from perdure.sdk.workflows.logs import keep_logs
 from perdure.sdk.workflows.workflow import Registry, Workflow
 from perdure.wire.base.errors import BadValue, InternalError, LeaseLost, PerdureError, error_classes
@@ -52,7 +52,7 @@ from perdure.wire.runs.requests import (
 logger = logging.getLogger("perdure.worker")
 
 
-class Watcher(Protocol):
+class TaskWatcher(Protocol):
     """Sees what a worker does, before it does it."""
 
     def claimed(self, execution_id: str) -> None: ...
@@ -99,8 +99,8 @@ class Worker:
         self.threads = StepThreads(capacity)
         self.outside = contextvars.Context()
         """The context variables around `start`."""
-        self.watcher: Watcher | None = None
-        self.unbegun = Unbegun()
+        self.watcher: TaskWatcher | None = None
+        self.unbegun = Unstarted()
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self.ends_with_steps = False
@@ -510,7 +510,7 @@ class Worker:
         else:
             self._held_back.append((runner, call))
 
-    def on_kept(self, runners: Sequence[Delivery], replies: Sequence[ItemReply]) -> None:
+    def on_kept(self, runners: Sequence[UnstartedRunner], replies: Sequence[ItemReply]) -> None:
         """The lease's thread has acknowledged them."""
         for runner, reply in zip(runners, replies, strict=True):
             if reply.lost:
@@ -554,7 +554,7 @@ class Worker:
         with contextlib.suppress(PerdureError):
             await self.transport.call(ReportRequest(self.id, self._epoch, [item]))
 
-    def drop(self, runners: Sequence[Delivery]) -> None:
+    def drop(self, runners: Sequence[UnstartedRunner]) -> None:
         for runner in runners:
             runner.drop()
 

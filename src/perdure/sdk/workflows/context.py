@@ -57,7 +57,7 @@ from perdure.sdk.workflows.steps import (
 )
 from perdure.sdk.workflows.streams import to_emitted
 from perdure.sdk.workflows.workflow import Queue, Workflow
-from perdure.wire.agents.approvals import Became
+from perdure.wire.agents.approvals import AnswerState
 from perdure.wire.base.codec import LABEL_BYTES_MAX, NAME_BYTES_MAX, scrub_text
 from perdure.wire.runs.streams import ITEM_BYTES_MAX
 
@@ -259,7 +259,7 @@ class Context(ExecutionState, metaclass=_WithoutInner):
 
     def resume(
         self, execution_id: str, step_key: str, data: object = None, *, key: str | None = None
-    ) -> Coroutine[object, None, Became]:
+    ) -> Coroutine[object, None, AnswerState]:
         """Answer a suspended step of another execution, exactly once.
 
         Returns `"answered"`, or `"early"` if no step asks under the key yet. Only a later step that shows nothing

@@ -15,7 +15,7 @@ from perdure.sdk.payloads.schemas import answer_schema_of
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.agents.approvals import Became
+from perdure.wire.agents.approvals import AnswerState
 from perdure.wire.base.codec import NAME_BYTES_MAX, TOPIC_BYTES_MAX
 from perdure.wire.base.errors import BadValue, from_code
 from perdure.wire.base.records import Kind
@@ -142,9 +142,9 @@ def answer_call(machine: Machine, execution_id: str, step_key: str, data: object
     )
 
 
-async def send_answer(machine: Machine, call: DurableCall) -> Became:
+async def send_answer(machine: Machine, call: DurableCall) -> AnswerState:
     row = await _accepted(machine, call)
-    return msgspec.json.decode(row.value, type=Became | None) or Became.ANSWERED  # older rows do not say it
+    return msgspec.json.decode(row.value, type=AnswerState | None) or AnswerState.ANSWERED  # older rows do not say it
 
 
 def publish_call(

@@ -10,7 +10,7 @@ from perdure.wire.runs.executions import LogLine
 
 if TYPE_CHECKING:
     from perdure.sdk.replay.machine import Machine
-    from perdure.sdk.replay.places import ChangedInputs
+    from perdure.sdk.replay.task_identity import ChangedInputs
     from perdure.sdk.workflows.execution_state import ExecutionState
 
 logger = logging.getLogger("perdure.worker")

@@ -21,7 +21,7 @@ from perdure.wire.base.errors import BadValue
 from perdure.wire.clock.schedules import ScheduleSpec
 from perdure.wire.clock.triggers import TriggerSpec, is_made_by_server
 from perdure.wire.runs.requests import QueueSpec, WorkflowSpec
-from perdure.wire.runs.search import check_fields
+from perdure.wire.runs.search_terms import check_fields
 from perdure.wire.runs.workflows import WorkflowDescription
 
 if TYPE_CHECKING:

@@ -353,7 +353,7 @@ _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 """`name`, `name:port`, `[v6]` or `[v6]:port`."""
 
 
-class OwnKey:
+class ProcessKey:
     """An API key of this process: no store knows it, and it ends with the process."""
 
     def __init__(self, id: str, project_id: str, role: Role) -> None:

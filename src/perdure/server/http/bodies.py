@@ -15,7 +15,7 @@ from starlette.types import Receive
 from perdure.server.http.streams import ClientGone
 from perdure.wire.base.codec import commas_in, forget_judged, is_judged_slowly, judging
 from perdure.wire.base.errors import BadValue, PerdureError, TooLarge, UnsupportedMediaType
-from perdure.wire.base.fields import Most
+from perdure.wire.base.fields import MaxItems
 from perdure.wire.base.limits import STEPS_MAX
 from perdure.wire.base.operation import marks
 from perdure.wire.base.record import choices
@@ -41,7 +41,7 @@ PARTS_MAX: Final = 2 * STEPS_MAX
 class _Part:
     """A list or an object of a body. Its limit is for all of them together if it is one of structs."""
 
-    def __init__(self, where: str, most: Most | None) -> None:
+    def __init__(self, where: str, most: MaxItems | None) -> None:
         self.where = where
         self.most = most
         self.limit = self.left = PARTS_MAX if most is None else most.items
@@ -128,7 +128,7 @@ class BodyCount:
             name, at = one.encode_name, f"{where}.{one.encode_name}"
             number += 1
             for kind in choices(one.type):
-                if (made := self._field(kind, _Part(at, next(iter(marks(one.type, Most)), None)))) is not None:
+                if (made := self._field(kind, _Part(at, next(iter(marks(one.type, MaxItems)), None)))) is not None:
                     fields[name], readers[name] = (name, *made[:2]), made[2]
             if structs := [kind for kind in choices(one.type) if _is_struct(kind)]:
                 skeleton, more = self._skeleton(structs, at)
@@ -203,7 +203,7 @@ def _up_to(items_max: int) -> Callable[[bytes], object]:
 _list: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
-def _too_many(where: str, most: Most | None) -> PerdureError:
+def _too_many(where: str, most: MaxItems | None) -> PerdureError:
     if most is None:
         text = f"body: holds more than {PARTS_MAX:,} entries, tags and other parts, also of repeated and unknown names"
         return BadValue(text, {"path": "body"})

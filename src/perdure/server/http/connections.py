@@ -17,7 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from perdure.server.http.crowd import Crowd
+from perdure.server.http.connection_limit import ConnectionLimit
 from perdure.server.http.problems import Header, problem_reply
 from perdure.server.process.settings import Settings
 from perdure.wire.base.errors import BadRequest, HeadersTooLarge, PerdureError, RequestTimeout, UriTooLong
@@ -40,7 +40,7 @@ class ServerConnection(HttpToolsProtocol):
     watched: set["ServerConnection"]
     idle: dict["ServerConnection", float]
     """When each closes, soonest first."""
-    crowd: Crowd
+    crowd: ConnectionLimit
 
     def __init__(
         self,
@@ -309,6 +309,6 @@ def protocol_class(
         "on_worker_gone": staticmethod(on_worker_gone),
         "watched": set(),
         "idle": {},
-        "crowd": Crowd(settings.connections_max, settings.connections_per_address_max, is_proxy),
+        "crowd": ConnectionLimit(settings.connections_max, settings.connections_per_address_max, is_proxy),
     }
     return type("ServerConnection", (ServerConnection,), of_server)

@@ -12,7 +12,7 @@ LIGHT_BYTES: Final = 64 << 10
 """The largest small body."""
 
 
-class InFlight:
+class RequestsInFlight:
     """A body counts until the answer. A lone body is always accepted, because each retry would meet the same
     refusal."""
 
@@ -63,7 +63,7 @@ class InFlight:
 class Share:
     __slots__ = ("_in_flight", "bytes", "known", "owner")
 
-    def __init__(self, in_flight: InFlight, address: str, *, known: bool) -> None:
+    def __init__(self, in_flight: RequestsInFlight, address: str, *, known: bool) -> None:
         self._in_flight = in_flight
         self.owner = to_network(address)
         self.known = known

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from perdure.server.http.connections import EXTENSION, ServerConnection
 from perdure.server.http.problems import Reply, internal_problem, json_headers, problem_reply
-from perdure.server.http.routing import Call, Route, Services, Text
+from perdure.server.http.routing import Call, Route, ServerServices, Text
 from perdure.server.http.streams import ClientGone, EventStream
 from perdure.wire.base.access import Caller
 from perdure.wire.base.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
@@ -80,7 +80,7 @@ class _Node:
 
 
 class Router:
-    def __init__(self, services: Services, routes: Iterable[Route]) -> None:
+    def __init__(self, services: ServerServices, routes: Iterable[Route]) -> None:
         self.services = services
         self.routes = list(routes)
         self._static: dict[bytes, dict[str, Route]] = {}

@@ -26,12 +26,12 @@ from perdure.server.access.auth import Failures, Gate
 from perdure.server.access.cookies import COOKIE
 from perdure.server.access.signin import SignIns
 from perdure.server.http.bodies import USUAL, BodyCount, judge_values, read_body, read_bytes
+from perdure.server.http.cached_document import CachedDocument
 from perdure.server.http.connections import EXTENSION, ServerConnection
-from perdure.server.http.in_flight import InFlight, Share
+from perdure.server.http.in_flight import RequestsInFlight, Share
 from perdure.server.http.problems import Header, Reply, shape_problem, undecodable
-from perdure.server.http.streams import Comments, Drain, Poll, Slots
-from perdure.server.http.tails import Tails
-from perdure.server.http.written import CachedDocument
+from perdure.server.http.streams import Comments, Slots, StreamDrain, StreamPoll
+from perdure.server.http.topic_followers import Tails
 from perdure.server.process.dev import Dev
 from perdure.server.process.settings import Settings
 from perdure.server.telemetry.health import Health
@@ -58,7 +58,7 @@ async def _no_mcp(call: "Call", body: bytes) -> Reply:
     raise NotFound("This server does not serve MCP.")
 
 
-class Services:
+class ServerServices:
     def __init__(self, engine: Engine, settings: Settings, gate: Gate, own: Principal | None = None) -> None:
         self.engine = engine
         self.own = own
@@ -70,7 +70,7 @@ class Services:
         self.settings = settings
         self.gate = gate
         self.health = Health(lambda: engine.health())
-        self.drain = Drain()
+        self.drain = StreamDrain()
         self.sign_ins = SignIns(gate.cookies)
         gate.page_session = self.page_session
         self.tails = Tails(engine)
@@ -80,7 +80,7 @@ class Services:
         self.added_members = Failures(settings.auth_failures_max, time.monotonic, "people added to this project")
         self.comments = Comments(settings.stream_comment_seconds)
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
-        self.in_flight = InFlight(settings.in_flight_bytes_max, settings.in_flight_per_address_bytes_max)
+        self.in_flight = RequestsInFlight(settings.in_flight_bytes_max, settings.in_flight_per_address_bytes_max)
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json: Callable[[], CachedDocument] = lambda: CachedDocument(b"", "application/json")
         self.answer_mcp: Callable[[Call, bytes], Awaitable[Reply]] = _no_mcp
@@ -135,7 +135,7 @@ class Call:
     )
 
     def __init__(
-        self, services: Services, route: "Route", scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]
+        self, services: ServerServices, route: "Route", scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]
     ) -> None:
         self.services = services
         self.route = route
@@ -273,10 +273,10 @@ class Call:
                     named.append(value)
         return named
 
-    def poll(self, *, until_closing: bool = True) -> Poll:
-        return Poll(self._receive, self.services.drain, until_closing=until_closing, caller=self.principal)
+    def poll(self, *, until_closing: bool = True) -> StreamPoll:
+        return StreamPoll(self._receive, self.services.drain, until_closing=until_closing, caller=self.principal)
 
-    def poll_of_worker(self) -> Poll:
+    def poll_of_worker(self) -> StreamPoll:
         """The engine ends it on a drain, because it still sends work that it handed out."""
         return self.poll(until_closing=False)
 

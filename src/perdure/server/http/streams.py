@@ -33,11 +33,11 @@ class ClientGone(Exception):
     """The client left."""
 
 
-class Drain:
+class StreamDrain:
     def __init__(self) -> None:
         self.closing = False
-        self._polls: set[Poll] = set()
-        self.callers: dict[Poll, Principal] = {}
+        self._polls: set[StreamPoll] = set()
+        self.callers: dict[StreamPoll, Principal] = {}
         """Of all open polls and streams, with those that the engine ends on a drain."""
 
     def end_of(self, ends: Callable[[Principal], bool]) -> None:
@@ -51,20 +51,20 @@ class Drain:
         for poll in list(self._polls):
             poll.interrupt("closing")
 
-    def enter(self, poll: "Poll") -> None:
+    def enter(self, poll: "StreamPoll") -> None:
         self._polls.add(poll)
 
-    def leave(self, poll: "Poll") -> None:
+    def leave(self, poll: "StreamPoll") -> None:
         self._polls.discard(poll)
 
 
-class Poll:
+class StreamPoll:
     """On a drain the block ends quietly, and the code behind it gives the empty answer. With `until_closing=False` the
     engine ends it instead. If the client leaves, the block raises `ClientGone`; if its key or user
     changes, `RequestTimeout`: the next request tells whether it still has the right."""
 
     def __init__(
-        self, receive: Receive, drain: Drain, *, until_closing: bool = True, caller: Principal | None = None
+        self, receive: Receive, drain: StreamDrain, *, until_closing: bool = True, caller: Principal | None = None
     ) -> None:
         self._caller = caller
         self._receive = receive
@@ -74,7 +74,7 @@ class Poll:
         self._over = False
         self._watcher: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Poll":
+    async def __aenter__(self) -> "StreamPoll":
         task = asyncio.current_task()
         assert task is not None
         self._task = task
@@ -204,7 +204,7 @@ class EventStream:
         self,
         receive: Receive,
         send: Send,
-        drain: Drain,
+        drain: StreamDrain,
         seconds: float,
         may_go_on: Callable[[], Awaitable[bool]],
         comments: Comments,
@@ -224,7 +224,7 @@ class EventStream:
 
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         try:
-            async with Poll(receive, drain, caller=caller):
+            async with StreamPoll(receive, drain, caller=caller):
                 await say(b"retry: %d\n\n" % RETRY_MS)
                 try:
                     async with asyncio.timeout(seconds if self._cut else None) as limit:

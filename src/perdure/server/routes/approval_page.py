@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from perdure.store.verbs.people.accounts import StoredInvitation
 from perdure.wire.agents.answer_forms import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, question_form
-from perdure.wire.agents.approvals import How, Question, QuestionState
+from perdure.wire.agents.approvals import AnswerChannel, Question, QuestionState
 
 SHOWN_MAX: Final = 200_000
 LINE_MAX: Final = 300
@@ -102,7 +102,11 @@ def closed_page(question: Question, *, mine: str | None = None) -> str:
     said = question.approval
     if said is not None:
         you = " (you)" if mine == said.answered_by else ""
-        how = {How.API: "through the API", How.PAGE: "on this page", How.LINK: "with a signed link"}[said.how]
+        how = {
+            AnswerChannel.API: "through the API",
+            AnswerChannel.PAGE: "on this page",
+            AnswerChannel.LINK: "with a signed link",
+        }[said.how]
         what = (
             "<h1>This has been answered</h1><div class='said' role='status'>"
             f"<p><strong>{_verdict(bytes(said.data))}</strong></p>"

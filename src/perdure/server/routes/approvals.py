@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from perdure.server.http.bodies import VALUES
 from perdure.server.http.routing import Call, Routes
-from perdure.wire.agents.approvals import ApprovalStatus, How, SubmitApprovalRequest, Submitted
+from perdure.wire.agents.approvals import AnswerChannel, ApprovalStatus, SubmitApprovalRequest, Submitted
 from perdure.wire.base.access import Role
 
 routes = Routes("Approvals")
@@ -20,7 +20,7 @@ class ApprovalQuery(Struct, frozen=True):
 class Asker(NamedTuple):
     project_id: str
     name: str
-    how: How
+    how: AnswerChannel
     question_id: str | None = None
     """The only question that this caller may answer."""
     link_id: str | None = None
@@ -74,11 +74,11 @@ async def asker_of(call: Call, execution_id: str, step_key: str, link: str | Non
     if link is not None:
         return await link_asker(call, execution_id, step_key, link)
     principal = await call.identify(role)
-    return Asker(principal.project_id, await call.engine.callers.name(principal), How.API)
+    return Asker(principal.project_id, await call.engine.callers.name(principal), AnswerChannel.API)
 
 
 async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -> Asker:
     """Raises Unauthorized."""
     link, author = await call.engine.approvals.read_link(token, execution_id, step_key)
     call.recognize()
-    return Asker(link.project_id, author, How.LINK, link.question_id, link.id or None)
+    return Asker(link.project_id, author, AnswerChannel.LINK, link.question_id, link.id or None)

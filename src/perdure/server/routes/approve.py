@@ -16,7 +16,7 @@ from perdure.server.routes.accounts import end_session
 from perdure.server.routes.approvals import ApprovalQuery, Asker, link_asker
 from perdure.server.routes.sign_in import key_session, link_session, user_session
 from perdure.wire.agents.answer_forms import field_errors, question_form, read_answer
-from perdure.wire.agents.approvals import How, Question, QuestionState
+from perdure.wire.agents.approvals import AnswerChannel, Question, QuestionState
 from perdure.wire.base.access import Principal, Role, check_role
 from perdure.wire.base.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
 from perdure.wire.runs.executions import GetExecution
@@ -152,7 +152,7 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
         principal = await _signed_in(call, execution_id)
         check_role(principal, Role.WRITE)
         call.recognize()
-        asker = Asker(principal.project_id, await call.engine.callers.name(principal), How.PAGE)
+        asker = Asker(principal.project_id, await call.engine.callers.name(principal), AnswerChannel.PAGE)
     return asker, await _question(call, asker, execution_id, step_key, asker.question_id)
 
 
@@ -194,7 +194,7 @@ class _NotSignedIn(Unauthorized):
 
 
 def _has_session(call: Call, asker: Asker) -> bool:
-    return asker.how is How.PAGE and call.services.gate.anyone is None
+    return asker.how is AnswerChannel.PAGE and call.services.gate.anyone is None
 
 
 async def read_form(call: Call, bytes_max: int) -> dict[str, list[str]]:

@@ -13,9 +13,9 @@ from msgspec import Struct
 from perdure.engine.base.service import Scope
 from perdure.engine.people.accounts import hash_of
 from perdure.server.access.signin import LINK_SECONDS
+from perdure.server.http.cached_document import CachedDocument
 from perdure.server.http.problems import Reply
 from perdure.server.http.routing import Call, Routes, Text
-from perdure.server.http.written import CachedDocument
 from perdure.store.open import is_postgres
 from perdure.wire.base.access import Caller, Role
 from perdure.wire.base.errors import NotFound

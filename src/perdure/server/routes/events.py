@@ -9,7 +9,7 @@ from msgspec import Struct
 from perdure.engine.runs.streams import PIECE_BYTES
 from perdure.server.http.routing import Call, Routes
 from perdure.server.http.streams import EventStream, frame
-from perdure.server.http.tails import event_frame, until_reported
+from perdure.server.http.topic_followers import event_frame, until_reported
 from perdure.wire.base.codec import check_name
 from perdure.wire.base.errors import BadRequest, PerdureError
 from perdure.wire.base.fields import Moment, Position, checked_id, is_uuid

@@ -11,7 +11,7 @@ from msgspec import structs
 from starlette.types import Message, Receive
 
 from perdure.engine.base import service
-from perdure.mcp.asking import Ask, Caller
+from perdure.mcp.asking import Ask, AskCaller
 from perdure.server.http.problems import Reply
 from perdure.server.http.routing import Call, Routes
 from perdure.wire.base.access import Role
@@ -84,11 +84,11 @@ def _load(bytes_max: int) -> "StreamableHTTPSessionManager":
     return StreamableHTTPSessionManager(server, stateless=True, json_response=True, max_request_body_size=bytes_max)
 
 
-def _caller_of(ctx: "ServerRequestContext[Any, Any]") -> Caller:
+def _caller_of(ctx: "ServerRequestContext[Any, Any]") -> AskCaller:
     assert ctx.request is not None
     call: Call = ctx.request.scope[CALL]
     assert call.principal is not None
-    return Caller(_asking(call), call.principal.role)
+    return AskCaller(_asking(call), call.principal.role)
 
 
 def _asking(call: Call) -> Ask:

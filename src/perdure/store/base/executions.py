@@ -63,7 +63,7 @@ class State(Struct, frozen=True, gc=False):
     cancelled_at_us: int | None
 
 
-class Moved(Struct, frozen=True, gc=False, kw_only=True):
+class ChangedExecution(Struct, frozen=True, gc=False, kw_only=True):
     """An open execution after a change, with the last row of its journal that the change stands for."""
 
     seq: int
@@ -94,7 +94,7 @@ class Parent(Struct, frozen=True, gc=False):
     """None: its children have idempotency keys of their own."""
 
 
-class MovedParent(Moved, frozen=True, gc=False, kw_only=True):
+class ChangedParent(ChangedExecution, frozen=True, gc=False, kw_only=True):
     parent: Parent
     budgeted: bool = False
 

@@ -76,7 +76,7 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
     """Started without a deployment's name, so it is the current one."""
 
 
-class Ended(msgspec.Struct, frozen=True, gc=False):
+class EndNotice(msgspec.Struct, frozen=True, gc=False):
     project_id: str
     execution_id: str
     workflow_id: str
@@ -155,7 +155,7 @@ class Trouble(msgspec.Struct, frozen=True, gc=False):
 
 Hint = (
     Ready
-    | Ended
+    | EndNotice
     | Changed
     | Written
     | Streamed
@@ -187,7 +187,7 @@ class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
     function: Callable[..., Coroutine[Any, Any, T_co]]
     locks: Callable[[Arguments], Sequence[Row]] | None
     sweep: bool | Callable[[Arguments], bool]
-    looks: bool
+    reads: bool
     weight: Callable[[Arguments], int] | None
 
 
@@ -230,7 +230,7 @@ def verb(
     *bare: Never,
     locks: str | Callable[[Arguments], Iterable[Row]] | None = None,
     sweep: bool | Callable[[Arguments], bool] = False,
-    looks: bool = False,
+    reads: bool = False,
     weight: Callable[[Arguments], int] | None = None,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Verb[T]]]:
     """Make a coroutine function of keyword arguments a verb: calling it does nothing until a store drives it.
@@ -240,17 +240,17 @@ def verb(
     - `locks`: the rows that its arguments name (notation: `store/base/locks.py`), "" for none.
     - `sweep=True`: a predicate picks its rows, or it is rare or long. PostgreSQL runs it on a separate connection: SKIP
       LOCKED works only between connections, and the verbs of a group wait for the longest.
-    - `looks=True`: it changes nothing.
+    - `reads=True`: it changes nothing.
 
     With `locks`, `sweep` may be a function of the arguments. `weight` is such a function, too: about how many rows the
     verb writes, and one for each `WEIGHED_BYTES` of their values. It bounds a driver's groups.
     """
-    if bare or (locks is not None) + (sweep is True) + looks != 1:
-        raise TypeError("A verb declares one of locks=…, sweep=True and looks=True: @verb(locks=…).")
+    if bare or (locks is not None) + (sweep is True) + reads != 1:
+        raise TypeError("A verb declares one of locks=…, sweep=True and reads=True: @verb(locks=…).")
 
     def declare(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Verb[T]]:
         rows = None if locks is None else read_locks(locks, function)
-        declaration = Declaration(function, rows, sweep, looks, weight)
+        declaration = Declaration(function, rows, sweep, reads, weight)
 
         def prepare(*args: P.args, **values: P.kwargs) -> Verb[T]:
             return Verb(declaration, values)

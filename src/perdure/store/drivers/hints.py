@@ -11,8 +11,8 @@ import msgspec
 
 from perdure.store.base.interface import (
     Changed,
-    Ended,
     EndedElsewhere,
+    EndNotice,
     Everything,
     Hint,
     KeyDeleted,
@@ -28,7 +28,7 @@ PAYLOAD_BYTES_MAX: Final = 7_900
 GATHERED_MAX: Final = 1_000
 
 
-class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "changed": "news"}):
+class HintMessage(msgspec.Struct, omit_defaults=True, rename={"server": "s", "changed": "news"}):
     """Older servers ignore fields that a newer one adds."""
 
     server: str
@@ -72,7 +72,7 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "change
 
 _SENT: Final[dict[type[Hint], tuple[str, ...]]] = {
     Written: ("written", "execution_id"),
-    Ended: ("ended", "project_id", "execution_id"),
+    EndNotice: ("ended", "project_id", "execution_id"),
     Ready: ("ready_in", "project_id", "deployment_id"),
     Changed: ("changed", "worker_id", "execution_id"),
     Published: ("published", "project_id", "topic"),
@@ -80,7 +80,7 @@ _SENT: Final[dict[type[Hint], tuple[str, ...]]] = {
     KeyDeleted: ("keys", "key_id"),
     UserChanged: ("users", "user_id"),
 }
-"""By kind of hint: the field of `Message`, and the hint's own fields that it gets."""
+"""By kind of hint: the field of `HintMessage`, and the hint's own fields that it gets."""
 
 
 class Gathered:
@@ -107,7 +107,7 @@ class Gathered:
         return more
 
     def encode(self, server: str) -> str:
-        message = Message(server, beat=self.beat, everything=self.everything)
+        message = HintMessage(server, beat=self.beat, everything=self.everything)
         if not self.everything:
             for field, *names in self._hints:
                 into = getattr(message, field)
@@ -121,14 +121,14 @@ class Gathered:
                 message.written = [id for id in message.written if id not in ended]
         text = msgspec.json.encode(message)
         if len(text) > PAYLOAD_BYTES_MAX:
-            text = msgspec.json.encode(Message(server, beat=self.beat, everything=True))
+            text = msgspec.json.encode(HintMessage(server, beat=self.beat, everything=True))
         return text.decode()
 
 
-_decoder = msgspec.json.Decoder(Message)
+_decoder = msgspec.json.Decoder(HintMessage)
 
 
-def decode(payload: str) -> Message | None:
+def decode(payload: str) -> HintMessage | None:
     """None for a foreign NOTIFY."""
     try:
         return _decoder.decode(payload)

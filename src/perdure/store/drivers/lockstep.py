@@ -31,7 +31,7 @@ LOCK_ORDER: Final = ("topic", "execution", "budget")
 """Kinds in lock order, which prevents deadlocks. Rows of one kind are locked by name."""
 
 
-class Stuck(Exception):
+class LockstepStuck(Exception):
     """The driver then runs them one after the other."""
 
     def __init__(self, runs: "Sequence[VerbRun]") -> None:
@@ -97,7 +97,7 @@ class VerbRun:
         self.error: Exception | None = None
 
 
-class Batch(NamedTuple):
+class QueryBatch(NamedTuple):
     """One statement for several runs. `values` has per run one tuple or, for `query_many`, several. No run waits for
     a deferred statement."""
 
@@ -144,7 +144,7 @@ class Lockstep:
     def named(self, kind: str) -> list[Row]:
         return sorted({row for run in self.runs for row in run.named if row[0] == kind})
 
-    def round(self) -> Sequence[Batch]:
+    def round(self) -> Sequence[QueryBatch]:
         """The next batches; empty once every verb has ended. Raises Stuck, Guilty, Barred or Alone."""
         while True:
             self._start()
@@ -161,17 +161,17 @@ class Lockstep:
             if asking:
                 return [*self._take_late(asking), *self._batches(asking)]
             if not self._live and not self._waiting:
-                return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in list(self._late)]
+                return [QueryBatch(self._queries[name], (), [self._late.pop(name)]) for name in list(self._late)]
             if not self._freed:
-                raise Stuck([*self._live.values(), *self._waiting])
+                raise LockstepStuck([*self._live.values(), *self._waiting])
 
-    def _batches(self, asking: dict[str, list[VerbRun]]) -> list[Batch]:
-        batches: list[Batch] = []
+    def _batches(self, asking: dict[str, list[VerbRun]]) -> list[QueryBatch]:
+        batches: list[QueryBatch] = []
         for runs in asking.values():
             if len(runs) > 1 and runs[0].rows:
                 # All servers lock rows in one order.
                 runs.sort(key=_first_row)
-            batches.append(Batch(runs[0].statement, runs, [run.values for run in runs]))
+            batches.append(QueryBatch(runs[0].statement, runs, [run.values for run in runs]))
         batches.sort(key=lambda batch: batch.statement.holds is None or batch.statement.holds[0] != "topic")
         return batches
 
@@ -213,7 +213,7 @@ class Lockstep:
             run.held.append(row)
         return True
 
-    def answer(self, batch: Batch, rows: Sequence[Rows]) -> None:
+    def answer(self, batch: QueryBatch, rows: Sequence[Rows]) -> None:
         """Raises Guilty."""
         if not batch.runs:
             return
@@ -264,13 +264,13 @@ class Lockstep:
         run.wrote = True
         return True
 
-    def _take_late(self, asking: Mapping[str, Sequence[VerbRun]]) -> list[Batch]:
+    def _take_late(self, asking: Mapping[str, Sequence[VerbRun]]) -> list[QueryBatch]:
         if not self._late:
             return []
         due = [late for late in self._late if any(self._needs(name, runs, late) for name, runs in asking.items())]
         for key in [key for key in self._known if key[0] in due]:
             del self._known[key]
-        return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in due]
+        return [QueryBatch(self._queries[name], (), [self._late.pop(name)]) for name in due]
 
     def _needs(self, name: str, runs: Sequence[VerbRun], late: str) -> bool:
         statement, written = self._queries[name], self._queries[late]

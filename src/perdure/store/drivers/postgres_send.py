@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, Final
 
 from perdure.store.base.interface import Rows
-from perdure.store.drivers.lockstep import Batch
+from perdure.store.drivers.lockstep import QueryBatch
 from perdure.store.drivers.postgres_connection import AsyncpgConnection
 
 _NUMBERED: Final = re.compile(r"\$(\d+)")
@@ -20,7 +20,7 @@ _texts: Final[dict[str, dict[frozenset[int], str]]] = {}
 """By a statement's text for many rows: its texts for rows that have the values at these places in common."""
 
 
-async def send_late(connection: AsyncpgConnection, batches: Sequence[Batch]) -> Sequence[Batch]:
+async def send_late(connection: AsyncpgConnection, batches: Sequence[QueryBatch]) -> Sequence[QueryBatch]:
     """As one statement if possible. Returns the batches left to send."""
     late = [batch for batch in batches if not batch.runs]
     if len(late) < 2:
@@ -53,7 +53,7 @@ def _together(texts: tuple[tuple[str, int], ...]) -> str:
     return f"WITH {', '.join(parts)} SELECT 1"
 
 
-async def send(connection: AsyncpgConnection, batch: Batch) -> list[Rows]:
+async def send(connection: AsyncpgConnection, batch: QueryBatch) -> list[Rows]:
     statement, runs, values = batch
     rows = sum(map(len, values))
     if statement.bulk is not None and rows > 1 and (not statement.returns or rows == len(runs)):
@@ -77,7 +77,7 @@ async def send(connection: AsyncpgConnection, batch: Batch) -> list[Rows]:
     return found
 
 
-async def _send_bulk(connection: AsyncpgConnection, batch: Batch) -> list[Rows]:
+async def _send_bulk(connection: AsyncpgConnection, batch: QueryBatch) -> list[Rows]:
     """Pays the statement's overhead once for all rows."""
     statement, runs, values = batch
     assert statement.bulk is not None

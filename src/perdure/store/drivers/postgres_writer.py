@@ -28,7 +28,7 @@ import asyncpg
 from perdure.store.base.interface import Done, Hint, Item, Metric, Trouble, Verb
 from perdure.store.base.locks import Row
 from perdure.store.base.statements import Statement
-from perdure.store.drivers.lockstep import Alone, Barred, Batch, Guilty, Lockstep, Stuck
+from perdure.store.drivers.lockstep import Alone, Barred, Guilty, Lockstep, LockstepStuck, QueryBatch
 from perdure.store.drivers.postgres_connection import (
     COMMAND_SECONDS_MAX,
     RECONNECT_SECONDS_MAX,
@@ -283,7 +283,7 @@ class Writer:
                     apart = part.pop(_index(part, guilty.run.verb))
                     parts.extendleft([[apart], part])
                 continue
-            except Stuck as stuck:
+            except LockstepStuck as stuck:
                 parts.popleft()
                 verbs = {id(run.verb) for run in stuck.runs}
                 rest = [item for item in part if id(item[0]) not in verbs]
@@ -521,7 +521,7 @@ def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
     return {kind: sorted(set(locks[kind])) for kind in LOCKS if kind in locks}
 
 
-def _locks_all(batch: Batch, topics: Sequence[str]) -> bool:
+def _locks_all(batch: QueryBatch, topics: Sequence[str]) -> bool:
     """Whether a group's first statement locks all of its topics, in the common order."""
     statement, runs, _ = batch
     if not statement.writes or statement.holds is None or statement.holds[0] != "topic":

@@ -487,7 +487,7 @@ class SQLiteStore:
     async def read(self, verb: Verb[T]) -> T:
         self._check_open()
         # Between groups the writer sees the same and has recent writes in its cache.
-        return SQLiteRun(self._reader if self._busy else self._writer, self._queries, looks=True).drive(verb.start())
+        return SQLiteRun(self._reader if self._busy else self._writer, self._queries, reads=True).drive(verb.start())
 
     async def scan(self, verb: Verb[T]) -> T:
         self._check_open()
@@ -502,7 +502,7 @@ class SQLiteStore:
         self._check_open()
         assert self._scanner is not None
         return await lane.run(
-            self._scanner, lambda: SQLiteRun(lane.connection, self._queries, looks=True).drive(verb.start())
+            self._scanner, lambda: SQLiteRun(lane.connection, self._queries, reads=True).drive(verb.start())
         )
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:

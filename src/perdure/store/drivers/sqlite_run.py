@@ -60,22 +60,22 @@ class SQLiteRun:
         "_executemany",
         "_late",
         "_late_tables",
-        "_looks",
         "_puts_off",
         "_queries",
+        "_reads",
         "hints",
         "wrote",
     )
 
     def __init__(
-        self, connection: apsw.Connection, queries: dict[str, Statement], *, looks: bool = False, puts_off: bool = False
+        self, connection: apsw.Connection, queries: dict[str, Statement], *, reads: bool = False, puts_off: bool = False
     ) -> None:
         cursor = connection.cursor()  # one for all: each query is read to its end before the next
         self._execute = cursor.execute
         self._executemany = cursor.executemany
         self._changes = connection.changes
         self._queries = queries
-        self._looks = looks
+        self._reads = reads
         self._puts_off = puts_off
         self._late: dict[str, list[tuple[Any, ...]]] = {}
         self._late_tables: set[str] = set()
@@ -93,7 +93,7 @@ class SQLiteRun:
                 asked = coroutine.send(send)
                 if type(asked) is Query:
                     statement = queries[asked.name]
-                    if self._looks and statement.writes:
+                    if self._reads and statement.writes:
                         raise TypeError(f"A read-only verb must not run {asked.name!r}, which writes.")
                     if asked.many:
                         values = statement.many(asked.values)

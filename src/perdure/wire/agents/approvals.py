@@ -36,7 +36,7 @@ class QuestionState(StrEnum):
     """The code continued without an answer, or the execution ended."""
 
 
-class How(StrEnum):
+class AnswerChannel(StrEnum):
     API = "api"
     PAGE = "page"
     """By a signed-in user."""
@@ -44,7 +44,7 @@ class How(StrEnum):
     """By a holder of the signed link."""
 
 
-class Became(StrEnum):
+class AnswerState(StrEnum):
     ANSWERED = "answered"
     EARLY = "early"
 
@@ -52,7 +52,7 @@ class Became(StrEnum):
 class Approval(Struct, frozen=True):
     answered_at_us: int
     answered_by: str
-    how: How
+    how: AnswerChannel
     data: Raw
 
 
@@ -88,7 +88,7 @@ class OpenApproval(Record, frozen=True):
     answered_by: str | None = None
     """An API key's name, a user's e-mail, or who made the link for whom."""
     answered_at_us: Time | None = field(default=None, name="answered_at")
-    answered_how: How | None = None
+    answered_how: AnswerChannel | None = None
 
     @derived
     def question(self) -> str:
@@ -172,7 +172,7 @@ class ApprovalStatus(Record, frozen=True):
     answered_by: str | None = None
     """An API key's name, a user's e-mail, or who made the link for whom."""
     answered_at_us: Time | None = field(default=None, name="answered_at")
-    answered_how: How | None = None
+    answered_how: AnswerChannel | None = None
     asked: Value = None
     """The question's data, also after the answer."""
     answer_schema: Value = None

@@ -90,7 +90,7 @@ class SessionRun(BriefExecution, frozen=True, kw_only=True):
     tools: Sequence[SessionTool] = ()
 
 
-class Question(Struct, frozen=True):
+class AskedQuestion(Struct, frozen=True):
     execution_id: str
     step_key: str
     open: bool
@@ -297,7 +297,7 @@ def _summary(runs: Sequence[SessionRun], whole: SessionTotals | None) -> Session
 
 
 def show_session(
-    run: SessionRun, runs: Sequence[SessionRun], questions: Sequence[Question], whole: SessionTotals
+    run: SessionRun, runs: Sequence[SessionRun], questions: Sequence[AskedQuestion], whole: SessionTotals
 ) -> SessionDetail:
     """One run, and all runs of its session, oldest first."""
     results = [decoded(one.result) for one in runs]
@@ -377,7 +377,7 @@ def _message(role: str, content: Any, at_us: int, run_id: str) -> TimelineEntry:
     return _entry(f"{role}_message", at_us, {"role": role, "content": content, "root_execution_id": run_id})
 
 
-def _asked(question: Question) -> list[TimelineEntry]:
+def _asked(question: AskedQuestion) -> list[TimelineEntry]:
     key = question.step_key
     request = {"event_type": f"suspend_{key}", "payload": _raw(question.request)}
     found = [_entry("approval_request", question.asked_at_us, request)]
@@ -387,7 +387,7 @@ def _asked(question: Question) -> list[TimelineEntry]:
     return found
 
 
-def _approval(question: Question) -> SessionApproval:
+def _approval(question: AskedQuestion) -> SessionApproval:
     data: dict[str, Raw] = {"request": _raw(question.request)}
     if question.response is not None:
         data["response"] = _raw(question.response)

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from perdure.wire.base.access import Role
 from perdure.wire.base.codec import check_json
-from perdure.wire.base.fields import Int64, KeyName, Most, Position, between, count_check
+from perdure.wire.base.fields import Int64, KeyName, MaxItems, Position, between, count_check
 from perdure.wire.base.operation import Noun, Operation
 from perdure.wire.base.record import Record
 
@@ -125,7 +125,7 @@ class AppendToTranscript(Operation[NewVersion], frozen=True):
     """
 
     session_id: KeyName
-    messages: Annotated[list[Raw], Most(MESSAGES_MAX), check_messages]
+    messages: Annotated[list[Raw], MaxItems(MESSAGES_MAX), check_messages]
     """Each is any JSON."""
     version: Position | None = None
     """Only if this is the newest."""

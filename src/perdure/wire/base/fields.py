@@ -14,7 +14,7 @@ from perdure.wire.base.records import MaybeRaw
 
 INT64_MAX: Final = 2**63 - 1
 PAGE_MAX: Final = 1_000
-NEWEST: Final = "~"
+FIRST_CURSOR: Final = "~"
 """Before every id: where a list that shows the newest first starts."""
 
 
@@ -35,7 +35,7 @@ class Header(str):
     """Marks a text that travels in this header."""
 
 
-class Most(NamedTuple):
+class MaxItems(NamedTuple):
     """The most items of a list, and the error above that. The server counts before it decodes."""
 
     items: int

@@ -55,7 +55,7 @@ class PathExecution(Struct, frozen=True):
     whole: bool = True
 
 
-class Span(NamedTuple):
+class PathSpan(NamedTuple):
     """From `from_us` to `to_us`. `child_id` names the execution whose own path it stands for."""
 
     kind: PathKind
@@ -70,7 +70,7 @@ class Span(NamedTuple):
         return self.to_us - self.from_us
 
 
-def path_of(execution: PathExecution, from_us: int, to_us: int) -> list[Span]:
+def path_of(execution: PathExecution, from_us: int, to_us: int) -> list[PathSpan]:
     """The path within a time, in order and without gaps. Children are one span each."""
     return [*reversed([*_Walk(execution, from_us).back(to_us)])]
 
@@ -99,7 +99,7 @@ class _Walk:
         self._from_us = from_us
         self._began_us = execution.created_at_us if execution.started_at_us is None else execution.started_at_us
 
-    def back(self, to_us: int) -> Iterator[Span]:
+    def back(self, to_us: int) -> Iterator[PathSpan]:
         """The last span first."""
         place = len(self._outcomes)
         if self._is_open and self._phase is Phase.WAITING:
@@ -120,13 +120,15 @@ class _Walk:
                 yield span
                 to_us = span.from_us
         if self._known_us > self._from_us:
-            yield Span(PathKind.UNREAD, "", self._id, self._from_us, min(self._known_us, max(to_us, self._from_us)))
+            yield PathSpan(PathKind.UNREAD, "", self._id, self._from_us, min(self._known_us, max(to_us, self._from_us)))
 
-    def _span(self, kind: PathKind, name: str | None, from_us: int, to_us: int, child: str | None = None) -> list[Span]:
+    def _span(
+        self, kind: PathKind, name: str | None, from_us: int, to_us: int, child: str | None = None
+    ) -> list[PathSpan]:
         from_us = max(from_us, self._known_us)
-        return [Span(kind, name or "", self._id, from_us, to_us, child_id=child)] if from_us < to_us else []
+        return [PathSpan(kind, name or "", self._id, from_us, to_us, child_id=child)] if from_us < to_us else []
 
-    def _outcome(self, row: PathRow, to_us: int, place: int) -> Iterator[Span]:
+    def _outcome(self, row: PathRow, to_us: int, place: int) -> Iterator[PathSpan]:
         """The spans of an outcome, the last one first."""
         if row.kind is Kind.STEP:
             yield from self._step(row, to_us)
@@ -143,7 +145,7 @@ class _Walk:
             began_us = self._outcomes[place - 1].at_us if place else self._began_us
             yield from self._span(PathKind.TIMER, "" if row.key == "timer" else row.key, began_us, to_us)
 
-    def _step(self, row: PathRow, to_us: int) -> Iterator[Span]:
+    def _step(self, row: PathRow, to_us: int) -> Iterator[PathSpan]:
         for one in reversed([one for one in self._tries.get(row.key, ()) if one.seq <= row.seq]):
             if one.started_at_us is None or one.at_us > to_us:
                 continue
@@ -154,7 +156,7 @@ class _Walk:
             yield from self._span(PathKind.STEP, one.key, began_us, to_us)
             to_us = began_us
 
-    def _waiting(self, to_us: int) -> Iterator[Span]:
+    def _waiting(self, to_us: int) -> Iterator[PathSpan]:
         """The wait or the child for which an open execution has waited the longest."""
         ended = {row.key for row in self._outcomes if row.kind is Kind.CHILD}
         children = [row for key, row in self._children.items() if key not in ended]
@@ -166,7 +168,7 @@ class _Walk:
         elif wait is not None:
             yield from self._span(PathKind.WAIT, wait.topic or wait.key, wait.opened_at_us, to_us)
 
-    def _gap(self, from_us: int, to_us: int) -> Iterator[Span]:
+    def _gap(self, from_us: int, to_us: int) -> Iterator[PathSpan]:
         """Time after an outcome: the code's, apart from queues and losses."""
         place = bisect_right(self._move_times, to_us)
         while to_us > from_us:
@@ -214,7 +216,7 @@ def _child_id(started: PathRow) -> str | None:
         return None
 
 
-def shares(spans: Sequence[Span]) -> list[PathPart]:
+def shares(spans: Sequence[PathSpan]) -> list[PathPart]:
     """As percentages, which sum to 100. Small parts are one."""
     total = sum(span.us for span in spans)
     if total <= 0:
@@ -240,7 +242,7 @@ def shares(spans: Sequence[Span]) -> list[PathPart]:
     ]
 
 
-def _joined(group: Sequence[Span]) -> tuple[Span, int]:
+def _joined(group: Sequence[PathSpan]) -> tuple[PathSpan, int]:
     """Neighbours of one kind, such as the tries of two attempts."""
     return group[0]._replace(to_us=group[-1].to_us), len(group)
 

@@ -54,7 +54,7 @@ class Served(Struct, frozen=True, gc=False):
     protocol: int = 0
 
 
-class Beside(Struct, frozen=True):
+class PageContext(Struct, frozen=True):
     """Facts about the open executions of a page, by execution."""
 
     waits: Mapping[str, FirstWait]
@@ -70,7 +70,7 @@ class Beside(Struct, frozen=True):
     """By deployment."""
 
 
-def details(one: Subject, beside: Beside) -> str | None:
+def details(one: Subject, beside: PageContext) -> str | None:
     match one.summary.phase:
         case Phase.COMPLETED:
             early = early_end(one.summary.progress)
@@ -89,7 +89,7 @@ def details(one: Subject, beside: Beside) -> str | None:
             return _queued(one, beside)
 
 
-def _running(id: str, beside: Beside) -> str:
+def _running(id: str, beside: PageContext) -> str:
     step, row = beside.steps.get(id), beside.rows.get(id)
     if step is not None:
         return f"Runs step {quoted(step)}"
@@ -104,7 +104,7 @@ def _error(row: LastRow) -> str:
     return cut(str(recorded_failure(row.value)) if row.value is not None else "its error is long")
 
 
-def _waiting(one: Subject, beside: Beside) -> str:
+def _waiting(one: Subject, beside: PageContext) -> str:
     id = one.summary.id
     first, row, children = beside.waits.get(id), beside.rows.get(id), beside.children.get(id)
     if one.timer_key is None and one.summary.due_at_us is not None and row is not None:
@@ -120,7 +120,7 @@ def _waiting(one: Subject, beside: Beside) -> str:
     return "Waits for its timer" if one.summary.due_at_us is not None else "Waits for an outcome"
 
 
-def _queued(one: Subject, beside: Beside) -> str:
+def _queued(one: Subject, beside: PageContext) -> str:
     summary = one.summary
     if one.waits_for_turn:
         return f"Waits for its turn in session {quoted(summary.session_id)}"

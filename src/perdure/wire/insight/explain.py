@@ -12,7 +12,7 @@ from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import duration
 from perdure.wire.base.wording import NAMED_MAX, cut, decoded_object, listed, moment, quoted, times
-from perdure.wire.insight.critical_path import Span, shares
+from perdure.wire.insight.critical_path import PathSpan, shares
 from perdure.wire.insight.explain_queued import explain_queued
 from perdure.wire.insight.explain_waiting import explain_held, explain_waiting
 from perdure.wire.insight.summaries import ExecutionSummary
@@ -22,15 +22,15 @@ from perdure.wire.insight.why_facts import (
     Blocked,
     Cause,
     Compared,
-    Ended,
+    EndFacts,
     Facts,
     Failed,
-    Held,
+    HeldFacts,
     Queued,
     RecordedFailure,
     Running,
     Subject,
-    Waiting,
+    WaitFacts,
     recorded_failure,
 )
 from perdure.wire.runs.executions import CANCEL
@@ -57,9 +57,9 @@ def _explain(facts: Facts, acts: Sequence[ActFact], now_us: int) -> Why:
     match facts:
         case Queued():
             return explain_queued(facts)
-        case Waiting():
+        case WaitFacts():
             return explain_waiting(facts)
-        case Held():
+        case HeldFacts():
             return explain_held(facts)
         case Running():
             return explain_running(facts, acts, now_us)
@@ -67,11 +67,11 @@ def _explain(facts: Facts, acts: Sequence[ActFact], now_us: int) -> Why:
             return explain_blocked(facts)
         case Failed():
             return explain_failed(facts)
-        case Ended():
+        case EndFacts():
             return explain_end(facts, acts)
 
 
-def with_path(found: Why, spans: Sequence[Span]) -> Why:
+def with_path(found: Why, spans: Sequence[PathSpan]) -> Why:
     path = shares(spans)
     largest = sorted(path, key=lambda part: part.percent, reverse=True)[:NAMED_MAX]
     words = [
@@ -326,7 +326,7 @@ def _differences(run: Compared, before: Compared) -> Iterator[Difference]:
         yield Difference("steps with an outcome", f"{before.step_count:,}", f"{run.step_count:,}")
 
 
-def explain_end(facts: Ended, acts: Sequence[ActFact]) -> Why:
+def explain_end(facts: EndFacts, acts: Sequence[ActFact]) -> Why:
     subject, summary, end = facts.subject, facts.subject.summary, facts.end
     at_us = summary.completed_at_us or summary.since_us
     if summary.phase is Phase.COMPLETED:

@@ -17,7 +17,7 @@ from perdure.wire.runs.workers import WorkerState
 WORKERS_SHOWN_MAX: Final = 10
 
 
-class Told(NamedTuple):
+class QueueVerdict(NamedTuple):
     sentence: str
     remedy: str | None = None
     commands: tuple[str, ...] = ()
@@ -49,16 +49,16 @@ def explain_queued(facts: Queued) -> Why:
     return replace(found, rule=facts.rule, holders=[*facts.holders], held_by_count=count, pause=facts.pause)
 
 
-def _turn(facts: Queued) -> Told:
+def _turn(facts: Queued) -> QueueVerdict:
     before = "" if facts.behind_id is None else f", after execution {facts.behind_id}"
-    return Told(
+    return QueueVerdict(
         f"It waits for its turn in session {quoted(facts.session_id or facts.subject.summary.session_id)}{before}.",
         None if facts.behind_id is None else f"the end of execution {facts.behind_id}",
         () if facts.behind_id is None else (f"perdure why {facts.behind_id}",),
     )
 
 
-def _start_time(facts: Queued) -> Told:
+def _start_time(facts: Queued) -> QueueVerdict:
     subject, newest = facts.subject, facts.newest
     assert subject.due_at_us is not None
     reason = "as its caller asked"
@@ -68,7 +68,7 @@ def _start_time(facts: Queued) -> Told:
         reason = f"after a pause, because its worker was lost {times(subject.summary.losses)} without a new outcome"
     elif newest is not None:
         reason = "after a pause, because its worker handed it back"
-    return Told(
+    return QueueVerdict(
         f"It starts at {moment(subject.due_at_us)}, {reason}.",
         "its start time",
         since_us=subject.summary.since_us,
@@ -76,9 +76,9 @@ def _start_time(facts: Queued) -> Told:
     )
 
 
-def _deployment(facts: Queued) -> Told:
+def _deployment(facts: Queued) -> QueueVerdict:
     workflow = facts.subject.summary.workflow_id
-    return Told(
+    return QueueVerdict(
         f"No deployment has registered workflow {quoted(workflow)} yet.",
         f"a worker that registers workflow {quoted(workflow)}",
         ("perdure work APP", "perdure workflows"),
@@ -86,12 +86,12 @@ def _deployment(facts: Queued) -> Told:
     )
 
 
-def _pause(facts: Queued) -> Told:
+def _pause(facts: Queued) -> QueueVerdict:
     pause = facts.pause
     if pause is None:  # its end came between two looks
         return _releasing(facts)
     ends = "when an admin ends the pause" if pause.until_us is None else f"at {moment(pause.until_us)}"
-    return Told(
+    return QueueVerdict(
         f"{pause_words(pause, f' since {moment(pause.paused_at_us)}')}. It goes on {ends}.",
         "the end of the pause",
         (unpause_command(pause), "perdure pauses"),
@@ -106,21 +106,21 @@ def pause_words(pause: Pause, since: str = "") -> str:
     return f"{what[:1].upper()}{what[1:]} has been paused{since} by {who}{note}"
 
 
-def _releasing(facts: Queued) -> Told:
-    return Told(
+def _releasing(facts: Queued) -> QueueVerdict:
+    return QueueVerdict(
         "The pause that held it has ended, and the server releases what it held, some hundred executions at a time.",
         "its release, which comes by itself",
         ("perdure pauses",),
     )
 
 
-def _limit(facts: Queued) -> Told:
+def _limit(facts: Queued) -> QueueVerdict:
     limit, subject = facts.limit, facts.subject
     assert limit is not None and facts.rule is not None
     reached = limit_words(facts.rule, limit, subject.summary.queue_name, subject.summary.concurrency_key)
     began = [one.since_us for one in facts.holders if one.since_us is not None]
     since = f" since {moment(min(began))}" if began else ""
-    return Told(
+    return QueueVerdict(
         f"{reached}{since}; {_before(facts)}.",
         "the end of one of these executions, or a higher limit",
         tuple(f"perdure why {one.execution_id}" for one in facts.holders[:NAMED_MAX]),
@@ -142,9 +142,9 @@ def _before(facts: Queued) -> str:
     return f"{count} {'is' if facts.before == 1 else 'are'} before it"
 
 
-def _no_worker(facts: Queued) -> Told:
+def _no_worker(facts: Queued) -> QueueVerdict:
     deployment = facts.subject.summary.deployment_id or ""
-    return Told(
+    return QueueVerdict(
         f"No worker serves deployment {quoted(deployment)}. It has been ready since "
         f"{moment(facts.subject.ready_at_us)}.",
         f"a worker of deployment {quoted(deployment)}",
@@ -152,64 +152,64 @@ def _no_worker(facts: Queued) -> Told:
     )
 
 
-def _python(facts: Queued) -> Told:
+def _python(facts: Queued) -> QueueVerdict:
     python, deployment = facts.subject.python, quoted(facts.subject.summary.deployment_id or "")
     others = listed(sorted({worker.suits_python for worker in facts.workers}))
-    return Told(
+    return QueueVerdict(
         f"It began on Python {python}, and the workers of deployment {deployment} run Python {others}.",
         f"a worker of deployment {deployment} on Python {python}",
         ("perdure workers",),
     )
 
 
-def _protocol(facts: Queued) -> Told:
+def _protocol(facts: Queued) -> QueueVerdict:
     deployment = quoted(facts.subject.summary.deployment_id or "")
-    return Told(
+    return QueueVerdict(
         f"It needs a worker of a newer release of perdure than the workers of deployment {deployment} have.",
         f"a worker of deployment {deployment} with this release",
         ("perdure workers",),
     )
 
 
-def _capacity(facts: Queued) -> Told:
+def _capacity(facts: Queued) -> QueueVerdict:
     deployment = quoted(facts.subject.summary.deployment_id or "")
     held = sum(one.listed.running for one in facts.workers)
     capacity = sum(one.listed.capacity for one in facts.workers)
     amount = len(facts.workers)
     who = "The worker" if amount == 1 else f"All {amount:,} workers"
-    return Told(
+    return QueueVerdict(
         f"{who} of deployment {deployment} {'is' if amount == 1 else 'are'} full ({held:,} of {capacity:,}).",
         f"the end of one of {'its' if amount == 1 else 'their'} executions, or another worker",
         tuple(f"perdure why {one.execution_id}" for one in facts.holders[:NAMED_MAX]) or ("perdure workers",),
     )
 
 
-def _order(facts: Queued) -> Told:
+def _order(facts: Queued) -> QueueVerdict:
     count = facts.before + facts.beside
     amount = f"{count:,}" if count < BEFORE_MAX else f"At least {BEFORE_MAX:,}"
     are = "execution goes" if count == 1 else "executions go"
     may = " or may go" if facts.beside else ""
-    return Told(
+    return QueueVerdict(
         f"{amount} ready {are}{may} before it, and the workers have room for these only.",
         "the claims of the executions before it, or another worker",
         ("perdure workers",),
     )
 
 
-def _nothing(facts: Queued) -> Told:
+def _nothing(facts: Queued) -> QueueVerdict:
     ready = moment(facts.subject.ready_at_us)
     listed = [worker.listed for worker in facts.workers]
     if listed and all(worker.state is WorkerState.LAPSED for worker in listed):
         ended = max(worker.lease_until_us or 0 for worker in listed)
-        return Told(
+        return QueueVerdict(
             f"Nothing has held it back since {ready}, but the last lease of its workers ended at {moment(ended)}.",
             f"a worker of deployment {quoted(facts.subject.summary.deployment_id or '')} that beats",
             ("perdure workers",),
         )
-    return Told(f"Nothing has held it back since {ready}; a worker takes it with its next claim.")
+    return QueueVerdict(f"Nothing has held it back since {ready}; a worker takes it with its next claim.")
 
 
-_TOLD: Final[dict[Rule, Callable[[Queued], Told]]] = {
+_TOLD: Final[dict[Rule, Callable[[Queued], QueueVerdict]]] = {
     Rule.TURN: _turn,
     Rule.START_TIME: _start_time,
     Rule.DEPLOYMENT: _deployment,

@@ -7,13 +7,13 @@ from typing import Final
 from perdure.wire.agents.budgets import is_balance, topic_of
 from perdure.wire.base.wording import NAMED_MAX, cut, decoded_object, listed, moment, question_title, quoted
 from perdure.wire.insight.why import Fact, Why, explained
-from perdure.wire.insight.why_facts import Held, OpenedWait, Waiting
-from perdure.wire.steering.hands import Action, PendingCall, PendingKind
+from perdure.wire.insight.why_facts import HeldFacts, OpenedWait, WaitFacts
+from perdure.wire.steering.acts import Action, PendingCall, PendingKind
 
 _SHOWN_MAX: Final = 10
 
 
-def explain_waiting(facts: Waiting) -> Why:
+def explain_waiting(facts: WaitFacts) -> Why:
     subject, due_us = facts.subject, facts.subject.due_at_us
     others = [call for call in facts.calls if call.kind is not PendingKind.TIMER]
     things = listed([_thing(call, facts) for call in others])
@@ -30,7 +30,7 @@ def explain_waiting(facts: Waiting) -> Why:
     )
 
 
-def _thing(call: PendingCall, facts: Waiting) -> str:
+def _thing(call: PendingCall, facts: WaitFacts) -> str:
     key = quoted(call.key or "")
     if call.kind is PendingKind.PAUSE:
         return f"try {(call.tries or 0) + 1} of step {key} at {moment(call.due_at_us or 0)}"
@@ -62,7 +62,7 @@ def _budget_holder(wait: OpenedWait) -> str | None:
     return wait.topic.removeprefix(prefix) if wait.topic is not None and wait.topic.startswith(prefix) else None
 
 
-def _remedy(call: PendingCall, facts: Waiting) -> str:
+def _remedy(call: PendingCall, facts: WaitFacts) -> str:
     wait = facts.waits.get(call.key or "")
     if call.kind is PendingKind.CHILD:
         return f"the end of child {call.child_id}"
@@ -77,7 +77,7 @@ def _remedy(call: PendingCall, facts: Waiting) -> str:
     return f"an event of topic {quoted(wait.topic)}" if _budget_holder(wait) is None else "a raise of the budget"
 
 
-def _commands(call: PendingCall, facts: Waiting) -> Iterator[str]:
+def _commands(call: PendingCall, facts: WaitFacts) -> Iterator[str]:
     id, wait = facts.subject.summary.id, facts.waits.get(call.key or "")
     place = f"{id} {shlex.quote(call.key or '')}"
     if call.kind is PendingKind.CHILD:
@@ -111,7 +111,7 @@ def _answering(place: str, wait: OpenedWait) -> Iterator[str]:
         yield f"perdure approve {place} --data JSON"
 
 
-def _details(facts: Waiting) -> Iterator[Fact]:
+def _details(facts: WaitFacts) -> Iterator[Fact]:
     for call in facts.calls[:_SHOWN_MAX]:
         name = call.key or "execution"
         wait = facts.waits.get(name)
@@ -130,7 +130,7 @@ def _text(data: bytes) -> str:
     return cut(data.decode("utf-8", "replace"))
 
 
-def explain_held(facts: Held) -> Why:
+def explain_held(facts: HeldFacts) -> Why:
     subject = facts.subject
     held = [call for call in facts.calls if call.kind is PendingKind.HELD]
     steps = [call for call in held if call.key is not None and Action.FAIL in call.actions]

@@ -20,11 +20,11 @@ class Watch(StrEnum):
     QUEUES = "queues"
 
 
-class Shared(Record, frozen=True, dict=True):
+class CachedRecord(Record, frozen=True, dict=True):
     """A record that many streams send at once: the server encodes it once."""
 
 
-class ChangedRows(Shared, frozen=True):
+class ChangedRows(CachedRecord, frozen=True):
     """Executions of the page that have changed."""
 
     sent_as = "changed"
@@ -32,7 +32,7 @@ class ChangedRows(Shared, frozen=True):
     executions: list[ExecutionSummary]
 
 
-class GoneRows(Shared, frozen=True):
+class GoneRows(CachedRecord, frozen=True):
     """Executions of the page that do not fit any more, or were deleted. One that fits again comes as `changed`."""
 
     sent_as = "gone"
@@ -40,7 +40,7 @@ class GoneRows(Shared, frozen=True):
     ids: list[Uuid]
 
 
-class NewRows(Shared, frozen=True):
+class NewRows(CachedRecord, frozen=True):
     """How many executions fit the filters and belong on the page, but are not on it."""
 
     sent_as = "new"
@@ -52,7 +52,7 @@ class NewRows(Shared, frozen=True):
     """There are more, and the stream counts no further."""
 
 
-class LiveCounts(Shared, frozen=True):
+class LiveCounts(CachedRecord, frozen=True):
     """The open executions and questions of the project."""
 
     sent_as = "counts"
@@ -67,7 +67,7 @@ class LiveCounts(Shared, frozen=True):
     """Whether there are more questions: the server counts to 1,000."""
 
 
-class InboxChanged(Shared, frozen=True):
+class InboxChanged(CachedRecord, frozen=True):
     """The open questions have changed: ask `GET /api/v1/approvals` again."""
 
     sent_as = "inbox"
@@ -78,7 +78,7 @@ class InboxChanged(Shared, frozen=True):
     """When the newest was asked."""
 
 
-class QueuesChanged(Shared, frozen=True):
+class QueuesChanged(CachedRecord, frozen=True):
     """All queues, as in `GET /api/v1/queues`."""
 
     sent_as = "queues"

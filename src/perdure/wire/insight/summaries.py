@@ -85,19 +85,19 @@ class SummaryPage(Record, frozen=True):
     """As in `ExecutionsResponse`."""
 
 
-class Ended(NamedTuple):
+class EndedSummary(NamedTuple):
     """An ended execution, and its place in a list by end."""
 
     at_us: int
     id: str
 
 
-def read_ended(cursor: str) -> Ended:
+def read_ended(cursor: str) -> EndedSummary:
     """Raises BadRequest."""
     at_us, _, id = cursor.partition("-")
     if not (at_us.isdecimal() and len(at_us) < 19 and is_uuid(id)):
         raise BadRequest("`cursor` is not one that a list by end gave; leave it out to start with the newest.")
-    return Ended(int(at_us), id.lower())
+    return EndedSummary(int(at_us), id.lower())
 
 
 class SummarySort(StrEnum):

@@ -72,7 +72,7 @@ class OpenTimer(Struct, frozen=True):
     due_us: int | None
 
 
-class InFlight(Struct, frozen=True):
+class RunningStep(Struct, frozen=True):
     """A step that a worker ran when it last told the server."""
 
     key: str
@@ -103,7 +103,7 @@ class TimelineFacts(Struct, frozen=True, kw_only=True):
     waits: Sequence[FoldedWait]
     children: Sequence[FoldedChild]
     timers: Sequence[OpenTimer] = ()
-    in_flight: Sequence[InFlight] = ()
+    in_flight: Sequence[RunningStep] = ()
     acts: Mapping[int, str]
     """The action of each act, by the row that it wrote."""
     steps_rerun: int
@@ -112,7 +112,7 @@ class TimelineFacts(Struct, frozen=True, kw_only=True):
 class LostWork(Struct, frozen=True):
     """The value of a row `lost`: what the worker's newest beat said."""
 
-    in_flight: Sequence[InFlight] = ()
+    in_flight: Sequence[RunningStep] = ()
     worker: str | None = None
     """In the error of a poisoned execution."""
 
@@ -284,7 +284,7 @@ class _Fold:
                 rests = child.phase in (Phase.QUEUED, Phase.WAITING, Phase.HELD, Phase.BLOCKED)
                 span["state"] = SpanState.WAITING if rests else SpanState.RUNNING
 
-    def place_in_flight(self, steps: Sequence[InFlight], attempt: int, worker: str) -> None:
+    def place_in_flight(self, steps: Sequence[RunningStep], attempt: int, worker: str) -> None:
         for step in steps:
             span = self._span(SpanKind.STEP, step.key)
             self._add_run(span, step, attempt, worker)
@@ -453,7 +453,7 @@ class _Fold:
             span["state"] = SpanState.LOST
 
     def _add_run(
-        self, span: dict[str, Any], step: InFlight, attempt: int, worker: str, lost_at_us: int | None = None
+        self, span: dict[str, Any], step: RunningStep, attempt: int, worker: str, lost_at_us: int | None = None
     ) -> None:
         span.setdefault("started_at_us", step.started_at_us)
         run = SpanRun(

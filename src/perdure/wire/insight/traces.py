@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 from perdure.wire.base.access import Role
 from perdure.wire.base.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, check_json, check_name, split_path
 from perdure.wire.base.errors import BadRequest, BadValue
-from perdure.wire.base.fields import Int64, Most, NextCursor, PageCursor, Time, Value, between
+from perdure.wire.base.fields import Int64, MaxItems, NextCursor, PageCursor, Time, Value, between
 from perdure.wire.base.operation import Noun, Operation
 from perdure.wire.base.record import Record, not_null, shown_before
 from perdure.wire.base.records import MaybeRaw
@@ -280,7 +280,7 @@ class PutSpans(Operation[SpansReply], frozen=True):
     has at most 10,000 spans, and a span at most 1 MiB.
     """
 
-    spans: Annotated[list[Raw], Most(SPANS_MAX), _check_spans]
+    spans: Annotated[list[Raw], MaxItems(SPANS_MAX), _check_spans]
     """Each has trace_id, span_id, name, span_type, started_at; optionally parent_span_id, attributes, events, input,
     output, error, initial_state, final_state, ended_at."""
 

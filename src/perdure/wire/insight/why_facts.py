@@ -13,7 +13,7 @@ from perdure.wire.insight.why import Holder
 from perdure.wire.runs.admission import Rule
 from perdure.wire.runs.queues import Pause
 from perdure.wire.runs.workers import ListedWorker
-from perdure.wire.steering.hands import PendingCall
+from perdure.wire.steering.acts import PendingCall
 
 BEFORE_MAX: Final = 10_000
 
@@ -109,7 +109,7 @@ class Queued(Struct, frozen=True):
     """Under limits: how many other ready executions may go first, because groups take turns."""
 
 
-class Waiting(Struct, frozen=True):
+class WaitFacts(Struct, frozen=True):
     subject: Subject
     calls: Sequence[PendingCall]
     waits: Mapping[str, OpenedWait]
@@ -118,7 +118,7 @@ class Waiting(Struct, frozen=True):
     """Of the children among the calls, by id."""
 
 
-class Held(Struct, frozen=True):
+class HeldFacts(Struct, frozen=True):
     subject: Subject
     calls: Sequence[PendingCall]
 
@@ -236,7 +236,7 @@ class Failed(Struct, frozen=True):
     """The steps after the failure, about which a retry asks."""
 
 
-class Ended(Struct, frozen=True):
+class EndFacts(Struct, frozen=True):
     """Completed or cancelled."""
 
     subject: Subject
@@ -244,7 +244,7 @@ class Ended(Struct, frozen=True):
     steps: int
 
 
-Facts = Queued | Waiting | Held | Running | Blocked | Failed | Ended
+Facts = Queued | WaitFacts | HeldFacts | Running | Blocked | Failed | EndFacts
 
 
 def recorded_failure(value: bytes | None) -> RecordedFailure:

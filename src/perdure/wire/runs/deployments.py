@@ -12,7 +12,7 @@ from perdure.wire.base.fields import (
     Int64,
     KeyName,
     Limit,
-    Most,
+    MaxItems,
     Name,
     NextCursor,
     PageCursor,
@@ -161,7 +161,7 @@ class RegisterQueues(Operation[Done], frozen=True):
     """
 
     deployment_id: KeyName
-    queues: Annotated[list[QueueInfo], Most(QUEUES_MAX), count_check(QUEUES_MAX)]
+    queues: Annotated[list[QueueInfo], MaxItems(QUEUES_MAX), count_check(QUEUES_MAX)]
 
     def check(self) -> None:
         for n, queue in enumerate(self.queues):

@@ -11,7 +11,7 @@ from perdure.wire.base.fields import (
     Int32,
     Int64,
     Limit,
-    Most,
+    MaxItems,
     NextCursor,
     PageCursor,
     Position,
@@ -119,7 +119,7 @@ class PublishEvent(Operation[PublishedEvents], frozen=True, forbid_unknown_field
     """
 
     topic: Topic
-    events: Annotated[list[EventData], Most(PUBLISH_MAX, BadRequest)]
+    events: Annotated[list[EventData], MaxItems(PUBLISH_MAX, BadRequest)]
     durable: bool | None = None
     execution_id: str | None = None
     root_execution_id: str | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Final
 from msgspec import DecodeError, Raw, field, json
 from msgspec.structs import force_setattr
 
-from perdure.wire.agents.approvals import Became
+from perdure.wire.agents.approvals import AnswerState
 from perdure.wire.base.access import Role
 from perdure.wire.base.codec import KEY_BYTES_MAX
 from perdure.wire.base.errors import BadRequest, BadValue
@@ -20,7 +20,7 @@ from perdure.wire.base.fields import (
     Json,
     KeyName,
     Limit,
-    Most,
+    MaxItems,
     NextCursor,
     Note,
     Position,
@@ -38,7 +38,7 @@ from perdure.wire.base.operation import Noun, Operation, Stream
 from perdure.wire.base.record import Record, shown_before
 from perdure.wire.base.records import NULL, Kind, MaybeRaw
 from perdure.wire.base.status import STATUS, Phase, Status
-from perdure.wire.runs.search import KEY_PART_CHARS, PART_CHARS_MIN, VALUE_BYTES_MAX, check_fields, error_words
+from perdure.wire.runs.search_terms import KEY_PART_CHARS, PART_CHARS_MIN, VALUE_BYTES_MAX, check_fields, error_words
 from perdure.wire.runs.streams import StreamEnd, StreamItem
 
 IDS_MAX: Final = 10_000
@@ -204,7 +204,7 @@ class ResumeReply(Record, frozen=True):
 
     execution_id: Uuid
     step_key: str
-    state: Became = Became.ANSWERED
+    state: AnswerState = AnswerState.ANSWERED
     """`early`: no step has asked yet. A step that shows nothing takes the answer; a later question does not."""
     answered_by: str | None = None
     answered_at_us: Time | None = None
@@ -430,7 +430,7 @@ class WaitForExecutions(Operation[WaitReply], frozen=True):
     The answer is empty if none was in time. Large results take several answers: ask again for the missing executions.
     """
 
-    ids: Annotated[list[str], Most(IDS_MAX), in_body(count_check(IDS_MAX)), _ids]
+    ids: Annotated[list[str], MaxItems(IDS_MAX), in_body(count_check(IDS_MAX)), _ids]
     wait_seconds: Wait = 30.0
 
 

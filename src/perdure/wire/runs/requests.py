@@ -9,7 +9,7 @@ from perdure.wire.agents.budgets import BudgetSpec
 from perdure.wire.agents.transcripts import MESSAGES_MAX, OnConflict
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadRequest
-from perdure.wire.base.fields import Int64, KeyName, Most
+from perdure.wire.base.fields import Int64, KeyName, MaxItems
 from perdure.wire.base.limits import IN_FLIGHT_MAX, REGISTERED_MAX, REPORT_ITEMS_MAX
 from perdure.wire.base.operation import Noun, Operation, Request
 from perdure.wire.base.record import Record
@@ -166,13 +166,13 @@ class RegisterRequest(Operation[RegisterReply], frozen=True):
     worker_id: str
     deployment_id: str
     python: str
-    workflows: Annotated[list[WorkflowSpec], Most(REGISTERED_MAX)]
-    queues: Annotated[list[QueueSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
+    workflows: Annotated[list[WorkflowSpec], MaxItems(REGISTERED_MAX)]
+    queues: Annotated[list[QueueSpec], MaxItems(REGISTERED_MAX)] = field(default_factory=list)
     capacity: int = 100
     embedded: bool = False
-    schedules: Annotated[list[ScheduleSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
+    schedules: Annotated[list[ScheduleSpec], MaxItems(REGISTERED_MAX)] = field(default_factory=list)
     """All that the code declares. If the deployment is current, the server deletes the others that code declared."""
-    triggers: Annotated[list[TriggerSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
+    triggers: Annotated[list[TriggerSpec], MaxItems(REGISTERED_MAX)] = field(default_factory=list)
     """The same for event triggers."""
     protocol: int = 1
     """The worker gets no execution that needs a greater one."""
@@ -342,7 +342,7 @@ class AppendMessages(Request, frozen=True, tag="append_messages"):
     key: str
     fingerprint: str | None
     session_id: str
-    messages: Annotated[list[Raw], Most(MESSAGES_MAX)]
+    messages: Annotated[list[Raw], MaxItems(MESSAGES_MAX)]
     version: int | None = None
 
 
@@ -512,7 +512,7 @@ class ReportRequest(Operation[ReportReply], frozen=True):
 
     worker_id: str
     epoch: str
-    items: Annotated[list[ReportItem], Most(REPORT_ITEMS_MAX, BadRequest)]
+    items: Annotated[list[ReportItem], MaxItems(REPORT_ITEMS_MAX, BadRequest)]
 
 
 class BeatReply(Struct, frozen=True):
@@ -538,7 +538,7 @@ class BeatRequest(Operation[BeatReply], frozen=True):
 
     worker_id: str
     epoch: str
-    in_flight: Annotated[list[StepInFlight], Most(IN_FLIGHT_MAX)] = field(default_factory=list)
+    in_flight: Annotated[list[StepInFlight], MaxItems(IN_FLIGHT_MAX)] = field(default_factory=list)
     """The steps that have run for half a second, the oldest first."""
 
 

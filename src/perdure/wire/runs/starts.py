@@ -12,7 +12,7 @@ from perdure.wire.base.access import Role
 from perdure.wire.base.brief_executions import StartedExecution
 from perdure.wire.base.codec import KEY_BYTES_MAX, check_name, check_text
 from perdure.wire.base.errors import BadRequest, BadValue
-from perdure.wire.base.fields import Header, Int32, Moment, Most, Time, count_check, in_body
+from perdure.wire.base.fields import Header, Int32, MaxItems, Moment, Time, count_check, in_body
 from perdure.wire.base.operation import Noun, Operation
 from perdure.wire.base.record import Record
 from perdure.wire.base.records import MaybeRaw
@@ -136,7 +136,7 @@ class Batch(Record, frozen=True):
 class SubmitWorkflows(Operation[Batch], frozen=True, forbid_unknown_fields=False):
     """Start several executions in one transaction, all or none, under one batch id."""
 
-    workflows: Annotated[list[BatchItem], Most(IDS_MAX), in_body(count_check(IDS_MAX))]
+    workflows: Annotated[list[BatchItem], MaxItems(IDS_MAX), in_body(count_check(IDS_MAX))]
     deployment_id: str | None = None
     step_key: str | None = None
     parent_execution_id: _Parent | None = None
@@ -185,7 +185,7 @@ class StartExecutions(Operation[StartReply], frozen=True):
     Each has its own answer. They have no batch id and share no session.
     """
 
-    items: Annotated[list[StartItemRequest], Most(IDS_MAX), in_body(count_check(IDS_MAX))]
+    items: Annotated[list[StartItemRequest], MaxItems(IDS_MAX), in_body(count_check(IDS_MAX))]
     input_check: Annotated[str, Header(INPUT_CHECK)] | None = None
     """The name of a workflow's check of inputs (`WorkflowDescription.check_name`). The caller has read each input with
     the type of that workflow. The server checks inputs for workflows that registered another check."""

@@ -29,8 +29,8 @@ from perdure.wire.base.operation import Noun, Operation, validated
 from perdure.wire.base.record import Record, derived, reader, to_json
 from perdure.wire.base.status import FINAL, STATUS, Phase
 from perdure.wire.runs.executions import Execution, ListFilters
+from perdure.wire.steering.acts import Action, ActOnExecution, Note
 from perdure.wire.steering.forks import Edits, ForkExecution, RetryExecution
-from perdure.wire.steering.hands import Action, ActOnExecution, Note
 
 T = TypeVar("T", bound=Record)
 

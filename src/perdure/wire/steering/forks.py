@@ -6,11 +6,11 @@ from msgspec import Raw, Struct, field
 
 from perdure.wire.base.codec import KEY_BYTES_MAX, check_json, check_name
 from perdure.wire.base.errors import BadValue
-from perdure.wire.base.fields import ExecutionId, Int64, KeyName, Most, Time, Uuid
+from perdure.wire.base.fields import ExecutionId, Int64, KeyName, MaxItems, Time, Uuid
 from perdure.wire.base.operation import Noun, Operation
 from perdure.wire.base.record import Record
 from perdure.wire.base.records import MaybeRaw
-from perdure.wire.steering.hands import Note
+from perdure.wire.steering.acts import Note
 
 EDITS_MAX: Final = 1_000
 
@@ -18,7 +18,7 @@ EDITS_MAX: Final = 1_000
 class Edits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     payload: MaybeRaw = None
     """The fork's input."""
-    steps: Annotated[dict[str, Raw], Most(EDITS_MAX)] = field(default_factory=dict)
+    steps: Annotated[dict[str, Raw], MaxItems(EDITS_MAX)] = field(default_factory=dict)
     """Values in place of recorded outcomes, by the key of a step, a wait or a child that is kept."""
 
 

@@ -9,8 +9,8 @@ from perdure.store.base.interface import Rows, query, record, records, verb
 from perdure.store.verbs.outside.push_questions import note_answer
 from perdure.store.verbs.runs.waits import answer_wait, refusal, said_by, was_timed_out
 from perdure.wire.agents.approvals import (
+    AnswerChannel,
     Approval,
-    How,
     OpenApproval,
     OpenQuestion,
     Question,
@@ -26,7 +26,7 @@ SKEW_US: Final = 1_000_000
 """A worker's clock may be so far ahead when it gives up a question whose time is over."""
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def find_question(
     *, project_id: str, execution_id: str, step_key: str, now_us: int, question_id: str | None = None
 ) -> tuple[Phase, Question | None]:
@@ -96,7 +96,7 @@ async def answer_question(
     question_id: str | None,
     data: Raw,
     answered_by: str,
-    how: How,
+    how: AnswerChannel,
     now_us: int,
     link_id: str | None = None,
 ) -> Approval:
@@ -152,7 +152,7 @@ def _late(found: Question) -> Conflict:
     return Conflict(f"{what} no longer waits for an answer.")
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_questions(*, project_id: str, after: tuple[int, str, str], limit: int) -> list[OpenApproval]:
     """The open questions after a place: time, execution and key."""
     at_us, id, key = after
@@ -161,7 +161,7 @@ async def list_questions(*, project_id: str, after: tuple[int, str, str], limit:
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def open_questions(*, project_id: str, execution_id: str, limit: int) -> list[OpenQuestion]:
     """Of an execution and its descendants, the oldest first. Raises NotFound."""
     same = {"project_id": project_id, "id": execution_id}
@@ -173,7 +173,7 @@ async def open_questions(*, project_id: str, execution_id: str, limit: int) -> l
     raise unknown_execution(execution_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_answered(*, project_id: str, before: tuple[int, str, str], limit: int) -> list[OpenApproval]:
     """The answered questions before a place: time of the answer, execution and key."""
     at_us, id, key = before
@@ -182,7 +182,7 @@ async def list_answered(*, project_id: str, before: tuple[int, str, str], limit:
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_expired(*, project_id: str, before: tuple[int, str, str], now_us: int, limit: int) -> list[OpenApproval]:
     """The expired questions before a place: time of expiry, execution and key."""
     at_us, id, key = before
@@ -206,13 +206,13 @@ async def keep_link(*, project_id: str, link: QuestionLink, key_id: str | None, 
     await query("insert_link", link, project_id=project_id, key_id=key_id, user_id=user_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_link(*, project_id: str, id: str, now_us: int) -> QuestionLink | None:
     """None if it was revoked, has expired, or ended with its maker."""
     return await record(QuestionLink, "read_link", project_id=project_id, id=id, now_us=now_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_links(*, project_id: str, before: tuple[int, str], now_us: int, limit: int) -> list[QuestionLink]:
     """Links that still open their question's page, newest first."""
     at_us, id = before

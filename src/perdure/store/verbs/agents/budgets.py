@@ -235,7 +235,7 @@ async def change_budget(
     return changed
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
     """The budget that an execution spends from: its own or the nearest ancestor's. Also a balance, by its id. Raises
     NotFound."""
@@ -250,7 +250,7 @@ async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
     return await _read(project_id, above[-1])
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def unasked() -> Sequence[tuple[str, str]]:
     """Paused budgets, with their projects, if the execution that asked does not wait any more."""
     return await query("unasked_budgets", limit=UNASKED_AT_ONCE)

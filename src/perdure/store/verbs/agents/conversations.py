@@ -34,7 +34,7 @@ async def add_message(
     return int(id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def get_messages(
     *, project_id: str, conversation_id: str, agent_id: str, limit: int
 ) -> list[ConversationMessage]:

@@ -34,7 +34,7 @@ async def register_definition(
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def get_definition(
     *, project_id: str, kind: WorkflowType, deployment_id: str | None, id: str
 ) -> StoredDefinition:
@@ -48,7 +48,7 @@ async def get_definition(
     return found
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_definitions(
     *, project_id: str, kind: WorkflowType, after: RegistryPlace, limit: int, offset: int
 ) -> tuple[list[StoredDefinition], RegistryPlace | None]:

@@ -9,13 +9,13 @@ from msgspec.structs import replace
 from perdure.store.base.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.runs.find import ids_beginning_with, list_floor
 from perdure.wire.agents.agent_steps import MODEL, SUMMARY, call_usage, tool_step
-from perdure.wire.agents.sessions import Memory, Question, SessionRun, SessionTool, SessionTotals, said_in
+from perdure.wire.agents.sessions import AskedQuestion, Memory, SessionRun, SessionTool, SessionTotals, said_in
 from perdure.wire.base.errors import Conflict, NotFound
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL
-from perdure.wire.runs.search import beginning_with
+from perdure.wire.runs.search_terms import beginning_with
 
 AGENTS_MAX: Final = 500
 LIST_DEPTH: Final = 100_000
@@ -31,7 +31,7 @@ VALUE_SHOWN_MAX: Final = 256 << 10
 TOOL_SHOWN_MAX: Final = 16 << 10
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def get_memory(*, project_id: str, session_id: str) -> Memory:
     """Empty, with version 0, for an unknown session."""
     return await _memory(project_id, session_id)
@@ -71,7 +71,7 @@ async def put_memory(
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_agent_runs(
     *,
     project_id: str,
@@ -117,7 +117,7 @@ async def _searched(
 ) -> list[SessionRun]:
     """Runs by the beginning of their session, id or key, and those of `newest` by words of the user."""
     terms = beginning_with(q)
-    where = {"project_id": project_id, "before": NEWEST, "limit": limit}
+    where = {"project_id": project_id, "before": FIRST_CURSOR, "limit": limit}
     names = await query("sessions_beginning", project_id=project_id, first=terms.first, last=terms.last, limit=limit)
     rows = await query_many(
         "session_roots", [{"project_id": project_id, "session_id": name, "limit": 1} for (name,) in names]
@@ -150,10 +150,10 @@ async def _totals(project_id: str, runs: Sequence[SessionRun]) -> dict[str, Sess
     return found
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def get_session(
     *, project_id: str, execution_id: str
-) -> tuple[SessionRun, list[SessionRun], list[Question], SessionTotals]:
+) -> tuple[SessionRun, list[SessionRun], list[AskedQuestion], SessionTotals]:
     """A root execution, and the runs, questions and sums of its session. Raises NotFound, also if it is not a root."""
     found = await _runs(project_id, [execution_id], tool_bytes_max=0)
     if not found:
@@ -162,7 +162,7 @@ async def get_session(
     rows = await query("session_roots", project_id=project_id, session_id=run.session_id, limit=RUNS_SHOWN_MAX)
     ids = sorted({execution_id, *(id for (id,) in rows)})
     runs = await _runs(project_id, ids, tool_bytes_max=TOOL_SHOWN_MAX)
-    questions: list[Question] = []
+    questions: list[AskedQuestion] = []
     for one in runs:
         questions += await _questions(project_id, one, QUESTIONS_MAX - len(questions))
     totals = await _totals(project_id, runs)
@@ -221,12 +221,12 @@ async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> t
     return list(tools.values()), spent
 
 
-async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Question]:
+async def _questions(project_id: str, run: SessionRun, limit: int) -> list[AskedQuestion]:
     """From the waits of suspended steps and from the run's topic."""
     topic = f"workflow/{run.workflow_id}/{run.id}"
-    found: dict[tuple[str, str], Question] = {}
+    found: dict[tuple[str, str], AskedQuestion] = {}
     where = {"project_id": project_id, "topic": topic}
-    for one in await records(Question, "questions_of", execution_id=run.id, limit=limit, **where):
+    for one in await records(AskedQuestion, "questions_of", execution_id=run.id, limit=limit, **where):
         found[one.execution_id, one.step_key] = one
     by_key = {key: (id, key) for id, key in found}
     waited = set(found)
@@ -238,7 +238,7 @@ async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Quest
         if place in waited and found[place].request is not None:
             continue  # the waits tell each question and answer under this key
         if what == "suspend" and known is None:
-            found[place] = Question(
+            found[place] = AskedQuestion(
                 execution_id=place[0], step_key=key, open=run.phase not in FINAL, asked_at_us=at_us, request=data
             )
         elif what == "suspend" and known is not None:

@@ -10,12 +10,12 @@ from perdure.wire.base.errors import BadRequest, Conflict, NotFound
 BALANCES_AT_ONCE = 500
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_shared(*, project_id: str) -> list[SharedBudget]:
     return await records(SharedBudget, "list_shared_budgets", project_id=project_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def balances(
     *, project_id: str, name: str, key: str | None, after: str | None, limit: int, now_us: int
 ) -> tuple[SharedBudget, list[StoredBudget]]:
@@ -51,7 +51,7 @@ async def unlimit(*, project_id: str, name: str) -> SharedBudget:
     return await _put(project_id, replace(before, usd_micros=None, tokens=None, calls=None))
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def paused(*, shared_id: str, after: str = "") -> list[str]:
     """Balances for which executions wait, by id."""
     found = await query("paused_balances", shared_id=shared_id, after=after, limit=BALANCES_AT_ONCE)

@@ -38,7 +38,7 @@ def hash_of(project_id: str, message: bytes) -> bytes:
     return blake2b(message, digest_size=20, key=blake2b(project_id.encode(), digest_size=32).digest()).digest()
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_transcript(
     *,
     project_id: str,

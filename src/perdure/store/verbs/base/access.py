@@ -33,7 +33,7 @@ async def default_project(*, id: str, now_us: int) -> str:
     return str(first)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def oldest_project() -> str:
     """Raises NotFound if the store has none."""
     rows = await query("list_projects")
@@ -72,13 +72,13 @@ async def make_key(*, project_id: str, key: ApiKey, secret_hash: str, idempotenc
     await remember(project_id, idempotency, msgspec.json.encode(key.id), key.created_at_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_keys(*, project_id: str) -> list[ApiKey]:
     """Newest first."""
     return await records(ApiKey, "list_keys", project_id=project_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_key(*, id: str) -> StoredKey | None:
     return await record(StoredKey, "read_key", id=id)
 

@@ -16,7 +16,7 @@ class Body(NamedTuple):
     started_at_us: int
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def count_rerun(*, bodies: Sequence[Body]) -> int:
     """How many began after the outcome of their step.
 

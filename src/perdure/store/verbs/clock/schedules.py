@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 
 from perdure.store.base.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.runs.start_targets import Target, check_payload, find_target, suggestion
+from perdure.store.verbs.runs.start_targets import StartTarget, check_payload, find_target, suggestion
 from perdure.store.verbs.runs.starts import New, start_items
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound, TooManySchedules, from_code
 from perdure.wire.base.record import not_null
@@ -124,7 +124,7 @@ async def _check_new(project_id: str, schedule: StoredSchedule) -> None:
         )
 
 
-async def _check_payload(project_id: str, schedule: StoredSchedule, target: Target | None) -> None:
+async def _check_payload(project_id: str, schedule: StoredSchedule, target: StartTarget | None) -> None:
     """A declared one is left to its worker, which encodes the input by the workflow's type."""
     try:
         await check_payload(project_id, schedule.workflow_id, target, input_of(schedule, schedule.next_at_us))
@@ -295,7 +295,7 @@ async def run_schedule(
     return answer
 
 
-class Due(NamedTuple):
+class DueSchedule(NamedTuple):
     """Slots to fire as (project, schedule, whether all were missed); the first due time, and the next."""
 
     schedules: list[tuple[str, str, bool]]
@@ -305,8 +305,8 @@ class Due(NamedTuple):
     """Workflows whose ends waiting slots need."""
 
 
-@verb(looks=True)
-async def due_schedules(*, now_us: int, limit: int) -> Due:
+@verb(reads=True)
+async def due_schedules(*, now_us: int, limit: int) -> DueSchedule:
     rows = await query("due_schedules", now_us=now_us, limit=limit)
     found = {(project_id, id): missed == Missed.ALL for project_id, id, missed, _ in rows}
     workflows = await query("waiting_workflows")
@@ -314,7 +314,7 @@ async def due_schedules(*, now_us: int, limit: int) -> Due:
         for project_id, id in await query("unblocked_schedules", limit=limit):
             found.setdefault((project_id, id), False)
     next_at = None if rows else await value("next_schedule")
-    return Due(
+    return DueSchedule(
         [(project_id, id, every) for (project_id, id), every in found.items()],
         rows[0][3] if rows else None,
         next_at,
@@ -322,29 +322,29 @@ async def due_schedules(*, now_us: int, limit: int) -> Due:
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def get_schedule(*, project_id: str, schedule_id: str) -> StoredSchedule:
     return await _schedule("read_schedule", project_id, schedule_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_schedules(*, project_id: str, workflow_id: str | None, before: str, limit: int) -> list[StoredSchedule]:
     values = {"project_id": project_id, "workflow_id": workflow_id, "before": before, "limit": limit}
     return await records(StoredSchedule, "list_schedules", **values)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def scheduled_workflows(*, project_id: str) -> list[str]:
     return [id for (id,) in await query("scheduled_workflows", project_id=project_id)]
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit: int) -> list[Fire]:
     await _schedule("read_schedule", project_id, schedule_id)
     return await records(Fire, "list_fires", schedule_id=schedule_id, before_us=before_us, limit=limit)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def fires_between(
     *, project_id: str, before: str, limit: int, from_us: int, to_us: int, fires_max: int
 ) -> list[tuple[StoredSchedule, list[Fire]]]:

@@ -189,7 +189,7 @@ def _item(trigger: StoredTrigger, events: Sequence[Event]) -> StartItem:
     )
 
 
-class Watched(NamedTuple):
+class WatchedTopic(NamedTuple):
     project_id: str
     trigger_id: str
     topic: str
@@ -197,14 +197,14 @@ class Watched(NamedTuple):
     """0: now; None: not before more events come."""
 
 
-@verb(looks=True)
-async def watched_topics() -> list[Watched]:
+@verb(reads=True)
+async def watched_topics() -> list[WatchedTopic]:
     return [
-        Watched(project_id, id, topic, due_at_us(batch_size, timeout, waiting, since_us))
+        WatchedTopic(project_id, id, topic, due_at_us(batch_size, timeout, waiting, since_us))
         for project_id, id, topic, batch_size, timeout, waiting, since_us in await query("watched_topics")
     ]
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_triggers(*, project_id: str, before: str, limit: int) -> list[ListedTrigger]:
     return await records(ListedTrigger, "list_triggers", project_id=project_id, before=before, limit=limit)

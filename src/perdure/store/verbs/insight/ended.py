@@ -66,7 +66,7 @@ def minute(at_us: int) -> int:
     return at_us // MINUTE_US * MINUTE_US
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def folds() -> Folds | None:
     """None before the first fold of a store."""
     return await record(Folds, "read_folds")
@@ -77,7 +77,7 @@ async def begin(*, now_us: int) -> None:
     await query("begin_folds", now_us=now_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def piece_after(*, from_us: int, to_us: int) -> Piece:
     """The oldest ends of the range, all of it if they are few."""
     place = await value("place_after", from_us=from_us, to_us=to_us, depth=ROWS_MAX)
@@ -85,7 +85,7 @@ async def piece_after(*, from_us: int, to_us: int) -> Piece:
     return Piece(from_us, to_us, await _groups(from_us, to_us))
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def piece_before(*, from_us: int, to_us: int) -> Piece:
     """The newest ends of the range, all of it if they are few."""
     place = await value("place_before", from_us=from_us, to_us=to_us, depth=PAST_ROWS_MAX)
@@ -93,7 +93,7 @@ async def piece_before(*, from_us: int, to_us: int) -> Piece:
     return Piece(from_us, to_us, await _groups(from_us, to_us))
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def missed(*, from_us: int, to_us: int) -> Piece:
     """Ends of whole minutes that were folded without them. The range begins with a minute."""
     place = await value("place_after", from_us=from_us, to_us=to_us, depth=SETTLED_ROWS_MAX)

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from perdure.store.base.interface import query, verb
 from perdure.store.verbs.insight.summaries import summaries_of
 from perdure.store.verbs.runs.find import find_ids, that_fit
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.insight.live import InboxChanged, LiveCounts
 from perdure.wire.insight.summaries import ExecutionSummary
@@ -30,7 +30,7 @@ class ListLook(NamedTuple):
     """Of the window."""
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def look_at_list(
     *,
     project_id: str,
@@ -51,14 +51,14 @@ async def look_at_list(
         stamps = now | {id: [] for id in changed[rows_max:]}
     if since is None:
         return ListLook(stamps, rows, [], False, frozenset())
-    window, following = await find_ids(project_id, filters, NEWEST, limit, since=since)
+    window, following = await find_ids(project_id, filters, FIRST_CURSOR, limit, since=since)
     failed = await query("failed_of_page", project_id=project_id, ids=json.dumps(window)) if window else []
     return ListLook(
         stamps, rows, window, following is not None and len(window) == limit, frozenset(id for (id,) in failed)
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def count_open(*, project_id: str) -> LiveCounts:
     found = {phase.value: 0 for phase in Phase if phase not in FINAL} | {"paused": 0}
     for phase, count, _ in await query("open_by_phase", project_id=project_id):
@@ -69,7 +69,7 @@ async def count_open(*, project_id: str) -> LiveCounts:
     return LiveCounts(found, paused, questions.questions, questions.at_least)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def look_at_inbox(*, project_id: str) -> InboxChanged:
     return await _questions(project_id)
 

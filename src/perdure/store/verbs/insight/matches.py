@@ -16,25 +16,25 @@ IDS_MAX: Final = 5_000
 FACTS_MAX: Final = 2_000
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def found_ids(*, project_id: str, filters: ListFilters, before: str) -> tuple[list[str], str | None]:
     ids, following = await find_ids(project_id, filters, before, IDS_MAX)
     return ids, following
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def found(*, project_id: str, filters: ListFilters, before: str) -> tuple[list[Match], str | None]:
     ids, following = await find_ids(project_id, filters, before, FACTS_MAX)
     return await records(Match, "matched_executions", project_id=project_id, ids=json.dumps(ids)), following
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def found_failures(*, project_id: str, filters: ListFilters, before: str) -> tuple[list[Stuck], str | None]:
     ids, following = await find_ids(project_id, filters, before, FACTS_MAX)
     return await records(Stuck, "matched_failures", project_id=project_id, ids=json.dumps(ids)), following
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def found_tags(*, project_id: str, filters: ListFilters, before: str) -> tuple[list[str], str | None]:
     """A tag of several executions comes several times."""
     ids, following = await find_ids(project_id, filters, before, FACTS_MAX)
@@ -42,6 +42,6 @@ async def found_tags(*, project_id: str, filters: ListFilters, before: str) -> t
     return list(counts.elements()), following
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def error_groups(*, clusters: list[Cluster]) -> list[ErrorGroup]:
     return [await error_group(cluster) for cluster in clusters]

@@ -5,9 +5,9 @@ from typing import Final
 from perdure.store.base.interface import query, verb
 from perdure.store.verbs.insight.summaries import summaries_of
 from perdure.store.verbs.runs.find import ids_beginning_with
-from perdure.wire.base.fields import NEWEST
-from perdure.wire.insight.search_all import SearchResults
-from perdure.wire.runs.search import KEY_PART_CHARS, PART_CHARS_MIN, beginning_with
+from perdure.wire.base.fields import FIRST_CURSOR
+from perdure.wire.insight.search import SearchResults
+from perdure.wire.runs.search_terms import KEY_PART_CHARS, PART_CHARS_MIN, beginning_with
 
 _NAMES: Final = {
     "queues": ("queues_beginning", "used_queues_beginning"),
@@ -17,7 +17,7 @@ _NAMES: Final = {
 }
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def search(*, project_id: str, q: str, limit: int) -> SearchResults:
     first, last = beginning_with(q)
     given = {"project_id": project_id, "first": first, "last": last, "limit": limit}
@@ -32,7 +32,7 @@ async def search(*, project_id: str, q: str, limit: int) -> SearchResults:
 
 async def _executions(project_id: str, q: str, limit: int) -> list[str]:
     """The ones with this id first, then by the key, then by a later word of the key."""
-    where = {"project_id": project_id, "before": NEWEST, "limit": limit}
+    where = {"project_id": project_id, "before": FIRST_CURSOR, "limit": limit}
     found: dict[str, None] = {}
     ids = ids_beginning_with(q)
     if ids is not None:

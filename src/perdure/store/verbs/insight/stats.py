@@ -64,7 +64,7 @@ READY_US: Final = 10_000_000
 """Work that is ready for less needs no attention: its worker may be starting."""
 
 
-class Ended(NamedTuple):
+class EndCounts(NamedTuple):
     """Ends of a range, by bucket and phase."""
 
     buckets: Mapping[int, Mapping[str, int]]
@@ -85,7 +85,7 @@ class Ended(NamedTuple):
         return [EndedBucket(at_us=at, **self.buckets.get(at, {})) for at in buckets.starts(now_us)]
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def overview(*, project_id: str, range: Range, now_us: int) -> Overview:
     buckets = buckets_of(range, now_us)
     all_ended, by_workflow = await _ended_by_workflow(project_id, buckets, now_us)
@@ -119,7 +119,7 @@ async def overview(*, project_id: str, range: Range, now_us: int) -> Overview:
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def workflow_stats(
     *, project_id: str, range: Range, now_us: int, after: str, limit: int
 ) -> tuple[list[WorkflowStats], int | None]:
@@ -132,11 +132,15 @@ async def workflow_stats(
     return rows, await _counted_from(buckets, now_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def workflow_details(*, project_id: str, workflow_id: str, range: Range, now_us: int) -> WorkflowDetails:
     buckets = buckets_of(range, now_us)
     of_workflow = {"project_id": project_id, "workflow_id": workflow_id}
-    whole, deployments, by_bucket = _nothing(), defaultdict[str, Ended](_nothing), defaultdict[int, Ended](_nothing)
+    whole, deployments, by_bucket = (
+        _nothing(),
+        defaultdict[str, EndCounts](_nothing),
+        defaultdict[int, EndCounts](_nothing),
+    )
     rows = await query("ends_of_workflow", now_us=now_us, **of_workflow, **buckets._asdict())
     for at_us, deployment_id, phase, took, n in rows:
         for one in (whole, deployments[deployment_id], by_bucket[at_us]):
@@ -205,7 +209,7 @@ def _share(took_us: list[int], share: float) -> int:
     return round(took_us[min(int(share * len(took_us)), len(took_us) - 1)] / 1_000)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def queue_stats(*, project_id: str, name: str, range: Range, now_us: int) -> QueueStats:
     buckets = buckets_of(range, now_us)
     ended = _nothing()
@@ -223,8 +227,8 @@ async def queue_stats(*, project_id: str, name: str, range: Range, now_us: int) 
     )
 
 
-async def _ended_by_workflow(project_id: str, buckets: Buckets, now_us: int) -> tuple[Ended, dict[str, Ended]]:
-    found: dict[str, Ended] = {}
+async def _ended_by_workflow(project_id: str, buckets: Buckets, now_us: int) -> tuple[EndCounts, dict[str, EndCounts]]:
+    found: dict[str, EndCounts] = {}
     whole = _nothing()
     rows = await query("ends_by_workflow", project_id=project_id, now_us=now_us, **buckets._asdict())
     for at_us, workflow_id, phase, took, n in rows:
@@ -236,11 +240,11 @@ async def _ended_by_workflow(project_id: str, buckets: Buckets, now_us: int) -> 
     return whole, found
 
 
-def _nothing() -> Ended:
-    return Ended(defaultdict(Counter), Counter())
+def _nothing() -> EndCounts:
+    return EndCounts(defaultdict(Counter), Counter())
 
 
-def _count(one: Ended, at_us: int, phase: str, took: int, n: int) -> None:
+def _count(one: EndCounts, at_us: int, phase: str, took: int, n: int) -> None:
     assert isinstance(one.buckets, defaultdict)
     assert isinstance(one.classes, Counter)
     one.buckets[at_us][phase] += n
@@ -248,7 +252,9 @@ def _count(one: Ended, at_us: int, phase: str, took: int, n: int) -> None:
         one.classes[took] += n
 
 
-def _workflow_stats(workflow_id: str, ended: Ended | None, open: int, buckets: Buckets, now_us: int) -> WorkflowStats:
+def _workflow_stats(
+    workflow_id: str, ended: EndCounts | None, open: int, buckets: Buckets, now_us: int
+) -> WorkflowStats:
     one = ended or _nothing()
     total = one.total
     by_bucket = [one.buckets.get(at, {}) for at in buckets.starts(now_us)]

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from perdure.store.base.interface import query, records, verb
 from perdure.store.verbs.runs.find import UNENDED_US, find_ended, find_ids
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import FINAL, Phase
-from perdure.wire.insight.details import CHILDREN_MAX, Beside, FirstWait, LastRow, OpenChildren, Served, details
-from perdure.wire.insight.summaries import Ended, ExecutionSummary, read_ended
+from perdure.wire.insight.details import CHILDREN_MAX, FirstWait, LastRow, OpenChildren, PageContext, Served, details
+from perdure.wire.insight.summaries import EndedSummary, ExecutionSummary, read_ended
 from perdure.wire.insight.why_facts import Limit, Subject
 from perdure.wire.runs.admission import Rule
 from perdure.wire.runs.executions import ListFilters
@@ -43,12 +43,12 @@ async def summaries_of(project_id: str, ids: Iterable[str]) -> list[ExecutionSum
     return [replace(one.summary, details=details(one, beside)) for one in page]
 
 
-async def _beside(project_id: str, page: list[Subject]) -> Beside:
+async def _beside(project_id: str, page: list[Subject]) -> PageContext:
     waiting = _ids(page, Phase.WAITING)
     running = _ids(page, Phase.RUNNING)
     paused_tries = [one.summary.id for one in page if one.timer_key is None and one.summary.due_at_us is not None]
     queued = [one for one in page if one.summary.phase is Phase.QUEUED]
-    return Beside(
+    return PageContext(
         waits=await _waits(waiting),
         children=await _children(project_id, waiting),
         steps=await _steps(project_id, running),
@@ -134,7 +134,7 @@ async def _served(project_id: str, deployments: set[str | None]) -> Mapping[str,
     return found
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_summaries(
     *, project_id: str, filters: ListFilters, before: str, limit: int
 ) -> tuple[list[ExecutionSummary], str | None]:
@@ -143,12 +143,12 @@ async def list_summaries(
     return await summaries_of(project_id, ids), following
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_ended(
     *, project_id: str, filters: ListFilters, before: str, limit: int
 ) -> tuple[list[ExecutionSummary], str | None]:
     """Ended executions, the newest end first. `before` is NEWEST or a place that this answered."""
-    place = Ended(UNENDED_US, NEWEST) if before == NEWEST else read_ended(before)
+    place = EndedSummary(UNENDED_US, FIRST_CURSOR) if before == FIRST_CURSOR else read_ended(before)
     found, following = await find_ended(project_id, filters, place, limit)
     rows = {one.id: one for one in await summaries_of(project_id, [one.id for one in found])}
     page = [rows[one.id] for one in found if one.id in rows]  # one may be deleted by now

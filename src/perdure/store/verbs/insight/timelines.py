@@ -12,14 +12,14 @@ from perdure.wire.insight.timeline_fold import (
     FoldedExecution,
     FoldedRow,
     FoldedWait,
-    InFlight,
     OpenTimer,
+    RunningStep,
     TimelineFacts,
     child_ids,
     wait_keys,
 )
 from perdure.wire.runs.executions import Act
-from perdure.wire.steering.hands import PendingKind
+from perdure.wire.steering.acts import PendingKind
 
 VALUE_BYTES_MAX: Final = 48 << 10
 PAGE_BYTES_MAX: Final = 4 << 20
@@ -29,7 +29,7 @@ WAITS_MAX: Final = 1_000
 """Open and given up waits, in the last page."""
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def timeline(*, project_id: str, execution_id: str, after: int, limit: int) -> TimelineFacts:
     """Raises NotFound."""
     execution = await record(FoldedExecution, "timeline_execution", project_id=project_id, id=execution_id)
@@ -41,7 +41,7 @@ async def timeline(*, project_id: str, execution_id: str, after: int, limit: int
     has_more = last_seq < execution.next_seq - 1
     waits: list[FoldedWait] = []
     timers: list[OpenTimer] = []
-    steps: list[InFlight] = []
+    steps: list[RunningStep] = []
     if keys := wait_keys(rows):
         waits += await _waits("timeline_waits", execution_id, keys=json.dumps(keys))
     if not has_more:
@@ -97,18 +97,18 @@ async def _waits(name: str, execution_id: str, **values: object) -> list[FoldedW
     return await records(FoldedWait, name, execution_id=execution_id, bytes_max=VALUE_BYTES_MAX, **values)
 
 
-async def _open_calls(execution: FoldedExecution) -> tuple[list[OpenTimer], list[InFlight]]:
+async def _open_calls(execution: FoldedExecution) -> tuple[list[OpenTimer], list[RunningStep]]:
     timers: dict[str, OpenTimer] = {}
     if execution.phase is Phase.WAITING and execution.timer_key is not None:
         timers[execution.timer_key] = OpenTimer(execution.timer_key, execution.ready_at_us, execution.due_at_us)
-    steps: dict[str, InFlight] = {}
+    steps: dict[str, RunningStep] = {}
     for key, kind, _, since_us, due_us, tries in await query(
         "pending_calls", execution_id=execution.id, attempt=execution.attempt
     ):
         if kind == PendingKind.TIMER:
             timers.setdefault(key, OpenTimer(key, since_us, due_us))
         elif execution.phase in LEASED:
-            steps[key] = InFlight(key, tries + 1, since_us)
+            steps[key] = RunningStep(key, tries + 1, since_us)
     if execution.phase in LEASED and execution.worker_id is not None:
         said = (await workers.steps_of(execution.worker_id)).get(execution.id, ())
         steps.update((step.key, step) for step in said)

@@ -32,9 +32,9 @@ _LEFT_OUT: Final = SpanValues(msgspec.Raw(b'{"perdure.left_out":"values too larg
 _decode_values: Final = msgspec.json.Decoder(SpanValues).decode
 
 
-AFTER_ALL: Final = "~"
+LAST_CURSOR: Final = "~"
 LAST_US: Final = 1 << 62
-NEWEST: Final = Place(LAST_US, AFTER_ALL)
+NEWEST: Final = Place(LAST_US, LAST_CURSOR)
 
 
 class SpanRow(StoredSpan, frozen=True):
@@ -42,21 +42,21 @@ class SpanRow(StoredSpan, frozen=True):
     """None: it is too large."""
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
     """By id: the root ids of executions whose trace has their root's id."""
     rows = await query("homes_of", project_id=project_id, ids=msgspec.json.encode(ids).decode())
     return {id: root_id for id, root_id, traceparent in rows if traceparent is None}
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_traces(*, project_id: str, wanted: GetTraces, before: Place) -> tuple[list[TraceSummary], Place | None]:
     """A page of traces, the latest end first, and the next place, among the newest LIST_DEPTH of each kind."""
     since_us = max(wanted.start_time or 0, 0)
     until_us = LAST_US if wanted.end_time is None else wanted.end_time
     to_us = min(until_us, before.at_us)
     # An equal end time counts as after the place only if the place has that time.
-    before_id = before.id if before.at_us <= until_us else AFTER_ALL
+    before_id = before.id if before.at_us <= until_us else LAST_CURSOR
     amount = wanted.offset + wanted.limit
 
     async def from_us(name: str) -> int:
@@ -85,7 +85,7 @@ async def list_traces(*, project_id: str, wanted: GetTraces, before: Place) -> t
         at_us, trace_id, _ = found[amount - 1]
         following = Place(at_us, trace_id)
     elif floor_us > since_us:
-        following = Place(floor_us - 1, AFTER_ALL)
+        following = Place(floor_us - 1, LAST_CURSOR)
     roots: list[TraceSummary] = []
     room = REPLY_BYTES_MAX
     for _, trace_id, sent in found[wanted.offset : amount]:
@@ -164,7 +164,7 @@ class FoundTrace(NamedTuple):
     phase: Phase | None
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def get_trace(*, project_id: str, trace_id: str) -> FoundTrace:
     """Values that do not fit into a reply are left out, the largest first."""
     trace = {"project_id": project_id, "trace_id": trace_id}
@@ -181,7 +181,7 @@ def _span(row: SpanRow) -> StoredSpan:
     return StoredSpan(**outline | {"values": _LEFT_OUT if body is None else _decode_values(body)})
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def journal_of(*, project_id: str, execution_id: str) -> list[TracedExecution]:
     """The source of one execution's spans; empty if it is deleted."""
     found = await _executions("traced_execution", project_id, execution_id, bytes_max=VALUE_SHOWN_MAX)

@@ -9,7 +9,7 @@ from perdure.store.base.interface import query, query_many, record, records, ver
 from perdure.store.verbs.runs.find import id_bounds
 from perdure.wire.agents.usage import CALLS_MAX, EXECUTIONS_MAX
 from perdure.wire.agents.usage_sums import CallRow, SpendingExecution, UsageFacts
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import FINAL
 from perdure.wire.insight.spend import AgentCall, Spend, SpendSums
 from perdure.wire.insight.stats import Range, buckets_of
@@ -22,7 +22,7 @@ AGENT_CALLS_MAX: Final = 5_000
 AGENT_VALUE_BYTES_MAX: Final = 256 << 10
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def usage(*, project_id: str, execution_id: str) -> UsageFacts:
     """Raises NotFound."""
     root = await record(SpendingExecution, "spending_execution", project_id=project_id, id=execution_id)
@@ -54,14 +54,14 @@ async def usage(*, project_id: str, execution_id: str) -> UsageFacts:
     return UsageFacts(tree[:EXECUTIONS_MAX], rows, whole)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def spend(*, project_id: str, agent_id: str | None, range: Range, now_us: int) -> Spend:
     """Of executions that began in the range. It reads the newest ones first."""
     buckets = buckets_of(range, now_us)
     sums = SpendSums(buckets, now_us)
     names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
     bounds = {"project_id": project_id, "created_after_us": buckets.from_us, "created_before_us": None}
-    _, floor_id = await id_bounds(bounds, NEWEST)
+    _, floor_id = await id_bounds(bounds, FIRST_CURSOR)
     wanted = {"project_id": project_id, "floor_id": floor_id, "from_us": buckets.from_us, "limit": AGENT_RUNS_MAX + 1}
     of_agents = [wanted | {"workflow_id": name} for name in names if agent_id in (None, name)]
     rows = await query_many("ended_of_agent", [one | {"phase": phase} for one in of_agents for phase in sorted(FINAL)])

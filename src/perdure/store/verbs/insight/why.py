@@ -22,22 +22,22 @@ from perdure.wire.insight.why_facts import (
     Blocked,
     Cause,
     Compared,
-    Ended,
+    EndFacts,
     FactRow,
     Facts,
     Failed,
-    Held,
+    HeldFacts,
     Losses,
     OpenedWait,
     Running,
     StepShape,
     Subject,
-    Waiting,
+    WaitFacts,
 )
 from perdure.wire.runs.queues import ReadyExecution
 from perdure.wire.runs.starts import INT32_MAX
 from perdure.wire.runs.workers import ListedWorker
-from perdure.wire.steering.hands import PendingCall, PendingKind
+from perdure.wire.steering.acts import PendingCall, PendingKind
 
 NAMED_MAX: Final = 11
 """One more than an explanation names."""
@@ -51,7 +51,7 @@ READY_MAX: Final = 10_000
 _decode_id: Final = msgspec.json.Decoder(str).decode
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def explained(
     *, project_id: str, execution_id: str, now_us: int, lease_us: int, push_lease_us: int
 ) -> tuple[Facts, Sequence[ActFact]]:
@@ -62,7 +62,7 @@ async def explained(
     return facts, await records(ActFact, "newest_acts", execution_id=execution_id, limit=ACTS_MAX)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def next_in_queue(
     *, project_id: str, name: str, limit: int, now_us: int, lease_us: int, push_lease_us: int
 ) -> tuple[list[tuple[ReadyExecution, Facts | None]], bool]:
@@ -88,7 +88,7 @@ async def _facts(project_id: str, execution_id: str, times: Mapping[str, int]) -
     if phase is Phase.WAITING:
         return await _waiting(project_id, subject, await _calls(project_id, subject, now_us))
     if phase is Phase.HELD:
-        return Held(subject, await _calls(project_id, subject, now_us))
+        return HeldFacts(subject, await _calls(project_id, subject, now_us))
     if phase in LEASED:
         at = {"project_id": project_id, "id": subject.summary.assigned_to_worker}
         worker = await record(ListedWorker, "read_listed_worker", **at, **times)
@@ -103,10 +103,10 @@ async def _facts(project_id: str, execution_id: str, times: Mapping[str, int]) -
     if phase is Phase.FAILED:
         return await _failed(project_id, subject)
     steps = await value("count_steps", execution_id=execution_id)
-    return Ended(subject, await _newest(execution_id, Kind(phase)), steps)
+    return EndFacts(subject, await _newest(execution_id, Kind(phase)), steps)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def path_execution(*, project_id: str, execution_id: str, rows_max: int) -> PathExecution | None:
     """With its newest rows."""
     found = await record(PathExecution, "path_execution", project_id=project_id, id=execution_id)
@@ -143,12 +143,12 @@ async def _calls(project_id: str, subject: Subject, now_us: int) -> list[Pending
     return pending.allowed(calls, of) or calls
 
 
-async def _waiting(project_id: str, subject: Subject, calls: Sequence[PendingCall]) -> Waiting:
+async def _waiting(project_id: str, subject: Subject, calls: Sequence[PendingCall]) -> WaitFacts:
     limits = {"bytes_max": VALUE_BYTES_MAX, "limit": pending.LISTED_MAX}
     waits = await records(OpenedWait, "explained_waits", execution_id=subject.summary.id, **limits)
     ids = [call.child_id for call in calls if call.child_id is not None]
     phases = await query("phases_of", project_id=project_id, ids=json.dumps(ids))
-    return Waiting(subject, calls, {wait.key: wait for wait in waits}, {id: Phase(phase) for id, phase in phases})
+    return WaitFacts(subject, calls, {wait.key: wait for wait in waits}, {id: Phase(phase) for id, phase in phases})
 
 
 async def _running(subject: Subject, worker: ListedWorker | None, calls: Sequence[PendingCall]) -> Running:

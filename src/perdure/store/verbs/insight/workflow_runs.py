@@ -11,7 +11,7 @@ from perdure.wire.runs.workflows import WorkflowRun, WorkflowType
 LIST_DEPTH: Final = 100_000
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_runs(
     *,
     project_id: str,

@@ -33,12 +33,12 @@ class Cursor(Struct, frozen=True):
         return Place(self.ended_at_us, self.ended_id), Place(self.looked_at_us, self.looked_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def project_ids() -> list[str]:
     return [id for [id] in await query("list_projects")]
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def exporting(*, project_id: str) -> bool:
     return bool(await query("read_export_cursor", project_id=project_id))
 

@@ -10,7 +10,7 @@ from perdure.store.base.executions import StoredWait
 from perdure.store.base.interface import query, record, records, value
 from perdure.store.verbs.outside.push_steps import ENDS
 from perdure.store.verbs.runs.rows import deliver
-from perdure.wire.agents.approvals import ANSWERED, ASKED, How
+from perdure.wire.agents.approvals import ANSWERED, ASKED, AnswerChannel
 from perdure.wire.base.records import Kind
 from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import EventItem
@@ -102,7 +102,13 @@ async def outcome_there(execution_id: str, key: str) -> bool:
 
 
 async def note_answer(
-    project_id: str, execution_id: str, key: str, data: Raw, answered_by: str, now_us: int, how: How = How.API
+    project_id: str,
+    execution_id: str,
+    key: str,
+    data: Raw,
+    answered_by: str,
+    now_us: int,
+    how: AnswerChannel = AnswerChannel.API,
 ) -> None:
     """Only the first answer is noted."""
     await query(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.base.executions import EndedExecution, Moved, State, StoredWait, unknown_execution
+from perdure.store.base.executions import ChangedExecution, EndedExecution, State, StoredWait, unknown_execution
 from perdure.store.base.interface import Due, Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.base.locks import Arguments, Locks
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
@@ -34,7 +34,7 @@ TIMED_OUT_US = 2_000_000
 """A worker may report the run timeout this much early, because it has its own clock."""
 
 
-class Held(Struct, frozen=True):
+class HeldPush(Struct, frozen=True):
     phase: Phase
     attempt: int
     worker_id: str | None
@@ -48,14 +48,14 @@ class Held(Struct, frozen=True):
     deployment_id: str | None
 
 
-async def _lock(project_id: str, execution_id: str) -> Held:
-    held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
+async def _lock(project_id: str, execution_id: str) -> HeldPush:
+    held = await record(HeldPush, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None:
         raise unknown_execution(execution_id)
     return held
 
 
-async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Phase) -> Held | None:
+async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Phase) -> HeldPush | None:
     """Lock the execution that this worker holds. None: it has already ended it this way. Raises NotFound, Conflict."""
     held = await _lock(project_id, execution_id)
     if held.worker_id == worker_id and held.phase in LEASED:
@@ -81,7 +81,9 @@ async def save_step(
     output_schema_name: str | None = None,
 ) -> None:
     """Record a step's outcome; the first one stands (I2). Raises NotFound, Conflict."""
-    moved = await record(Moved, "record_pushed", project_id=project_id, id=execution_id, key=step_key, now_us=now_us)
+    moved = await record(
+        ChangedExecution, "record_pushed", project_id=project_id, id=execution_id, key=step_key, now_us=now_us
+    )
     if moved is None:
         held = await _lock(project_id, execution_id)
         if held.phase not in LEASED or held.push_worker_id is None:
@@ -152,7 +154,7 @@ async def fail_pushed(
         await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="confirmed")
         return
     if retryable and held.retry_count < RETRIES_MAX:
-        [moved] = await records(Moved, "requeue", due_at_us=None, retries=1, **fence)
+        [moved] = await records(ChangedExecution, "requeue", due_at_us=None, retries=1, **fence)
         await query_many("insert_journal", [moved.row(execution_id, Kind.RETRIED, name=error[:500], ok=False)])
         await Notify(Ready(project_id, moved.deployment_id), Written(execution_id))
         return
@@ -179,7 +181,7 @@ async def confirm_cancel_pushed(
     await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="confirmed")
 
 
-def _fence(project_id: str, execution_id: str, held: Held, now_us: int) -> dict[str, Any]:
+def _fence(project_id: str, execution_id: str, held: HeldPush, now_us: int) -> dict[str, Any]:
     """For a report of one journal row."""
     return {
         "project_id": project_id,
@@ -287,16 +289,23 @@ async def _open(
     return dropped
 
 
-async def _go_on(project_id: str, execution_id: str, held: Held, now_us: int) -> None:
+async def _go_on(project_id: str, execution_id: str, held: HeldPush, now_us: int) -> None:
     assert held.worker_id is not None
     await lose(project_id, execution_id, held.attempt, held.worker_id, now_us, released=True, begun=True)
 
 
 async def _let_go(
-    project_id: str, execution_id: str, held: Held, now_us: int, *, key: str, told: bytes, until_us: int | None = None
+    project_id: str,
+    execution_id: str,
+    held: HeldPush,
+    now_us: int,
+    *,
+    key: str,
+    told: bytes,
+    until_us: int | None = None,
 ) -> None:
     [moved] = await records(
-        Moved,
+        ChangedExecution,
         "suspend",
         project_id=project_id,
         id=execution_id,
@@ -383,7 +392,7 @@ async def _start(
     parent_id: str,
     step_key: str,
     news: Sequence[New],
-    held: Held,
+    held: HeldPush,
     now_us: int,
     *,
     batch_id: str | None,
@@ -408,7 +417,7 @@ async def _start(
     answers = [answer for answer in found if isinstance(answer, Started)]
     if held.push:
         ids: object = [one.execution_id for one in answers] if batch_id is not None else answers[0].execution_id
-        [moved] = await records(Moved, "next_row", project_id=project_id, id=parent_id, now_us=now_us)
+        [moved] = await records(ChangedExecution, "next_row", project_id=project_id, id=parent_id, now_us=now_us)
         name = None if batch_id is not None else items[0].item.workflow_id
         row = moved.row(parent_id, Kind.CHILD_STARTED, key=step_key, name=name, value=msgspec.json.encode(ids))
         await query_many("insert_journal", [row])

@@ -22,7 +22,7 @@ from perdure.wire.runs.executions import Row
 ENDS = (Kind.STEP, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD)
 
 
-class Standing(Struct, frozen=True):
+class PushHolder(Struct, frozen=True):
     phase: Phase
     attempt: int
     worker_id: str | None
@@ -32,19 +32,19 @@ class Standing(Struct, frozen=True):
     push_worker_id: str | None
 
 
-@verb(looks=True)
-async def standing(*, project_id: str, execution_id: str) -> Standing:
+@verb(reads=True)
+async def standing(*, project_id: str, execution_id: str) -> PushHolder:
     return await _standing(project_id, execution_id)
 
 
-async def _standing(project_id: str, execution_id: str) -> Standing:
-    found = await record(Standing, "read_pushed", project_id=project_id, id=execution_id)
+async def _standing(project_id: str, execution_id: str) -> PushHolder:
+    found = await record(PushHolder, "read_pushed", project_id=project_id, id=execution_id)
     if found is None:
         raise unknown_execution(execution_id)
     return found
 
 
-class Holder(Struct, frozen=True):
+class HolderAndRow(Struct, frozen=True):
     """An execution's holder, and a row of its journal under the asked key."""
 
     attempt: int
@@ -53,10 +53,10 @@ class Holder(Struct, frozen=True):
     row: Row | None
 
 
-@verb(looks=True)
-async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[Holder, SavedStep | None]:
+@verb(reads=True)
+async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[HolderAndRow, SavedStep | None]:
     """Raises NotFound for the execution."""
-    found = await records(Holder, "step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
+    found = await records(HolderAndRow, "step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
     if not found:
         raise unknown_execution(execution_id)
     saved = await _saved(project_id, execution_id, [one.row for one in found if one.row is not None])
@@ -66,7 +66,7 @@ async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tup
     return found[0], SavedStep(**structs.asdict(step), output_schema_name=schema_name)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_steps(
     *, project_id: str, execution_id: str, after: str | None, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> list[ListedStep]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msgspec import Raw, Struct
 
 from perdure.store.base.interface import Metric, Notify, query, record, records, verb
-from perdure.store.verbs.outside.push_reports import Held
+from perdure.store.verbs.outside.push_reports import HeldPush
 from perdure.store.verbs.runs.claims import PUSHED, Room, end_registration, forgive, pick, try_take_back
 from perdure.store.verbs.runs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.runs.rows import overrule
@@ -16,7 +16,7 @@ from perdure.wire.base.errors import NotFound
 from perdure.wire.base.status import LEASED, Phase
 from perdure.wire.runs.requests import Claimed
 
-PYTHON = "push"
+PUSH_RUNTIME = "push"
 """`executions.python` of push executions, which native workers never continue."""
 PROTOCOL = 1
 """No execution that needs a greater one is on a push deployment."""
@@ -91,7 +91,7 @@ async def register_push_worker(
         id=worker_id,
         project_id=project_id,
         deployment_id=deployment_id,
-        python=PYTHON,
+        python=PUSH_RUNTIME,
         protocol=PROTOCOL,
         capacity=capacity,
         embedded=PUSHED,
@@ -126,7 +126,7 @@ async def push_worker_beat(
     return bool(known)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def has_lapsed(*, worker_id: str) -> bool:
     return bool(await query("has_lapsed", id=worker_id))
 
@@ -196,14 +196,14 @@ async def take_push_checks(*, now_us: int, every_us: int, limit: int) -> list[tu
     return [(id, project_id, url) for id, project_id, url in rows]
 
 
-class Watched(NamedTuple):
+class WatchedWorker(NamedTuple):
     online: Sequence[PushWorker]
     expired: bool
     next_check_us: int | None
 
 
-@verb(looks=True)
-async def watch_push_workers(*, now_us: int) -> Watched:
+@verb(reads=True)
+async def watch_push_workers(*, now_us: int) -> WatchedWorker:
     online: list[PushWorker] = []
     expired = False
     next_check_us: int | None = None
@@ -212,10 +212,10 @@ async def watch_push_workers(*, now_us: int) -> Watched:
         if state == "online" and lease_until_us > now_us:
             online.append(PushWorker(*worker))
             next_check_us = check_at_us if next_check_us is None else min(next_check_us, check_at_us)
-    return Watched(online, expired, next_check_us)
+    return WatchedWorker(online, expired, next_check_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def active_workers(*, project_id: str, now_us: int) -> list[str]:
     pushed = await query("active_push_workers", project_id=project_id, now_us=now_us)
     native = await query("active_native_workers", project_id=project_id, now_us=now_us)
@@ -257,7 +257,7 @@ async def claim_pushed(
         "deployment_id": worker.deployment_id,
         "worker_id": worker_id,
         "claim_id": claim_id,
-        "python": PYTHON,
+        "python": PUSH_RUNTIME,
         "protocol": PROTOCOL,
         "now_us": now_us,
         "grace_us": grace_us,
@@ -289,14 +289,14 @@ async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_
 @verb(locks="execution=execution_id")
 async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
     """Count a delivery as lost. False: the worker acknowledged it after all, or no longer holds the attempt."""
-    held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
+    held = await record(HeldPush, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None or held.phase not in LEASED or (held.attempt, held.worker_id) != (attempt, worker_id) or held.acked:
         return False
     await lose(project_id, execution_id, attempt, worker_id, now_us)
     return True
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def untold(*, before_us: int, limit: int) -> list[Untold]:
     """Unacknowledged deliveries from before `before_us`, and untold cancels."""
     return await records(Untold, "untold_of_push_workers", before_us=before_us, limit=limit)
@@ -319,7 +319,7 @@ async def untell_cancel(*, project_id: str, execution_id: str, attempt: int, wor
 @verb(locks="execution=execution_id")
 async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
     """The worker does not run the cancelled execution, so it ends at once."""
-    held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
+    held = await record(HeldPush, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None or (held.phase, held.attempt, held.worker_id) != (Phase.CANCELLING, attempt, worker_id):
         return
     await overrule(project_id, execution_id, now_us, "not running")

@@ -17,7 +17,7 @@ async def release_slack_app(*, project_id: str, api_app_id: str) -> None:
         raise NotFound(f"Slack app {api_app_id!r} is not bound to this project.")
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_slack_apps(*, project_id: str, limit: int) -> list[SlackApp]:
     """By id."""
     return await records(SlackApp, "list_slack_apps", project_id=project_id, limit=limit)

@@ -75,7 +75,7 @@ async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
     await query("count_webhooks", project_id=project_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_webhooks(*, project_id: str) -> list[Webhook]:
     """Newest first."""
     return await records(Webhook, "list_webhooks", project_id=project_id)
@@ -98,7 +98,7 @@ async def take_deliveries(*, busy: str, limit: int, until_us: int, now_us: int) 
     return [TakenDelivery(*row) for row in rows]
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def next_delivery() -> int | None:
     at_us: int | None = await value("next_delivery")
     return at_us
@@ -140,7 +140,7 @@ async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_
     return again
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_deliveries(
     *, project_id: str, webhook_id: str | None, state: str | None, before: tuple[int, str, str], limit: int
 ) -> list[Delivery]:
@@ -158,6 +158,6 @@ async def list_deliveries(
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def deliveries_of(*, project_id: str, execution_id: str) -> list[Delivery]:
     return await records(Delivery, "deliveries_of", project_id=project_id, execution_id=execution_id)

@@ -73,7 +73,7 @@ async def sign_up(
         await _join(invited, user.id, invitation_hash, member_id=member_id, now_us=now_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int) -> None:
     """Raises as `sign_up`, and BadValue for another e-mail than the invited one, unless that has an account already."""
     if invitation_hash is not None:
@@ -84,7 +84,7 @@ async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int)
         raise _email_taken(email)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_invitation(*, token_hash: str, now_us: int) -> StoredInvitation:
     """Raises BadValue."""
     return await _invited(token_hash, now_us)
@@ -117,12 +117,12 @@ async def _invited(token_hash: str, now_us: int) -> StoredInvitation:
     return found
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def find_user(*, email: str) -> StoredUser | None:
     return await record(StoredUser, "find_user", email=email)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_user(*, user_id: str) -> StoredUser:
     found = await record(StoredUser, "read_user", user_id=user_id)
     if found is None:
@@ -168,7 +168,7 @@ async def open_session(*, user_id: str, session: NewSession, now_us: int) -> Non
     await _insert_session(user_id, session, now_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_session(*, token_hash: str, project_id: str) -> StoredSession | None:
     """An empty `project_id` gives no role."""
     return await record(StoredSession, "read_session", token_hash=token_hash, project_id=project_id)
@@ -203,7 +203,7 @@ async def make_project(
     return project
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_project(*, project_id: str) -> Project:
     found = await record(Project, "read_project", project_id=project_id)
     if found is None:
@@ -221,12 +221,12 @@ async def change_project(*, project_id: str, name: str | None, description: str 
     return changed
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def projects_of(*, user_id: str) -> list[Project]:
     return await records(Project, "projects_of_user", user_id=user_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_members(*, project_id: str) -> list[Member]:
     return await records(Member, "list_members", project_id=project_id, user_id=None)
 
@@ -286,7 +286,7 @@ async def remove_member(*, project_id: str, user_id: str) -> None:
     await Notify(UserChanged(user_id))
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_invitations(*, project_id: str, now_us: int) -> list[Invitation]:
     return await records(Invitation, "list_invitations", project_id=project_id, now_us=now_us)
 

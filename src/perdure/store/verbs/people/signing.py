@@ -30,7 +30,7 @@ class Secrets(NamedTuple):
         return (self.secret, self.previous)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_signing(*, project_id: str) -> Secrets | None:
     """None before the first signature."""
     for row in await query("read_signing", project_id=project_id):

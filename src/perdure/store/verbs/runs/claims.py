@@ -43,7 +43,7 @@ SHORT_ROWS = 16
 """A journal with fewer rows is read together with others."""
 
 
-class Range(NamedTuple):
+class RankRange(NamedTuple):
     """A part of a queue's order, from (`rank`, `ready_from_us`) up to `rank_before`."""
 
     rank: int
@@ -172,7 +172,7 @@ async def claim(
     after: tuple[str, str] = ("", ""),
     limited_first: bool = False,
     bytes_max: int = REPLY_BYTES_MAX,
-    ranges: Sequence[Range] | None = None,
+    ranges: Sequence[RankRange] | None = None,
 ) -> tuple[list[tuple[Claimed, int]], tuple[str, str], Looked]:
     """Claim up to `capacity` executions. Answers each with its parked seq (0: none), and the limited group where the
     next claim goes on.
@@ -209,7 +209,7 @@ async def pick(
     room: "Room",
     after: tuple[str, str],
     limited_first: bool,
-    ranges: Sequence[Range] | None = None,
+    ranges: Sequence[RankRange] | None = None,
 ) -> tuple[tuple[str, str], Sequence[tuple[int, int]]]:
     """Claim ready executions into `room.picked`. Answers the next limited group, and `Looked.heads`."""
     heads: Sequence[tuple[int, int]] = ()
@@ -256,7 +256,9 @@ class Room:
                 self.executions = 0
 
 
-async def _claim_ready(values: dict[str, Any], room: Room, ranges: Sequence[Range] | None) -> Sequence[tuple[int, int]]:
+async def _claim_ready(
+    values: dict[str, Any], room: Room, ranges: Sequence[RankRange] | None
+) -> Sequence[tuple[int, int]]:
     if ranges is None:
         await room.pick("claim_executions", "ready_sizes", values, room.executions)
         return ()
@@ -341,7 +343,7 @@ async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int)
     return len(held)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> list[tuple[list[Row], bool]]:
     """Journals, each after a seq, and whether rows were left out for size."""
     short = await _short_journals(wanted, min(rows_max, SHORT_ROWS), bytes_max)
@@ -427,22 +429,22 @@ async def renew_leases(*, leases: Sequence[tuple[int, str]]) -> None:
     await query_many("renew_lease", leases)
 
 
-class Lease(NamedTuple):
+class RenewedLease(NamedTuple):
     lease_until_us: int
     in_flight: bytes | None
     """As `workers.write_steps` makes it."""
     held: Held
 
 
-@verb(looks=True)
-async def read_lease(*, project_id: str, worker_id: str) -> Lease | None:
+@verb(reads=True)
+async def read_lease(*, project_id: str, worker_id: str) -> RenewedLease | None:
     for lease_until_us, steps in await query("read_lease", id=worker_id, project_id=project_id):
         held = await query("held_by", worker_id=worker_id)
-        return Lease(lease_until_us, steps, [(id, attempt, seq) for _, id, attempt, seq in held])
+        return RenewedLease(lease_until_us, steps, [(id, attempt, seq) for _, id, attempt, seq in held])
     return None
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def any_lease_until(*, until_us: int) -> bool:
     return bool(await query("any_lease_until", until_us=until_us))
 

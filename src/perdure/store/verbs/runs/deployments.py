@@ -35,18 +35,18 @@ _MARKED: Final = re.compile(r"_[0-9a-f]{6}$")
 """The end of a tool's name that does not say the whole id of its workflow."""
 
 
-class Standing(NamedTuple):
+class RegistrationEffect(NamedTuple):
     fresh: bool
     """Unknown so far, or retired: new executions go there from now on."""
     changes_sides: bool
     """Its workers so far were of the other kind."""
 
 
-async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> Standing:
+async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> RegistrationEffect:
     """Before a registration's first write. Raises Conflict while workers of the other kind serve the deployment."""
     known = await _lock(project_id, deployment_id)
     if known is None:
-        return Standing(fresh=True, changes_sides=False)
+        return RegistrationEffect(fresh=True, changes_sides=False)
     was_push, retired = known
     changes = was_push is not push
     if changes and await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
@@ -55,7 +55,7 @@ async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *
             f"Deployment {deployment_id!r} is served by {other} workers at this moment, and cannot be served by {this} "
             "workers beside them; give these another deployment id, or stop those first."
         )
-    return Standing(fresh=retired, changes_sides=changes)
+    return RegistrationEffect(fresh=retired, changes_sides=changes)
 
 
 async def _lock(project_id: str, deployment_id: str) -> tuple[bool, bool] | None:
@@ -73,7 +73,9 @@ async def _lock_active(project_id: str, deployment_id: str) -> bool:
     return known[0]
 
 
-async def enter_deployment(project_id: str, deployment_id: str, now_us: int, standing: Standing, *, push: bool) -> None:
+async def enter_deployment(
+    project_id: str, deployment_id: str, now_us: int, standing: RegistrationEffect, *, push: bool
+) -> None:
     """After `look_at_deployment`, make the deployment active."""
     await query("upsert_deployment", project_id=project_id, id=deployment_id, now_us=now_us, push=int(push))
     if standing.fresh:
@@ -193,7 +195,7 @@ def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
     )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def get_deployment(*, project_id: str, deployment_id: str) -> Deployment:
     return await _read(project_id, deployment_id)
 
@@ -214,7 +216,7 @@ class RegistryPlace(NamedTuple):
 FIRST_REGISTERED: Final = RegistryPlace("", 0, "")
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_workflows(
     *, project_id: str, after: RegistryPlace, limit: int, offset: int
 ) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
@@ -227,7 +229,7 @@ async def list_workflows(
     return page, None if last is None else RegistryPlace(last.id, last.created_at_us, last.deployment_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str | None) -> RegisteredWorkflow:
     """A workflow of one deployment, or of the newest that has it. Raises NotFound."""
     found = await record(
@@ -244,7 +246,7 @@ async def _described(project_id: str, found: RegisteredWorkflow) -> RegisteredWo
     return found if described is None else found.described_by(json.decode(described, type=WorkflowDescription))
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_startable(*, project_id: str, after_id: str, limit: int) -> tuple[list[RegisteredWorkflow], str | None]:
     """Workflows and agents of active deployments, each in its newest one, and the last name if there are more."""
     rows = await records(
@@ -264,7 +266,7 @@ async def list_startable(*, project_id: str, after_id: str, limit: int) -> tuple
     return page, page[-1].id if more else None
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def startable_by(*, project_id: str, tool: str) -> list[RegisteredWorkflow]:
     """The workflow or agent that an MCP tool runs, or none. Reads names only, and one description."""
     if len(tool) > TOOL_CHARS_MAX or not tool.startswith(TOOL_PREFIX):
@@ -332,7 +334,7 @@ async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int)
     return await _read(project_id, deployment_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_deployments(
     *, project_id: str, retired: bool, before_us: int, after: str, limit: int, now_us: int
 ) -> list[ListedDeployment]:
@@ -354,7 +356,7 @@ async def list_deployments(
     ]
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def drain(*, project_id: str, deployment_id: str, now_us: int) -> Drain:
     """Raises DeploymentNotFound."""
     of_deployment = {"project_id": project_id, "deployment_id": deployment_id}

@@ -7,12 +7,12 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
-from perdure.store.base.executions import JournalRow, MovedParent
+from perdure.store.base.executions import ChangedParent, JournalRow
 from perdure.store.verbs.agents import turns
 from perdure.store.verbs.outside.push_questions import note_answer
 from perdure.store.verbs.runs.continued_keys import continue_keys, continued
 from perdure.store.verbs.runs.direct_dispatch import DirectDispatch
-from perdure.store.verbs.runs.endings import At
+from perdure.store.verbs.runs.endings import ReportContext
 from perdure.store.verbs.runs.events import publish_events
 from perdure.store.verbs.runs.starts import New, start_items
 from perdure.store.verbs.runs.waits import answer_wait
@@ -35,7 +35,7 @@ TRANSCRIPT: Final = (ReadTranscript, AppendMessages, Summarize, TakeMessages, Le
 
 
 async def make_effect(
-    at: At,
+    at: ReportContext,
     seq: int,
     entry: StartChild | Publish | Answer | TranscriptEntry,
     fresh: Iterator[str],
@@ -97,7 +97,11 @@ def _problem(problem: Problem) -> bytes:
 
 
 async def start_children(
-    at: At, entries: Sequence[StartChild], fresh: Iterator[str], moved: MovedParent, dispatch: DirectDispatch | None
+    at: ReportContext,
+    entries: Sequence[StartChild],
+    fresh: Iterator[str],
+    moved: ChangedParent,
+    dispatch: DirectDispatch | None,
 ) -> list[tuple[bool, bytes]]:
     """For each child: whether it was started, and its id or the reason."""
     if moved.phase is Phase.CANCELLING:

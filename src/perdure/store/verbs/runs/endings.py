@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from perdure.store.base.executions import JournalRow, Moved, MovedParent
+from perdure.store.base.executions import ChangedExecution, ChangedParent, JournalRow
 from perdure.store.base.interface import Due, Metric, Notify, Ready, Written, query, query_many, record
 from perdure.store.verbs.runs.direct_dispatch import DirectDispatch
 from perdure.store.verbs.runs.start_targets import check_payload, dispatch_target, where_of
@@ -20,7 +20,7 @@ TRY_NEWER_US = 1_000_000
 """A diverged execution is offered to a newer worker after this time."""
 
 
-class At(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class ReportContext(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     project_id: str
     execution_id: str
     attempt: int
@@ -31,7 +31,7 @@ class At(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Whether the worker's key may answer questions."""
 
 
-async def cannot_wait(at: At, end: Suspend, *, sure: bool) -> Problem | list[str] | None:
+async def cannot_wait(at: ReportContext, end: Suspend, *, sure: bool) -> Problem | list[str] | None:
     """`sure`: a child of this report, or its cancel, will wake the execution. A list holds the open waits, if they had
     to be read."""
     if end.timer is not None:
@@ -48,7 +48,7 @@ async def cannot_wait(at: At, end: Suspend, *, sure: bool) -> Problem | list[str
     return None
 
 
-async def _open_waits(at: At) -> list[str]:
+async def _open_waits(at: ReportContext) -> list[str]:
     return [key for (key,) in await query("open_waits", execution_id=at.execution_id)]
 
 
@@ -65,15 +65,15 @@ async def suspend_next(
         return None
     at = _at(project_id, worker_id, item, now_us)
     values = _parking(at, end, item.seen)
-    moved = await record(Moved, "suspend_next", number=item.number, seq=item.seen + 1, **values)
+    moved = await record(ChangedExecution, "suspend_next", number=item.number, seq=item.seen + 1, **values)
     if moved is None:
         return None
     await _suspended(at, end, moved)
     return ItemReply(ended=True, at_us=moved.at_us)
 
 
-def _at(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> At:
-    return At(
+def _at(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ReportContext:
+    return ReportContext(
         project_id=project_id,
         execution_id=item.execution_id,
         attempt=item.attempt,
@@ -120,7 +120,7 @@ async def start_and_wait(
     seq = item.seen + 1
     at = _at(project_id, worker_id, item, now_us)
     values = {"number": item.number, "seq": seq, "deployment_id": deployment_id, **_parking(at, end, seq)}
-    moved = await record(MovedParent, "start_and_wait", **values)
+    moved = await record(ChangedParent, "start_and_wait", **values)
     if moved is None:
         return None
     [started] = await start_items(
@@ -149,15 +149,15 @@ async def start_and_wait(
     return ItemReply(rows=[row.to_row()], ended=True, accepted=[seq], at_us=moved.at_us)
 
 
-async def suspend(at: At, end: Suspend, seen: int, open_waits: Sequence[str] | None) -> bool:
+async def suspend(at: ReportContext, end: Suspend, seen: int, open_waits: Sequence[str] | None) -> bool:
     """False: its code has not seen every outcome in its journal (I5). `open_waits`, if they are known."""
-    moved = await record(Moved, "suspend", **_parking(at, end, seen))
+    moved = await record(ChangedExecution, "suspend", **_parking(at, end, seen))
     if moved is not None:
         await _suspended(at, end, moved, open_waits)
     return moved is not None
 
 
-def _parking(at: At, end: Suspend, seen: int) -> dict[str, object]:
+def _parking(at: ReportContext, end: Suspend, seen: int) -> dict[str, object]:
     return {
         "project_id": at.project_id,
         "id": at.execution_id,
@@ -171,7 +171,9 @@ def _parking(at: At, end: Suspend, seen: int) -> dict[str, object]:
     }
 
 
-async def _suspended(at: At, end: Suspend, moved: Moved, open_waits: Sequence[str] | None = None) -> None:
+async def _suspended(
+    at: ReportContext, end: Suspend, moved: ChangedExecution, open_waits: Sequence[str] | None = None
+) -> None:
     wanted = set(end.waits)
     if open_waits is None:
         open_waits = await _open_waits(at) if moved.waits else ()
@@ -188,7 +190,7 @@ async def _suspended(at: At, end: Suspend, moved: Moved, open_waits: Sequence[st
         await Notify(Ready(at.project_id, None))
 
 
-async def stop(at: At, end: Fail | Release | Block | Hold, phase: Phase) -> bool:
+async def stop(at: ReportContext, end: Fail | Release | Block | Hold, phase: Phase) -> bool:
     if phase is Phase.CANCELLING:
         # A cancelled execution never goes back to a queue.
         return False
@@ -203,7 +205,7 @@ async def stop(at: At, end: Fail | Release | Block | Hold, phase: Phase) -> bool
     if type(end) is Block and await query("newer_registration", worker_id=at.worker_id):
         delay_us = TRY_NEWER_US  # code that registered since then may match
     elif type(end) is Block:
-        moved = await record(Moved, "block", error=end.error, **fence)
+        moved = await record(ChangedExecution, "block", error=end.error, **fence)
         if moved is None:
             return False
         row = JournalRow(at.execution_id, moved.seq, at.at_us, Kind.BLOCKED, at.attempt, ok=False, value=end.detail)
@@ -215,7 +217,7 @@ async def stop(at: At, end: Fail | Release | Block | Hold, phase: Phase) -> bool
         return await _hold(at, end, fence)
     retry = type(end) is Fail
     due_at_us = clamped(at.now_us + delay_us) if delay_us else None
-    moved = await record(Moved, "requeue", due_at_us=due_at_us, retries=int(retry), **fence)
+    moved = await record(ChangedExecution, "requeue", due_at_us=due_at_us, retries=int(retry), **fence)
     if moved is None:
         return False
     if type(end) is Fail:
@@ -233,8 +235,8 @@ async def stop(at: At, end: Fail | Release | Block | Hold, phase: Phase) -> bool
     return True
 
 
-async def _hold(at: At, end: Hold, fence: dict[str, object]) -> bool:
-    moved = await record(Moved, "hold", error=end.error, **fence)
+async def _hold(at: ReportContext, end: Hold, fence: dict[str, object]) -> bool:
+    moved = await record(ChangedExecution, "hold", error=end.error, **fence)
     if moved is None:
         return False
     row = JournalRow(

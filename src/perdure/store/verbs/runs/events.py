@@ -104,7 +104,7 @@ def _oldest_first(wait: WaitingExecution) -> tuple[str, int, str]:
     return wait.execution_id, wait.opened_at_us, wait.key
 
 
-class Waiting:
+class CandidateWaits:
     """The open waits that some events of a topic may meet."""
 
     def __init__(self, events: Sequence[Fields], compared: Sequence[WaitingExecution], names: Sequence[str]) -> None:
@@ -188,7 +188,7 @@ async def publish_events(
     if not waits:
         return numbers
     names = [wait.match_names for wait in waits if wait.match_names is not None]
-    waiting = Waiting(contents, [wait for wait in waits if wait.match_names is None], names)
+    waiting = CandidateWaits(contents, [wait for wait in waits if wait.match_names is None], names)
     if wanted := [where | pair for pair in waiting.wanted()]:
         for wait in await Query("waits_matching", wanted, many=True, record=WaitingExecution):
             waiting.add(wait)
@@ -332,7 +332,7 @@ async def number_before(project_id: str, execution_id: str, topic: str) -> int:
     return await value("last_event_before", **where) or 0
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def topic_end(*, project_id: str, topic: str) -> int:
     """The number of the newest event, deleted or not; 0 without one."""
     for _, last in await query("topics_at", project_id=project_id, topics=json.dumps([topic])):
@@ -340,7 +340,7 @@ async def topic_end(*, project_id: str, topic: str) -> int:
     return 0
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_topics(
     *, project_id: str, prefix: str, after: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[ListedTopic], bool]:
@@ -357,7 +357,7 @@ async def list_topics(
     return await records(ListedTopic, "list_topics", limit=fits, **where), fits < len(sizes)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
@@ -365,7 +365,7 @@ async def read_events(
     return await events_page(project_id, topic, after, limit, bytes_max)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def newest_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:

@@ -24,7 +24,7 @@ class Awaited(NamedTuple):
     """Deployments with a waiting claim, by project."""
 
 
-class Found(NamedTuple):
+class PolledChanges(NamedTuple):
     ended: Sequence[tuple[str, Finished]]
     """With the project."""
     journals: Sequence[tuple[str, int, int]]
@@ -40,8 +40,8 @@ class Found(NamedTuple):
     """Project and deployment with ready executions."""
 
 
-@verb(looks=True)
-async def poll_awaited(*, awaited: Awaited) -> Found:
+@verb(reads=True)
+async def poll_awaited(*, awaited: Awaited) -> PolledChanges:
     ended: list[tuple[str, Finished]] = []
     for project_id, ids in awaited.ends.items():
         for id, phase, result, error, detail in await query("ended_among", project_id=project_id, ids=_json(ids)):
@@ -71,7 +71,7 @@ async def poll_awaited(*, awaited: Awaited) -> Found:
         for project_id, names in awaited.deployments.items()
         for (deployment_id,) in await query("ready_deployments", project_id=project_id, deployments=_json(names))
     ]
-    return Found(
+    return PolledChanges(
         ended=ended,
         journals=seen,
         topics=topics,

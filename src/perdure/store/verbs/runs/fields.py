@@ -14,7 +14,7 @@ from perdure.store.verbs.runs.find import find_ids
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 from perdure.wire.runs.executions import ListFilters
 from perdure.wire.runs.requests import WorkflowSpec
-from perdure.wire.runs.search import field_terms
+from perdure.wire.runs.search_terms import field_terms
 
 FILLED_AT_ONCE: Final = 500
 

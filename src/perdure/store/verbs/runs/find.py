@@ -12,12 +12,12 @@ from typing import Any, Final, NamedTuple
 from perdure.store.base.interface import query, query_many, records, value, verb
 from perdure.store.verbs.base.pages import fitting
 from perdure.wire.base.errors import BadValue
-from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 from perdure.wire.base.status import FINAL, Phase
-from perdure.wire.insight.summaries import Ended
+from perdure.wire.insight.summaries import EndedSummary
 from perdure.wire.runs.executions import Execution, ListFilters, read_tags
-from perdure.wire.runs.search import Terms, beginning_with, error_terms
+from perdure.wire.runs.search_terms import Terms, beginning_with, error_terms
 
 DEPTHS: Sequence[int] = (2_000, 20_000, 100_000)
 """How many index entries each further window of a search passes."""
@@ -62,7 +62,7 @@ UNENDED_US: Final = 1 << 62
 _NAMES: Final = ("workflow_id", "queue_name", "deployment_id")
 
 
-class Found(NamedTuple):
+class FoundIds(NamedTuple):
     ids: list[str]
     following: str | None
     """Where the next look starts; None: nothing older fits."""
@@ -77,7 +77,7 @@ class Way(NamedTuple):
     """The filters that all of its executions fit."""
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_executions(
     *, project_id: str, filters: ListFilters, before: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Execution], str | None]:
@@ -91,14 +91,14 @@ async def list_executions(
     return page, following
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def created_at(*, project_id: str, id: str) -> int | None:
     """When the oldest execution with this id or a greater one was created."""
     created_us: int | None = await value("created_from", project_id=project_id, id=id)
     return created_us
 
 
-async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int, *, since: str = "") -> Found:
+async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int, *, since: str = "") -> FoundIds:
     """At most `limit` executions older than `before`, and not older than `since`. It ends early after the windows of
     DEPTHS."""
     if filters.field is not None:
@@ -110,7 +110,7 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
     matching = await _matching(wanted, terms, before)
     if matching is not None:
         ids = await _among(wanted, (id for id in matching if id >= least), limit)
-        return Found(ids[:limit], ids[limit - 1] if len(ids) > limit else None)
+        return FoundIds(ids[:limit], ids[limit - 1] if len(ids) > limit else None)
     ways = _ways(wanted)
     given = {name for name in _FILTERS if wanted[name] is not None}
     ids = []
@@ -127,37 +127,37 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
         rows = await _each(way, wanted | {"before": before, "floor_id": floor, "limit": limit + 1})
         ids += sorted(rows, reverse=True)[: limit + 1 - len(ids)]
         if len(ids) > limit:
-            return Found(ids[:limit], ids[limit - 1])
+            return FoundIds(ids[:limit], ids[limit - 1])
         if floor <= least:
-            return Found(ids, None)
+            return FoundIds(ids, None)
         before = floor
-    return Found(ids, before)
+    return FoundIds(ids, before)
 
 
 async def find_ended(
-    project_id: str, filters: ListFilters, before: Ended, limit: int
-) -> tuple[list[Ended], Ended | None]:
+    project_id: str, filters: ListFilters, before: EndedSummary, limit: int
+) -> tuple[list[EndedSummary], EndedSummary | None]:
     if filters.field is not None:
         await _check_field(project_id, filters.field, several(filters.workflow_id))
     terms = _terms(filters)
     wanted = _wanted(project_id, filters, terms)
-    matching = await _matching(wanted, terms, NEWEST)
+    matching = await _matching(wanted, terms, FIRST_CURSOR)
     if matching is not None:
         ids = await _among(wanted, matching, len(matching))
         rows = await query("ends_among", project_id=project_id, ids=json.dumps(ids))
-        found = sorted((one for id, at_us in rows if (one := Ended(at_us, id)) < before), reverse=True)
+        found = sorted((one for id, at_us in rows if (one := EndedSummary(at_us, id)) < before), reverse=True)
         return found[:limit], found[limit - 1] if len(found) > limit else None
     # An execution that was created later has ended later.
-    least = Ended(max((filters.created_after_us or 0) - CLOCKS_APART_US, 0), "")
+    least = EndedSummary(max((filters.created_after_us or 0) - CLOCKS_APART_US, 0), "")
     found = []
     for depth in DEPTHS:
         where = {"project_id": project_id, "below_us": before.at_us, "before": before.id}
         floor = least
         for id, at_us in await query("by_end_floor", **where, depth=depth):
-            floor = max(Ended(at_us, id), least)
+            floor = max(EndedSummary(at_us, id), least)
         left = limit + 1 - len(found)
         rows = await query("list_by_end", **wanted | where, floor_us=floor.at_us, floor_id=floor.id, limit=left)
-        found += [Ended(at_us, id) for id, at_us in rows]
+        found += [EndedSummary(at_us, id) for id, at_us in rows]
         if len(found) > limit:
             return found[:limit], found[limit - 1]
         if floor == least:
@@ -187,7 +187,7 @@ async def _check_field(project_id: str, asked: str, workflow_ids: Sequence[str] 
         )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def searchable_from(*, project_id: str, field: str, workflow_id: str | None, now_us: int) -> int | None:
     """Since when executions were created whose values of a field can be found. None: all can."""
     workflow_ids = several(workflow_id) or []

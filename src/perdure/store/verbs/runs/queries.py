@@ -44,7 +44,7 @@ DOCTOR = (
 )
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def get(*, project_id: str, execution_id: str) -> Execution:
     found = await record(Execution, "get_execution", project_id=project_id, id=execution_id)
     if found is None:
@@ -52,7 +52,7 @@ async def get(*, project_id: str, execution_id: str) -> Execution:
     return found
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def finished(
     *, project_id: str, ids: Sequence[str], bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Finished], list[str]]:
@@ -66,7 +66,7 @@ async def finished(
     return done, missing
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
     """None while the execution is open."""
     rows = await query("how_ended", project_id=project_id, id=execution_id)
@@ -76,7 +76,7 @@ async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
     return Finished(execution_id, phase, error=error) if phase in FINAL else None
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def journal(
     *, project_id: str, execution_id: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Row], bool]:
@@ -89,33 +89,33 @@ async def journal(
     return await records(Row, "read_journal", execution_id=execution_id, after=after, limit=fits), more
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def logs(*, project_id: str, execution_id: str, after: int, limit: int) -> list[LogLine]:
     if not await query("read_state", project_id=project_id, id=execution_id):
         raise unknown_execution(execution_id)
     return await records(LogLine, "read_logs", execution_id=execution_id, after=after, limit=limit)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def doctor(*, checks: Sequence[str] = DOCTOR) -> dict[str, list[str]]:
     """The violations of each invariant, normally none."""
     return {name.removeprefix("doctor_"): [str(id) for id, *_ in await query(name)] for name in checks}
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def counts() -> dict[str, Rows]:
     queries = {"phases": "count_phases", "queued": "count_queued", "paused": "count_paused"}
     return {name: await query(one) for name, one in queries.items()}
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def unserved(*, before_us: int) -> Rows:
     """Deployments with ready work and without a worker: project, deployment, Python of the first attempt (None: not
     begun), count, since when."""
     return await query("unserved", before_us=before_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def database_time() -> int | None:
     """In microseconds since the epoch; None: the database has no clock of its own."""
     now_us: int | None = await value("database_time")
@@ -135,7 +135,7 @@ class Snapshot(NamedTuple):
     seconds: int | None
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def old_snapshots(*, seconds: int, transactions: int) -> list[Snapshot]:
     """Snapshots older than `seconds` or, if their age is unknown, than `transactions`."""
     return [Snapshot(*row) for row in await query("old_snapshots", seconds=seconds, transactions=transactions)]
@@ -151,7 +151,7 @@ class RegisteredWorker(Struct, frozen=True):
         return self.embedded or self.lease_until_us > now_us
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_workers(*, project_id: str) -> list[RegisteredWorker]:
     """Also workers whose lease has just ended."""
     return await records(RegisteredWorker, "list_workers", project_id=project_id)

@@ -30,7 +30,7 @@ def _is_limited(queue: QueueSpec) -> bool:
     return (queue.concurrency_limit, queue.total_limit) != (None, None)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_queues(*, project_id: str, name: str | None = None) -> list[QueueState]:
     """Queues with limits, a pause, or executions that are ready or running."""
     return await records(QueueState, "list_queues", project_id=project_id, name=name)

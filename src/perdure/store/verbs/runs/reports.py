@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 
 from msgspec import Raw, structs
 
-from perdure.store.base.executions import EndedExecution, JournalRow, Moved, MovedParent, State
+from perdure.store.base.executions import ChangedExecution, ChangedParent, EndedExecution, JournalRow, State
 from perdure.store.base.interface import (
     WEIGHED_BYTES,
     Metric,
@@ -24,7 +24,7 @@ from perdure.store.base.locks import Arguments, Locks, SharedRow
 from perdure.store.verbs.base.shared_values import is_large, share, step_of_result
 from perdure.store.verbs.runs.direct_dispatch import DirectDispatch, WaitingClaim
 from perdure.store.verbs.runs.effects import TRANSCRIPT, make_effect, start_children
-from perdure.store.verbs.runs.endings import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
+from perdure.store.verbs.runs.endings import ReportContext, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.runs.events import open_wait
 from perdure.store.verbs.runs.rows import ended, journal_after
 from perdure.store.verbs.runs.starts import item_locks
@@ -222,7 +222,7 @@ async def _take(
             own += 1
             outcomes += not (type(entry) is StepDone and not entry.last)
     moved = await record(
-        MovedParent,
+        ChangedParent,
         "advance",
         rows=own,
         outcomes=outcomes,
@@ -232,7 +232,7 @@ async def _take(
     if moved is None:
         return await _refused(project_id, worker_id, item)
     at_us = moved.at_us
-    at = At(
+    at = ReportContext(
         project_id=project_id,
         execution_id=item.execution_id,
         attempt=item.attempt,
@@ -353,7 +353,7 @@ def _bytes(value: Raw | None) -> bytes | None:
     return None if value is None else bytes(value)
 
 
-def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> JournalRow:
+def _outcome(of: ReportContext | ReportItem, seq: int, at_us: int, entry: Entry) -> JournalRow:
     if type(entry) is StepDone:
         return JournalRow(
             of.execution_id,
@@ -406,7 +406,12 @@ async def _rows_after(execution_id: str, seq: int) -> list[Row]:
 async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
     """Acknowledge a delivery."""
     moved = await record(
-        Moved, "acknowledge", project_id=project_id, id=item.execution_id, attempt=item.attempt, worker_id=worker_id
+        ChangedExecution,
+        "acknowledge",
+        project_id=project_id,
+        id=item.execution_id,
+        attempt=item.attempt,
+        worker_id=worker_id,
     )
     if moved is None:
         await Notify(Metric("stale_rejections"))

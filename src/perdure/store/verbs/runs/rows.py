@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw
 
-from perdure.store.base.executions import EndedExecution, JournalRow, Moved
-from perdure.store.base.interface import Changed, Ended, Notify, Ready, Written, query, query_many, record, records
+from perdure.store.base.executions import ChangedExecution, EndedExecution, JournalRow
+from perdure.store.base.interface import Changed, EndNotice, Notify, Ready, Written, query, query_many, record, records
 from perdure.store.verbs.agents.turns import end_turns
 from perdure.store.verbs.base.pages import page_of
 from perdure.store.verbs.outside.webhooks import enqueue
@@ -15,7 +15,7 @@ from perdure.store.verbs.runs.fields import terms_of_fields
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import LEASED, Phase
 from perdure.wire.runs.executions import Row
-from perdure.wire.runs.search import error_terms
+from perdure.wire.runs.search_terms import error_terms
 
 NULL_BYTES = b"null"
 WOKEN_RANK = 1_000_000
@@ -101,13 +101,19 @@ async def add_row(
     *,
     key: str | None = None,
     started: bytes | None = None,
-) -> Moved | None:
+) -> ChangedExecution | None:
     """Write an outcome into an execution's journal and wake it if it waits.
 
     None: the execution is final or unknown, or its journal does not say that it `started` this child under `key`.
     """
     moved = await record(
-        Moved, "deliver_outcome", project_id=project_id, id=execution_id, now_us=now_us, key=key, started=started
+        ChangedExecution,
+        "deliver_outcome",
+        project_id=project_id,
+        id=execution_id,
+        now_us=now_us,
+        key=key,
+        started=started,
     )
     if moved is None:
         return None
@@ -163,7 +169,7 @@ async def ended(
     taker: Taker | None = None,
 ) -> None:
     """`early` names the end in the parent's journal."""
-    hint = Ended(
+    hint = EndNotice(
         project_id=project_id,
         execution_id=execution_id,
         workflow_id=end.workflow_id,

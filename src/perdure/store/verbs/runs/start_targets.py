@@ -16,7 +16,7 @@ NEIGHBOURS = 20
 """Names before and after an unknown one that are compared with it."""
 
 
-class Target(Struct, frozen=True, gc=False):
+class StartTarget(Struct, frozen=True, gc=False):
     deployment_id: str | None
     registered: str | None
     """The workflow's name, if the deployment has registered it."""
@@ -43,7 +43,7 @@ class Target(Struct, frozen=True, gc=False):
         return self.registered is not None or self.push
 
 
-class DispatchTarget(Target, frozen=True, gc=False):
+class DispatchTarget(StartTarget, frozen=True, gc=False):
     worker: StoredWorker | None
     """None: it is gone, or locked."""
 
@@ -57,10 +57,10 @@ def where_of(item: StartItem) -> Where:
 
 async def find_target(
     project_id: str, workflow_id: str, deployment_id: str | None = None, queue_name: str | None = None
-) -> Target | None:
+) -> StartTarget | None:
     """In this deployment or the current one. None: the project does not exist."""
     return await record(
-        Target,
+        StartTarget,
         "start_target",
         project_id=project_id,
         deployment_id=deployment_id,
@@ -69,7 +69,7 @@ async def find_target(
     )
 
 
-async def target_of(project_id: str, item: StartItem, *, suggests: bool = True) -> Target:
+async def target_of(project_id: str, item: StartItem, *, suggests: bool = True) -> StartTarget:
     """Raises the refusal of an item that no worker could run. If `suggests`, it names the nearest workflow."""
     found = await find_target(project_id, item.workflow_id, item.deployment_id, item.queue_name)
     hint = ""
@@ -78,7 +78,7 @@ async def target_of(project_id: str, item: StartItem, *, suggests: bool = True) 
     return _checked(project_id, item, found, hint)
 
 
-async def dispatch_target(project_id: str, item: StartItem, dispatch: DirectDispatch) -> Target:
+async def dispatch_target(project_id: str, item: StartItem, dispatch: DirectDispatch) -> StartTarget:
     """As `target_of`, and opens the dispatch."""
     found = await record(
         DispatchTarget,
@@ -94,7 +94,7 @@ async def dispatch_target(project_id: str, item: StartItem, dispatch: DirectDisp
     return _checked(project_id, item, found)
 
 
-async def suggestion(project_id: str, target: Target, workflow_id: str) -> str:
+async def suggestion(project_id: str, target: StartTarget, workflow_id: str) -> str:
     """The sentence that names the nearest workflow of the deployment. Empty: none is near."""
     near = {"project_id": project_id, "deployment_id": target.deployment_id, "workflow_id": workflow_id}
     return did_you_mean(
@@ -102,7 +102,7 @@ async def suggestion(project_id: str, target: Target, workflow_id: str) -> str:
     )
 
 
-def _checked(project_id: str, item: StartItem, target: Target | None, hint: str = "") -> Target:
+def _checked(project_id: str, item: StartItem, target: StartTarget | None, hint: str = "") -> StartTarget:
     if target is None:
         raise NotFound(f"Project {project_id!r} does not exist.")
     if target.deployment_id is None:
@@ -125,7 +125,7 @@ def _checked(project_id: str, item: StartItem, target: Target | None, hint: str 
 
 
 async def check_payload(
-    project_id: str, workflow_id: str, target: Target | None, payload: Raw, at: str = "payload"
+    project_id: str, workflow_id: str, target: StartTarget | None, payload: Raw, at: str = "payload"
 ) -> None:
     """Raises BadValue if the payload does not fit the schema that the target registered."""
     if target is None or target.input_check is None:

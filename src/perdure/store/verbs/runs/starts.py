@@ -17,7 +17,7 @@ from perdure.store.verbs.outside.webhooks import host_of
 from perdure.store.verbs.runs.direct_dispatch import DirectDispatch, WaitingClaim
 from perdure.store.verbs.runs.fields import terms_of_fields
 from perdure.store.verbs.runs.rows import NULL_BYTES, WOKEN_RANK, deliver
-from perdure.store.verbs.runs.start_targets import Target, Where, check_payload, target_of, where_of
+from perdure.store.verbs.runs.start_targets import StartTarget, Where, check_payload, target_of, where_of
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.codec import same_json
 from perdure.wire.base.errors import (
@@ -30,7 +30,7 @@ from perdure.wire.base.records import Kind, Problem
 from perdure.wire.base.times import NEVER_US
 from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import Claimed, StartAnswer, Started, StartItem
-from perdure.wire.runs.search import key_terms
+from perdure.wire.runs.search_terms import key_terms
 
 INLINE_BYTES_MAX = 1 << 10
 """A larger payload has a row of its own."""
@@ -62,7 +62,7 @@ async def start_items(
     input_check: str | None = None,
     dispatch: DirectDispatch | None = None,
     parents: dict[str, Parent] | None = None,
-    targets: dict[Where, Target | PerdureError] | None = None,
+    targets: dict[Where, StartTarget | PerdureError] | None = None,
     budgeted: dict[str | None, bool] | None = None,
 ) -> list[Started | Problem]:
     """Start the items. If `independent`, a refused item does not disturb the rest.
@@ -109,7 +109,7 @@ class _Starts:
         self.payload_at = "payload"
         """In the request."""
         self.parents: dict[str, Parent] = {}
-        self.targets: dict[Where, Target | PerdureError] = {}
+        self.targets: dict[Where, StartTarget | PerdureError] = {}
         self.budgeted: dict[str | None, bool] = {}
         self.rows: list[NewExecution] = []
         self._queues: set[str] = set()
@@ -201,8 +201,8 @@ class _Starts:
         if notices:
             await Notify(*notices)
 
-    async def _find_target(self, item: StartItem) -> Target | PerdureError:
-        target: Target | PerdureError
+    async def _find_target(self, item: StartItem) -> StartTarget | PerdureError:
+        target: StartTarget | PerdureError
         try:
             target = await target_of(self.project_id, item, suggests=len(self.targets) < SUGGESTIONS_MAX)
         except PerdureError as refusal:
@@ -217,7 +217,7 @@ class _Starts:
             return int(number)
         return 0
 
-    async def _limit(self, item: StartItem, target: Target) -> int:
+    async def _limit(self, item: StartItem, target: StartTarget) -> int:
         """The gate. Also creates a queue that the item limits."""
         name = target.queue_name
         if name in self._queues:
@@ -258,7 +258,7 @@ class _Starts:
             self._messages.append((holder, id, item.workflow_id))
         return holder is not None
 
-    def _waiting_claim(self, target: Target) -> WaitingClaim | None:
+    def _waiting_claim(self, target: StartTarget) -> WaitingClaim | None:
         dispatch = self.dispatch
         if dispatch is None or not dispatch.room or target.deployment_id != dispatch.waiting_claim.deployment_id:
             return None
@@ -269,7 +269,7 @@ class _Starts:
         self,
         id: str,
         item: StartItem,
-        target: Target,
+        target: StartTarget,
         parent: Parent,
         *,
         due_at_us: int | None,

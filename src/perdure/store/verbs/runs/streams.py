@@ -38,7 +38,7 @@ async def append(project_id: str, item: ReportItem, now_us: int) -> None:
     await Notify(Streamed(project_id, item.stream_of or item.execution_id))
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, int], limit: int) -> StreamPage:
     """New items of an execution's and its descendants' streams, after `seen` (by `short_id`): by number within one
     execution, else by time."""

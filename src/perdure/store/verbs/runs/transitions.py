@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct, structs
 
-from perdure.store.base.executions import EndedExecution, Moved, State, unknown_execution
+from perdure.store.base.executions import ChangedExecution, EndedExecution, State, unknown_execution
 from perdure.store.base.interface import (
     Changed,
     Due,
@@ -28,7 +28,7 @@ from perdure.store.verbs.runs.workers import without_outcome
 from perdure.wire.base.errors import NotCancellable
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
-from perdure.wire.insight.timeline_fold import InFlight, LostWork
+from perdure.wire.insight.timeline_fold import LostWork, RunningStep
 from perdure.wire.runs.executions import CANCEL
 
 LOSSES_MAX = 5
@@ -52,7 +52,7 @@ class Overdue(Struct, frozen=True, order=True):
 FIRST: Final = Overdue(-(1 << 62), "", "")
 
 
-class Woken(Moved, frozen=True, gc=False, kw_only=True):
+class Woken(ChangedExecution, frozen=True, gc=False, kw_only=True):
     project_id: str
     id: str
     timer_key: str | None
@@ -86,7 +86,7 @@ async def cancel(
     return await cancel_tree(project_id, execution_id, Canceller(cancelled_by, acted_by, note), now_us, grace_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def has_running_parent(*, project_id: str, execution_id: str) -> bool:
     """Raises NotFound."""
     phase = await value("phase_of_parent", project_id=project_id, id=execution_id)
@@ -112,12 +112,12 @@ async def _cancel_one(project_id: str, execution_id: str, by: Canceller, now_us:
     values = {"project_id": project_id, "id": execution_id, "now_us": now_us, "cancelled_by": by.cancelled_by}
     has_begun = phase in (Phase.WAITING, Phase.HELD) or (phase is Phase.QUEUED and state.attempt)
     if has_begun and state.wake_on_cancel and state.cancelled_by is None:
-        [moved] = await records(Moved, "cancel_waking", **values)
+        [moved] = await records(ChangedExecution, "cancel_waking", **values)
         await _note_cancel(project_id, execution_id, moved, by)
         await Notify(Ready(project_id, moved.deployment_id), Written(execution_id))
         return Phase.CANCELLING
     if phase is Phase.RUNNING:
-        [moved] = await records(Moved, "ask_cancel", due_at_us=now_us + grace_us, **values)
+        [moved] = await records(ChangedExecution, "ask_cancel", due_at_us=now_us + grace_us, **values)
         await _note_cancel(project_id, execution_id, moved, by)
         await Notify(Changed(moved.worker_id, execution_id), Written(execution_id), Due(now_us + grace_us, ends=True))
         return Phase.CANCELLING
@@ -132,12 +132,12 @@ async def _cancel_one(project_id: str, execution_id: str, by: Canceller, now_us:
     return Phase.CANCELLED
 
 
-async def _note_cancel(project_id: str, execution_id: str, moved: Moved, by: Canceller) -> None:
+async def _note_cancel(project_id: str, execution_id: str, moved: ChangedExecution, by: Canceller) -> None:
     await query_many("insert_journal", [moved.row(execution_id, Kind.CANCEL, name=by.cancelled_by)])
     await _note_act(project_id, execution_id, moved, by)
 
 
-async def _note_act(project_id: str, execution_id: str, row: Moved | EndedExecution, by: Canceller) -> None:
+async def _note_act(project_id: str, execution_id: str, row: ChangedExecution | EndedExecution, by: Canceller) -> None:
     if by.acted_by is None:
         return
     act = {"execution_id": execution_id, "seq": row.seq, "project_id": project_id, "at_us": row.at_us}
@@ -153,7 +153,7 @@ async def try_lose(
     now_us: int,
     *,
     sure: bool = True,
-    steps: Sequence[InFlight] = (),
+    steps: Sequence[RunningStep] = (),
 ) -> bool:
     """As `lose`, without waiting for locks. False: a row is locked, or the loss would poison the execution and is not
     `sure`."""
@@ -181,7 +181,7 @@ async def lose(
     released: bool = False,
     begun: bool = False,
     refused: bool = False,
-    steps: Sequence[InFlight] = (),
+    steps: Sequence[RunningStep] = (),
 ) -> None:
     """Take an execution back from a worker that is gone, that `released` it, or that `refused` it.
 
@@ -217,7 +217,7 @@ async def lose(
         await _poison(values, losses, undelivered, await without_outcome(execution_id, state.next_seq, steps))
         return
     moved = await record(
-        Moved,
+        ChangedExecution,
         "lose",
         due_at_us=now_us + delay_us if delay_us else None,
         losses=losses,
@@ -256,7 +256,7 @@ def _backoff_us(execution_id: str, count: int) -> int:
     return most - (most // 2) * part // (1 << 32)
 
 
-async def _poison(values: dict[str, Any], losses: int, undelivered: int, lost: Sequence[InFlight]) -> None:
+async def _poison(values: dict[str, Any], losses: int, undelivered: int, lost: Sequence[RunningStep]) -> None:
     what = (
         f"{losses} workers were lost while they ran it, without a newly recorded outcome in between"
         if losses >= LOSSES_MAX
@@ -293,7 +293,7 @@ async def wake_due(*, now_us: int, limit: int) -> int:
     return len(woken) + len(ready)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def set_ahead(*, now_us: int) -> tuple[int, int] | None:
     """How many timers were set by a clock that was ahead, and the duration of the shortest."""
     [(amount, shortest_us)] = await query("set_ahead", now_us=now_us)
@@ -310,7 +310,7 @@ async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
     return len(found) == limit
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Overdue]:
     """Executions whose run timeout or grace is over, the earliest first."""
     place = {"after_us": after.due_at_us, "after_project_id": after.project_id, "after_id": after.id}
@@ -342,7 +342,7 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
     return False
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def next_due(*, phases: Collection[str] = RESTING | LEASED, after_us: int = FIRST.due_at_us) -> int | None:
     rows = await query("next_due", after_us=after_us)
     return min((due_at_us for phase, due_at_us in rows if phase in phases and due_at_us is not None), default=None)

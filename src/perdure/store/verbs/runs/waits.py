@@ -11,7 +11,7 @@ from perdure.store.verbs.outside.push_questions import asks, note_answer
 from perdure.store.verbs.runs.events import publish_events
 from perdure.store.verbs.runs.queues import queued_behind
 from perdure.store.verbs.runs.rows import deliver
-from perdure.wire.agents.approvals import Approval, Became, question_name
+from perdure.wire.agents.approvals import AnswerState, Approval, question_name
 from perdure.wire.base.errors import BadValue, Conflict, Forbidden, NotFound, PerdureError, from_code
 from perdure.wire.base.records import Kind, Problem
 from perdure.wire.base.status import FINAL, Phase
@@ -86,7 +86,7 @@ async def answer_wait(
     *,
     decides: bool = True,
     at: str = "data",
-) -> Became | Problem:
+) -> AnswerState | Problem:
     """Without `decides`, only a wait that shows nothing to a person is answered.
 
     The first answer that fits stands. The same bytes again get the first result, because its reply may be lost."""
@@ -95,7 +95,7 @@ async def answer_wait(
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
     wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
     if wait is not None and await _stands(execution_id, step_key, wait, bytes(data)):
-        return Became.EARLY if wait.state == "early" else Became.ANSWERED
+        return AnswerState.EARLY if wait.state == "early" else AnswerState.ANSWERED
     if not decides and wait is not None and wait.state == "open" and asks(wait.data):
         what = f"Step {step_key!r} of execution {execution_id!r} asks a person"
         return Problem(f"{what}: a worker whose key has the role 'write' may answer for them.", Forbidden.code)
@@ -105,7 +105,7 @@ async def answer_wait(
     if wait is None:
         early = (execution_id, step_key, project_id, "early", *(None,) * 6, bytes(data), now_us, None, None)
         await query_many("insert_wait", [early])
-        return Became.EARLY
+        return AnswerState.EARLY
     try:
         check_answer(wait.data, wait.answer_schema, bytes(data), at)
     except BadValue as error:
@@ -116,10 +116,10 @@ async def answer_wait(
         answer = EventItem(data, wait.event_type)
         event_id = str(uuid5(UUID(execution_id), wait.event_type))  # a question has just one answer
         await publish_events(project_id, wait.topic, [answer], [event_id], now_us, answers=execution_id)
-        return Became.ANSWERED
+        return AnswerState.ANSWERED
     await query("meet_wait", execution_id=execution_id, key=step_key, event_seq=None, data=None)
     await deliver(project_id, execution_id, Kind.RESUME, now_us, key=step_key, value=data)
-    return Became.ANSWERED
+    return AnswerState.ANSWERED
 
 
 async def _refusal(
@@ -196,7 +196,7 @@ async def _stands(execution_id: str, step_key: str, wait: StoredWait, data: byte
     return False
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_waits(*, project_id: str, execution_id: str) -> PendingWaits:
     """Raises NotFound."""
     for phase, *_ in await query("read_state", project_id=project_id, id=execution_id):

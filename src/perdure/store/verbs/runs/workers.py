@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from perdure.store.base.interface import query, records, verb
-from perdure.wire.insight.timeline_fold import InFlight
+from perdure.wire.insight.timeline_fold import RunningStep
 from perdure.wire.runs.requests import StepInFlight
 from perdure.wire.runs.workers import ListedWorker
 
@@ -16,7 +16,7 @@ LOOK_ROWS: Final = 1_000
 _decode: Final = msgspec.json.Decoder(list[StepInFlight]).decode
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_workers(
     *, project_id: str, after: str, limit: int, now_us: int, lease_us: int, push_lease_us: int
 ) -> list[ListedWorker]:
@@ -37,16 +37,16 @@ def write_steps(steps: Sequence[StepInFlight]) -> bytes | None:
     return msgspec.json.encode(steps) if steps else None
 
 
-async def steps_of(worker_id: str) -> Mapping[str, list[InFlight]]:
+async def steps_of(worker_id: str) -> Mapping[str, list[RunningStep]]:
     """By execution."""
-    found: dict[str, list[InFlight]] = {}
+    found: dict[str, list[RunningStep]] = {}
     for (said,) in await query("worker_in_flight", worker_id=worker_id):
         for id, key, tries, started_at_us in _decode(said):
-            found.setdefault(id, []).append(InFlight(key, tries, started_at_us))
+            found.setdefault(id, []).append(RunningStep(key, tries, started_at_us))
     return found
 
 
-async def without_outcome(execution_id: str, next_seq: int, steps: Iterable[InFlight]) -> list[InFlight]:
+async def without_outcome(execution_id: str, next_seq: int, steps: Iterable[RunningStep]) -> list[RunningStep]:
     """Without those that the journal has got since."""
     wanted = {step.key: step for step in steps}
     if not wanted:

@@ -6,7 +6,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, structs
 
-from perdure.store.base.executions import EndedExecution, JournalRow, Moved, State, StoredWait, unknown_execution
+from perdure.store.base.executions import (
+    ChangedExecution,
+    EndedExecution,
+    JournalRow,
+    State,
+    StoredWait,
+    unknown_execution,
+)
 from perdure.store.base.interface import Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.outside.push_questions import note_answer
@@ -34,7 +41,7 @@ from perdure.wire.runs.events import Event
 from perdure.wire.runs.executions import Row
 from perdure.wire.runs.holds import HeldFor, error_of
 from perdure.wire.runs.requests import StartItem
-from perdure.wire.steering.hands import Acted, Action, ActOnExecution, PendingCall, PendingKind
+from perdure.wire.steering.acts import Acted, Action, ActOnExecution, PendingCall, PendingKind
 
 NEW_PROTOCOL: Final = 2
 """Workers of an older protocol do not know acts."""
@@ -61,7 +68,7 @@ _KIND_WORDS: Final[Mapping[PendingKind, str]] = {
 }
 
 
-class _On(NamedTuple):
+class _ActContext(NamedTuple):
     """An act, and the locked execution that it concerns."""
 
     project_id: str
@@ -81,7 +88,7 @@ class _On(NamedTuple):
         return self.state.phase is Phase.HELD
 
 
-class _Done(NamedTuple):
+class _WrittenRow(NamedTuple):
     """The last row that the act wrote."""
 
     seq: int
@@ -122,7 +129,7 @@ async def act_on(project_id: str, request: ActOnExecution, *, acted_by: str, eve
             f"Execution {execution_id!r} is {state.phase} already, and nothing is pending in it. Retry or fork it."
         )
     of = await read_actable(project_id, execution_id)
-    on = _On(
+    on = _ActContext(
         project_id=project_id,
         act=request,
         acted_by=acted_by,
@@ -153,7 +160,7 @@ async def act_on(project_id: str, request: ActOnExecution, *, acted_by: str, eve
     )
 
 
-async def _on_hold(on: _On) -> _Done:
+async def _on_hold(on: _ActContext) -> _WrittenRow:
     """On the held execution as a whole."""
     hold = on.tries.hold
     if not on.is_held or hold is None:
@@ -167,7 +174,7 @@ async def _on_hold(on: _On) -> _Done:
     return await _release(on, released) if hold.held else await _try_code(on, hold, *released)
 
 
-async def _on_call(on: _On, key: str, wait: StoredWait | None, event_id: str) -> _Done:
+async def _on_call(on: _ActContext, key: str, wait: StoredWait | None, event_id: str) -> _WrittenRow:
     there = [call for call in steps(on.of, on.tries, on.now_us) if call.key == key]
     calls = allowed([*there, *await others_under(on.project_id, on.id, on.of, key, wait)], on.of)
     if not calls:
@@ -206,7 +213,7 @@ async def _on_call(on: _On, key: str, wait: StoredWait | None, event_id: str) ->
     return await _add(on, _row(on, Kind.EVENT, key, name=wait.topic, value=event_value(event)))
 
 
-async def _on_step(on: _On, key: str, call: PendingCall) -> _Done:
+async def _on_step(on: _ActContext, key: str, call: PendingCall) -> _WrittenRow:
     """On a held, a paused or a running step."""
     hold = on.tries.hold
     if on.act.action is Action.TRY:
@@ -228,18 +235,18 @@ async def _on_step(on: _On, key: str, call: PendingCall) -> _Done:
     return await _add(on, outcome)
 
 
-async def _try_code(on: _On, hold: HeldFor, *more: JournalRow) -> _Done:
+async def _try_code(on: _ActContext, hold: HeldFor, *more: JournalRow) -> _WrittenRow:
     """The failures that ended the code are taken back, as a retry of the workflow does."""
     taken = await take_back(on.id, hold.take_back)
     retried = _row(on, Kind.RETRIED, None, name=hold.message[:500], ok=False, value=taken)
     return await _release(on, [retried, *more], fresh=True)
 
 
-async def _release(on: _On, rows: list[JournalRow], *, fresh: bool = False) -> _Done:
+async def _release(on: _ActContext, rows: list[JournalRow], *, fresh: bool = False) -> _WrittenRow:
     """`fresh`: the workflow's own retries count anew."""
     deployment_id = on.act.deployment_id
     moved = await record(
-        Moved,
+        ChangedExecution,
         "release_hold",
         project_id=on.project_id,
         id=on.id,
@@ -251,10 +258,10 @@ async def _release(on: _On, rows: list[JournalRow], *, fresh: bool = False) -> _
     assert moved is not None  # locked, and held
     await _insert(on, rows, moved.seq, moved.at_us, moved.attempt)
     await Notify(Ready(on.project_id, moved.deployment_id), Written(on.id))
-    return _Done(moved.seq, moved.at_us)
+    return _WrittenRow(moved.seq, moved.at_us)
 
 
-async def _give_up(on: _On, hold: HeldFor) -> _Done:
+async def _give_up(on: _ActContext, hold: HeldFor) -> _WrittenRow:
     """Held steps get their failures as outcomes, so that a retry finds what failed."""
     rows = [
         _row(on, Kind.STEP, key, name=row.name, ok=False, value=error_of(row.value or b"{}"), tries=row.tries)
@@ -270,10 +277,10 @@ async def _give_up(on: _On, hold: HeldFor) -> _Done:
         detail = msgspec.json.encode(msgspec.json.decode(detail) | {"message": on.act.error})
     error = on.act.error or on.of.error or str(hold)
     await note_end(on.project_id, on.id, Phase.FAILED, end, on.now_us, error=error, detail=detail)
-    return _Done(end.seq, end.at_us)
+    return _WrittenRow(end.seq, end.at_us)
 
 
-async def _answer(on: _On, key: str, wait: StoredWait) -> _Done:
+async def _answer(on: _ActContext, key: str, wait: StoredWait) -> _WrittenRow:
     """An answer like any other, so that the first one stands and its author is shown."""
     data = _value(on)
     question = None if wait.topic is not None else question_name(on.id, wait.opened_at_us)
@@ -283,10 +290,10 @@ async def _answer(on: _On, key: str, wait: StoredWait) -> _Done:
     await note_answer(on.project_id, on.id, key, data, answered_by=on.acted_by, now_us=on.now_us)
     [row] = [one for one in await records(Row, "outcomes_of_key", execution_id=on.id, key=key) if one.kind in _WAITED]
     await query_many("insert_act", [_act(on, row.seq, row.at_us)])
-    return _Done(row.seq, row.at_us)
+    return _WrittenRow(row.seq, row.at_us)
 
 
-async def _add(on: _On, row: JournalRow, *, new: bool = False) -> _Done:
+async def _add(on: _ActContext, row: JournalRow, *, new: bool = False) -> _WrittenRow:
     """`new`: workers of an older protocol do not understand the row, or a late outcome that it overtakes."""
     moved = await add_row(
         on.project_id,
@@ -298,17 +305,17 @@ async def _add(on: _On, row: JournalRow, *, new: bool = False) -> _Done:
     if new:
         await query("need_protocol", project_id=on.project_id, id=on.id)
     await query_many("insert_act", [_act(on, moved.seq, moved.at_us)])
-    return _Done(moved.seq, moved.at_us)
+    return _WrittenRow(moved.seq, moved.at_us)
 
 
-async def _insert(on: _On, rows: Sequence[JournalRow], last: int, at_us: int, attempt: int) -> None:
+async def _insert(on: _ActContext, rows: Sequence[JournalRow], last: int, at_us: int, attempt: int) -> None:
     first = last + 1 - len(rows)
     made = [structs.replace(row, seq=first + n, at_us=at_us, attempt=attempt) for n, row in enumerate(rows)]
     await query_many("insert_journal", made)
     await query_many("insert_act", [_act(on, row.seq, at_us, row.key) for row in made])
 
 
-def _act(on: _On, seq: int, at_us: int, key: str | None = None) -> dict[str, object]:
+def _act(on: _ActContext, seq: int, at_us: int, key: str | None = None) -> dict[str, object]:
     return {
         "execution_id": on.id,
         "seq": seq,
@@ -321,16 +328,16 @@ def _act(on: _On, seq: int, at_us: int, key: str | None = None) -> dict[str, obj
     }
 
 
-def _row(on: _On, kind: Kind, key: str | None, **values: Any) -> JournalRow:
+def _row(on: _ActContext, kind: Kind, key: str | None, **values: Any) -> JournalRow:
     """Its place in the journal is known later."""
     return JournalRow(on.id, 0, 0, kind, 0, key=key, **values)
 
 
-def _value(on: _On) -> Raw:
+def _value(on: _ActContext) -> Raw:
     return NULL if on.act.value is None else on.act.value
 
 
-def _outcome(on: _On, recorded: bytes | None = None) -> dict[str, Any]:
+def _outcome(on: _ActContext, recorded: bytes | None = None) -> dict[str, Any]:
     """A value or, for `fail`, the requested message or the recorded error."""
     if on.act.action is Action.COMPLETE:
         return {"ok": True, "value": _value(on)}
@@ -340,7 +347,7 @@ def _outcome(on: _On, recorded: bytes | None = None) -> dict[str, Any]:
     return {"ok": False, "value": msgspec.json.encode({"type": "Failed", "message": message})}
 
 
-async def _check_target(on: _On) -> None:
+async def _check_target(on: _ActContext) -> None:
     deployment_id = on.act.deployment_id
     if deployment_id is not None:
         target = await target_of(on.project_id, StartItem(on.state.workflow_id, deployment_id=deployment_id))
@@ -348,7 +355,7 @@ async def _check_target(on: _On) -> None:
             raise Conflict(f"Deployment {deployment_id!r} is served by push workers, which cannot go on with it.")
 
 
-async def _not_pending(on: _On, key: str) -> NotFound | Conflict:
+async def _not_pending(on: _ActContext, key: str) -> NotFound | Conflict:
     """The real outcome may have been first."""
     what = f"{key!r} of execution {on.id!r}"
     rows = await records(Row, "outcomes_of_key", execution_id=on.id, key=key)

@@ -34,6 +34,7 @@ from perdure.wire.base.record import reader, to_json
 from perdure.wire.base.records import NULL
 from perdure.wire.base.times import rfc3339
 from perdure.wire.runs.executions import Execution, ListFilters
+from perdure.wire.steering.acts import ActOnExecution
 from perdure.wire.steering.bulk import (
     BulkAction,
     BulkItem,
@@ -45,7 +46,6 @@ from perdure.wire.steering.bulk import (
     stored,
 )
 from perdure.wire.steering.forks import ForkExecution, RetryExecution
-from perdure.wire.steering.hands import ActOnExecution
 
 WALKED = ""
 """The place of a job that has only items for later."""
@@ -55,7 +55,7 @@ PAUSE_US = 5_000_000
 """A longer time between two pages does not count as work."""
 
 
-class Found(NamedTuple):
+class MatchingPage(NamedTuple):
     """Executions that match, newest first, and the place before which the next ones are; None: there are no more."""
 
     ids: list[str]
@@ -86,7 +86,7 @@ class StoredSelection(Struct, frozen=True):
     options: bytes
 
 
-class Page(Struct, frozen=True):
+class BulkPage(Struct, frozen=True):
     """Executions to take next: from a place of the job to another one."""
 
     selection: Selection
@@ -107,8 +107,10 @@ class _Locked(Exception):
     """Another transaction holds a row of the execution."""
 
 
-@verb(looks=True)
-async def find_matching(*, project_id: str, selection: Selection, before: str, limit: int, sample: int = 0) -> Found:
+@verb(reads=True)
+async def find_matching(
+    *, project_id: str, selection: Selection, before: str, limit: int, sample: int = 0
+) -> MatchingPage:
     """`sample`: how many of them to read."""
     wanted = selection.wanted()
     if selection.action is BulkAction.RETRY and wanted.retried is None:
@@ -122,10 +124,10 @@ async def find_matching(*, project_id: str, selection: Selection, before: str, l
         sizes = await query("sizes_of", project_id=project_id, ids=json.dumps(ids[:sample]))
         shown = ids[: fitting((size for _, size in sizes), REPLY_BYTES_MAX)]
         found = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(shown))
-    return Found(ids, place, found)
+    return MatchingPage(ids, place, found)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def count_later(*, project_id: str, ids: Sequence[str]) -> int:
     """How many of these executions a retry asks about."""
     return sum([bool(await later_keys(project_id, id)) for id in ids])
@@ -191,18 +193,18 @@ async def _read(project_id: str, job_id: str) -> BulkJob:
     return job
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def read_job(*, project_id: str, job_id: str) -> BulkJob:
     """Raises NotFound."""
     return await _read(project_id, job_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_jobs(*, project_id: str, before: str, limit: int) -> list[BulkJob]:
     return await records(BulkJob, "list_jobs", project_id=project_id, before=before, limit=limit)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_items(
     *, project_id: str, job_id: str, state: ItemState | None, before: str, limit: int
 ) -> list[BulkItem]:
@@ -242,25 +244,25 @@ def _too_many() -> Conflict:
     return Conflict(f"{OPEN_MAX} bulk jobs of this project are running or held. Wait until one ends, or stop one.")
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def due_jobs(*, now_us: int, limit: int) -> tuple[list[RunningJob], int | None]:
     """The jobs of all projects that may run now, and when the next held one may."""
     jobs = await records(RunningJob, "due_jobs", now_us=now_us, limit=limit)
     return jobs, await value("next_job_due", now_us=now_us)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def selection_of(*, project_id: str, job_id: str) -> StoredSelection | None:
     return await record(StoredSelection, "selection_of_job", project_id=project_id, id=job_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def later_items(*, job_id: str, after: str, limit: int) -> list[str]:
     return [id for (id,) in await query("later_items", job_id=job_id, after=after, limit=limit)]
 
 
 @verb(sweep=True)
-async def work_job(*, project_id: str, job_id: str, page: Page, now_us: int, grace_us: int) -> int | None:
+async def work_job(*, project_id: str, job_id: str, page: BulkPage, now_us: int, grace_us: int) -> int | None:
     """Take a page of executions. Answers how many are done or refused; None: the job is not running, or another server
     works at it."""
     for place, started_by, note, later in await query("try_lock_job", project_id=project_id, id=job_id):
@@ -309,7 +311,7 @@ class _Job(NamedTuple):
     id: str
     started_by: str
     note: str | None
-    page: Page
+    page: BulkPage
     wanted: ListFilters
     now_us: int
     grace_us: int

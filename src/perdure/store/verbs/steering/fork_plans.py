@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from perdure.store.base.interface import query, record, records, value
-from perdure.store.verbs.outside.push_workers import PYTHON as PUSHED
+from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME as PUSHED
 from perdure.store.verbs.runs.events import event_value
 from perdure.store.verbs.steering.later_outcomes import Told, find_later, rows_to_drop
 from perdure.wire.agents.budgets import ReserveReply, topic_of
@@ -22,7 +22,7 @@ KEYS_SHOWN = 20
 _EDITABLE = (Kind.STEP, Kind.RESUME, Kind.EVENT, Kind.CHILD)
 
 
-class Source(Execution, frozen=True, kw_only=True, gc=False):
+class ForkSource(Execution, frozen=True, kw_only=True, gc=False):
     """Its statements leave the result out. `session_id` is None if it is the first of its session."""
 
     priority: int
@@ -51,7 +51,7 @@ class StartedChild(Struct, frozen=True):
     value: Raw
 
 
-class Failure(Struct, frozen=True):
+class TakenFailure(Struct, frozen=True):
     """The part of a recorded failure that a retry needs."""
 
     steps: Sequence[str] = ()
@@ -82,7 +82,7 @@ class Plan(Struct, frozen=True):
     """The fork takes over the source's key, and results that its children have had since."""
 
 
-async def plan_fork(source: Source, from_step: str | None, edits: Edits) -> Plan:
+async def plan_fork(source: ForkSource, from_step: str | None, edits: Edits) -> Plan:
     edited = [_edited(source, await _edited_row(source, key), given) for key, given in edits.steps.items()]
     cut = max((row.seq for row, _ in edited), default=0) + 1
     if from_step is not None:
@@ -93,7 +93,7 @@ async def plan_fork(source: Source, from_step: str | None, edits: Edits) -> Plan
     return Plan(cut, at_step=from_step, edits=edited, payload=edits.payload)
 
 
-async def _edited_row(source: Source, key: str) -> Row:
+async def _edited_row(source: ForkSource, key: str) -> Row:
     rows = await records(Row, "outcomes_of_key", execution_id=source.id, key=key)
     for row in rows:
         if row.kind in _EDITABLE:
@@ -103,7 +103,7 @@ async def _edited_row(source: Source, key: str) -> Row:
     raise _bad_edit(key, f"a row of kind `{rows[0].kind.value}` has no value to replace.")
 
 
-def _edited(source: Source, row: Row, given: Raw) -> tuple[Row, Raw]:
+def _edited(source: ForkSource, row: Row, given: Raw) -> tuple[Row, Raw]:
     """An event keeps its topic and its number. One that an act timed out has none, as one that an act gave."""
     if row.kind is not Kind.EVENT:
         return row, given
@@ -120,7 +120,7 @@ def _bad_edit(key: str | None, why: str) -> BadValue:
     return BadValue(f"edits.steps.{key}: {why}", {"path": f"edits.steps.{key}"})
 
 
-async def _first_row(source: Source, key: str) -> int:
+async def _first_row(source: ForkSource, key: str) -> int:
     seq: int | None = await value("first_row_of", execution_id=source.id, key=key)
     if seq is not None:
         return seq
@@ -131,7 +131,7 @@ async def _first_row(source: Source, key: str) -> int:
     raise NotFound(f"Execution {source.id!r} has no step {key!r}.{_known(keys)}")
 
 
-async def _newest_keys(source: Source) -> list[str]:
+async def _newest_keys(source: ForkSource) -> list[str]:
     return [key for (key,) in await query("newest_keys", execution_id=source.id, limit=KEYS_SHOWN)]
 
 
@@ -139,7 +139,7 @@ def _known(keys: list[str]) -> str:
     return f" Its newest steps: {', '.join(keys)}." if keys else " It recorded none."
 
 
-async def plan_retry(source: Source, request: RetryExecution) -> Plan:
+async def plan_retry(source: ForkSource, request: RetryExecution) -> Plan:
     """Raises LaterOutcomes if outcomes that came after the failure wait for a decision."""
     end = source.next_seq - 1
     if request.from_step is not None:
@@ -173,7 +173,7 @@ async def plan_retry(source: Source, request: RetryExecution) -> Plan:
 
 async def later_keys(project_id: str, execution_id: str) -> list[str]:
     """The steps that a retry asks about."""
-    source = await record(Source, "read_source", project_id=project_id, id=execution_id)
+    source = await record(ForkSource, "read_source", project_id=project_id, id=execution_id)
     if source is None or source.phase not in FINAL:
         return []
     try:
@@ -184,20 +184,20 @@ async def later_keys(project_id: str, execution_id: str) -> list[str]:
 
 
 async def _plan_of_failures(
-    source: Source, request: RetryExecution, cut: int, seqs: dict[str, int], told: Told
+    source: ForkSource, request: RetryExecution, cut: int, seqs: dict[str, int], told: Told
 ) -> Plan:
     later = await find_later(source.id, seqs, told, cut)
     first = min(seqs, key=lambda key: seqs[key], default=None)
     return Plan(cut, at_step=first, failures=seqs, dropped=rows_to_drop(later, request), retries=True)
 
 
-async def _hold_at(source: Source, cut: int) -> HeldFor:
+async def _hold_at(source: ForkSource, cut: int) -> HeldFor:
     for (told,) in await query("hold_at", execution_id=source.id, cut=cut):
         return read_held(told)
     return HeldFor()
 
 
-async def ask_anew(source: Source, plan: Plan) -> Plan:
+async def ask_anew(source: ForkSource, plan: Plan) -> Plan:
     """Also run the kept calls again that waited for a budget at the cut: the fork has a budget of its own."""
     if plan.cut == 1:
         return plan
@@ -223,13 +223,13 @@ def _budget_wait(row: Row) -> tuple[str, int] | None:
     return None if budget is None else (topic_of(budget.execution_id), budget.raises)
 
 
-def _failure(row: Row) -> Failure:
+def _failure(row: Row) -> TakenFailure:
     try:
-        return msgspec.json.decode(row.value, type=Failure)
+        return msgspec.json.decode(row.value, type=TakenFailure)
     except msgspec.DecodeError:  # a push worker may send any JSON
-        return Failure()
+        return TakenFailure()
 
 
-async def _failed_row(source: Source, key: str, kinds: Sequence[Kind]) -> int:
+async def _failed_row(source: ForkSource, key: str, kinds: Sequence[Kind]) -> int:
     rows = await records(Row, "outcomes_of_key", execution_id=source.id, key=key)
     return next((row.seq for row in rows if row.kind in kinds and not row.ok), 0)

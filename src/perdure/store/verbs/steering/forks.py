@@ -19,11 +19,19 @@ from perdure.store.base.interface import Notify, Written, query, query_many, rec
 from perdure.store.verbs.agents.transcripts import StoredTranscript
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.outside.push_questions import note_answer
-from perdure.store.verbs.outside.push_workers import PYTHON as PUSHED
+from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME as PUSHED
 from perdure.store.verbs.runs.continued_keys import continue_keys
 from perdure.store.verbs.runs.start_targets import check_payload, find_target
 from perdure.store.verbs.runs.starts import New, start_items
-from perdure.store.verbs.steering.fork_plans import Kept, Plan, Source, StartedChild, ask_anew, plan_fork, plan_retry
+from perdure.store.verbs.steering.fork_plans import (
+    ForkSource,
+    Kept,
+    Plan,
+    StartedChild,
+    ask_anew,
+    plan_fork,
+    plan_retry,
+)
 from perdure.wire.agents.approvals import Approval
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.access import Principal, Role, check_role
@@ -33,7 +41,7 @@ from perdure.wire.base.records import NULL, Kind
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.runs.executions import Finished
 from perdure.wire.runs.requests import WORKER_PROTOCOL, Started, StartItem
-from perdure.wire.runs.search import key_terms
+from perdure.wire.runs.search_terms import key_terms
 from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
 
 CHILDREN_MAX = 10_000
@@ -46,18 +54,18 @@ _OPTIONS = (
 """Options that a fork, and a child that is asked for again, have from before."""
 
 
-class Reading(Struct, frozen=True):
+class TranscriptRead(Struct, frozen=True):
     session_id: str
     version: int
     begun_at_us: int = 0
 
 
-class Again(Struct, frozen=True):
+class RestartedChild(Struct, frozen=True):
     """A child that was open at the cut and is asked for again."""
 
     id: str
     row: StartedChild
-    old: Source
+    old: ForkSource
 
 
 @verb(sweep=True)
@@ -120,21 +128,21 @@ async def retry_one(project_id: str, request: RetryExecution, fork_id: str, acte
     return await making.make(await _key_to_take(project_id, source), acted_by)
 
 
-async def _locked(project_id: str, execution_id: str, how: str) -> Source:
-    source = await record(Source, how, project_id=project_id, id=execution_id)
+async def _locked(project_id: str, execution_id: str, how: str) -> ForkSource:
+    source = await record(ForkSource, how, project_id=project_id, id=execution_id)
     if source is None:
         raise unknown_execution(execution_id)
     return source
 
 
-def _key_is_taken(source: Source, key: str | None, holder: str) -> Conflict:
+def _key_is_taken(source: ForkSource, key: str | None, holder: str) -> Conflict:
     return Conflict(
         f"Key {key!r} of workflow {source.workflow_id!r} belongs to execution {holder!r}; use another key.",
         {"key": key, "execution_id": holder},
     )
 
 
-async def _key_to_take(project_id: str, source: Source) -> str | None:
+async def _key_to_take(project_id: str, source: ForkSource) -> str | None:
     """None: a start took the key after the last retry was deleted."""
     if source.key is None:
         return None
@@ -149,7 +157,7 @@ class _Making:
     def __init__(
         self,
         project_id: str,
-        source: Source,
+        source: ForkSource,
         plan: Plan,
         request: ForkExecution | RetryExecution,
         *,
@@ -166,7 +174,7 @@ class _Making:
         self.deployment_id: str | None = None
         self.pushed = False
         self.kept = Kept()
-        self.again: list[Again] = []
+        self.again: list[RestartedChild] = []
         self.results: list[tuple[str, Raw]] = []
         """Of children that have completed since."""
         self.readings: dict[str, int] = {}
@@ -219,7 +227,7 @@ class _Making:
             )
         for row in started:
             old_id = msgspec.json.decode(row.value)
-            old = await record(Source, "read_source", project_id=self.project_id, id=old_id)
+            old = await record(ForkSource, "read_source", project_id=self.project_id, id=old_id)
             if old is None:
                 raise Conflict(
                     f"Child {old_id!r} was open there and is deleted. Fork from {row.key!r}, which started it."
@@ -228,11 +236,11 @@ class _Making:
                 [end] = await records(Finished, "read_end", project_id=self.project_id, id=old_id)
                 self.results.append((row.key, end.result or NULL))
             else:
-                self.again.append(Again(next(ids), row, old))
+                self.again.append(RestartedChild(next(ids), row, old))
 
     async def _look_at_transcripts(self) -> None:
         rows = await query("kept_readings", execution_id=self.source.id, cut=self.plan.cut)
-        readings = [msgspec.json.decode(told, type=Reading) for (told,) in rows]
+        readings = [msgspec.json.decode(told, type=TranscriptRead) for (told,) in rows]
         for one in sorted(readings, key=lambda one: -one.version):
             self.readings[one.session_id] = one.version
         begun = {one.session_id: one.begun_at_us for one in readings}
@@ -311,7 +319,7 @@ class _Making:
             on_conflict=OnConflict.QUEUE if is_turn else None,
         )
 
-    def _item(self, old: Source, again: Again | None = None) -> StartItem:
+    def _item(self, old: ForkSource, again: RestartedChild | None = None) -> StartItem:
         """Start `old` anew, as a child of the fork if it is asked for `again`."""
         elsewhere = old.deployment_id != self.source.deployment_id
         given: dict[str, Any] = {name: getattr(old, name) for name in _OPTIONS}

@@ -21,7 +21,7 @@ MARKED_AT_ONCE: Final = 2_000
 RELEASED_AT_ONCE: Final = 500
 
 
-class Paused(Struct, frozen=True, gc=False):
+class PauseTarget(Struct, frozen=True, gc=False):
     """The thing that a pause holds."""
 
     project_id: str
@@ -31,7 +31,7 @@ class Paused(Struct, frozen=True, gc=False):
     """Empty for other kinds."""
 
 
-class _Marked(Paused, frozen=True, gc=False):
+class _Marked(PauseTarget, frozen=True, gc=False):
     place: str | None
 
 
@@ -48,7 +48,7 @@ class _Seen(Struct, frozen=True, gc=False):
 
 
 @verb(sweep=True)
-async def pause(*, what: Paused, until_us: int | None, note: str | None, paused_by: str, now_us: int) -> Pause:
+async def pause(*, what: PauseTarget, until_us: int | None, note: str | None, paused_by: str, now_us: int) -> Pause:
     """Answers it without `held`. Raises BadValue for an end that is past, WorkflowNotFound, DeploymentNotFound."""
     if until_us is not None and until_us <= now_us:
         raise BadValue(f"until: {rfc3339(until_us)} is past; name a later time.", {"path": "until"})
@@ -66,7 +66,7 @@ async def pause(*, what: Paused, until_us: int | None, note: str | None, paused_
 
 
 @verb(sweep=True)
-async def unpause(*, what: Paused) -> bool:
+async def unpause(*, what: PauseTarget) -> bool:
     """False: it was not paused."""
     await query("begin_pause")
     if not await query("end_pause", **asdict(what)):
@@ -75,26 +75,26 @@ async def unpause(*, what: Paused) -> bool:
     return True
 
 
-@verb(looks=True)
-async def read_pause(*, what: Paused) -> Pause | None:
+@verb(reads=True)
+async def read_pause(*, what: PauseTarget) -> Pause | None:
     return await record(Pause, "read_pause", **asdict(what))
 
 
 @verb(sweep=True)
-async def end_due(*, now_us: int) -> list[Paused]:
+async def end_due(*, now_us: int) -> list[PauseTarget]:
     """End the pauses whose time is over. Answers what they held."""
     await query("begin_pause")
-    ended = await records(Paused, "end_due_pauses", now_us=now_us)
+    ended = await records(PauseTarget, "end_due_pauses", now_us=now_us)
     await Notify(*{Ready(one.project_id, None) for one in ended})
     return ended
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def list_pauses(*, project_id: str) -> list[Pause]:
     return await records(Pause, "list_pauses", project_id=project_id)
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def pauses_to_work() -> list[PauseWork]:
     """Pauses with executions to mark or to release, and those that end by themselves."""
     return await records(PauseWork, "pauses_to_work")

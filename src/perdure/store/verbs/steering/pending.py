@@ -13,7 +13,7 @@ from perdure.wire.base.status import FINAL, LEASED, Phase
 from perdure.wire.runs.executions import Act, Row
 from perdure.wire.runs.holds import HeldFor, read_held
 from perdure.wire.runs.waits import PendingWait
-from perdure.wire.steering.hands import ACTIONS, Action, Pending, PendingCall, PendingKind
+from perdure.wire.steering.acts import ACTIONS, Action, Pending, PendingCall, PendingKind
 
 LOOK_ROWS: Final = 10_000
 """So far back it looks for failed tries."""
@@ -72,7 +72,7 @@ class Tries:
             self.held[key] = row
 
 
-class Failure(Struct, frozen=True):
+class FailedTry(Struct, frozen=True):
     """The value of a row `step_failed`."""
 
     type: str = "Error"
@@ -84,12 +84,12 @@ class Failure(Struct, frozen=True):
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-def read_failure(value: bytes) -> Failure:
+def read_failure(value: bytes) -> FailedTry:
     """Other JSON, from another client, becomes the message."""
     try:
-        return msgspec.json.decode(value, type=Failure)
+        return msgspec.json.decode(value, type=FailedTry)
     except msgspec.ValidationError:
-        return Failure(message=value.decode())
+        return FailedTry(message=value.decode())
 
 
 async def read_actable(project_id: str, execution_id: str) -> Actable:
@@ -103,7 +103,7 @@ async def read_tries(execution_id: str, next_seq: int) -> Tries:
     return Tries(await records(Try, "recent_tries", execution_id=execution_id, after=max(0, next_seq - 1 - LOOK_ROWS)))
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def pending(*, project_id: str, execution_id: str, now_us: int) -> Pending:
     """Raises NotFound."""
     of = await read_actable(project_id, execution_id)
@@ -114,7 +114,7 @@ async def pending(*, project_id: str, execution_id: str, now_us: int) -> Pending
     return Pending(allowed(calls, of)[:LISTED_MAX])
 
 
-@verb(looks=True)
+@verb(reads=True)
 async def acts_between(*, execution_id: str, first: int, last: int) -> list[Act]:
     """The acts that wrote the rows `first` to `last` of the journal."""
     return await records(Act, "acts_between", execution_id=execution_id, first_seq=first, last_seq=last)

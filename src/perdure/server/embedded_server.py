@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 
 from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.server.access.auth import OwnKey, is_loopback
+from perdure.server.access.auth import ProcessKey, is_loopback
 from perdure.server.app import App, Server
 from perdure.server.process.settings import Settings
 from perdure.server.telemetry.health import Health
@@ -36,7 +36,7 @@ async def _no_write() -> None:
 
 
 class _AttachedApp(App):
-    def __init__(self, engine: Engine, settings: Settings, own_key: OwnKey, read_only: str | None) -> None:
+    def __init__(self, engine: Engine, settings: Settings, own_key: ProcessKey, read_only: str | None) -> None:
         super().__init__(engine, settings, own_key)
         self.services.default_project_id = own_key.principal.project_id
         self.services.read_only = read_only
@@ -57,7 +57,7 @@ class _AttachedApp(App):
 class AttachedServer(Server):
     """`read_only` is the refusal of each change."""
 
-    def __init__(self, engine: Engine, settings: Settings, own_key: OwnKey, read_only: str | None = None) -> None:
+    def __init__(self, engine: Engine, settings: Settings, own_key: ProcessKey, read_only: str | None = None) -> None:
         super().__init__(engine, settings, _AttachedApp(engine, settings, own_key, read_only))
         self.key = own_key
         self._serving: asyncio.Task[None] | None = None

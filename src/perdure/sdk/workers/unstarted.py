@@ -14,27 +14,27 @@ LOOK_SECONDS: Final = 0.25
 BLOCKED_SECONDS: Final = 0.5
 
 
-class Delivery(Protocol):
+class UnstartedRunner(Protocol):
     """A runner, as far as it matters here."""
 
     claimed: Claimed
     gone: bool
     ours_until: float
-    unbegun: Unbegun | None
+    unbegun: Unstarted | None
 
     def drop(self) -> None: ...
     def acknowledged(self) -> None: ...
 
 
 class HandBack(NamedTuple):
-    given: Sequence[Delivery]
+    given: Sequence[UnstartedRunner]
     """They begin elsewhere."""
-    kept: Sequence[Delivery]
+    kept: Sequence[UnstartedRunner]
     """They begin here. An acknowledgement keeps the server from taking them back."""
     blocked_seconds: float
 
 
-class Unbegun:
+class Unstarted:
     """Executions without any begun step or report.
 
     The lease's thread calls `is_blocked` and `hand_back`, the event loop's thread everything else. An execution belongs
@@ -44,10 +44,10 @@ class Unbegun:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._runners: dict[Delivery, bool] = {}
+        self._runners: dict[UnstartedRunner, bool] = {}
         """True: its code has run up to its first call. In the order in which they came."""
-        self._running: Delivery | None = None
-        self._acknowledged: set[Delivery] = set()
+        self._running: UnstartedRunner | None = None
+        self._acknowledged: set[UnstartedRunner] = set()
         """Kept, as the server knows."""
         self._progress = 0
         self._probe: _Probe | None = None
@@ -56,14 +56,14 @@ class Unbegun:
     def __len__(self) -> int:
         return len(self._runners)
 
-    def add(self, runners: Iterable[Delivery]) -> None:
+    def add(self, runners: Iterable[UnstartedRunner]) -> None:
         with self._lock:
             for runner in runners:
                 if not runner.claimed.cancelling:  # it cannot go back to a queue
                     self._runners[runner] = False
                     runner.unbegun = self
 
-    def enter(self, runner: Delivery) -> bool:
+    def enter(self, runner: UnstartedRunner) -> bool:
         """Its code is about to run. False: it was handed back."""
         with self._lock:
             if runner not in self._runners:
@@ -72,21 +72,21 @@ class Unbegun:
             self._progress += 1
             return True
 
-    def leave(self, runner: Delivery) -> None:
+    def leave(self, runner: UnstartedRunner) -> None:
         """Its code waits."""
         with self._lock:
             self._running = None
             if runner in self._runners:
                 self._runners[runner] = True
 
-    def begin(self, runner: Delivery) -> bool:
+    def begin(self, runner: UnstartedRunner) -> bool:
         """It belongs to this worker from now on. False: it was handed back."""
         with self._lock:
             self._progress += 1
             self._acknowledged.discard(runner)
             return self._runners.pop(runner, None) is not None
 
-    def discard(self, runner: Delivery) -> None:
+    def discard(self, runner: UnstartedRunner) -> None:
         with self._lock:
             self._acknowledged.discard(runner)
             self._runners.pop(runner, None)
@@ -117,7 +117,7 @@ class Unbegun:
             return None
         with self._lock:
             running = self._running
-            moving: list[Delivery] = []
+            moving: list[UnstartedRunner] = []
             for one, has_run in self._runners.items():
                 if one is not running and not (has_run and running) and (others_wait or one.ours_until != math.inf):
                     moving.append(one)

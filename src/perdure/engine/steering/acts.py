@@ -6,10 +6,10 @@ from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.steering import acts, pending
-from perdure.wire.steering.hands import Acted, ActOnExecution, GetPending, Pending
+from perdure.wire.steering.acts import Acted, ActOnExecution, GetPending, Pending
 
 
-class Hands(Service):
+class Acts(Service):
     def __init__(self, core: Core, callers: Callers) -> None:
         super().__init__(core)
         self._callers = callers

@@ -96,10 +96,10 @@ class Acted(Record, frozen=True):
     at_us: Time = field(name="at")
 
 
-hands: Final = Noun("Executions")
+acts: Final = Noun("Executions")
 
 
-@hands.get("/api/v1/executions/{execution_id}/pending")
+@acts.get("/api/v1/executions/{execution_id}/pending")
 class GetPending(Operation[Pending], frozen=True):
     """List the calls of an execution that have no outcome yet, and the actions that each takes.
 
@@ -109,7 +109,7 @@ class GetPending(Operation[Pending], frozen=True):
     execution_id: ExecutionId
 
 
-@hands.post("/api/v1/executions/{execution_id}/act", idempotent=True, body="ActRequest")
+@acts.post("/api/v1/executions/{execution_id}/act", idempotent=True, body="ActRequest")
 class ActOnExecution(Operation[Acted], frozen=True):
     """Decide what is pending: try, fire, complete, fail or time out.
 

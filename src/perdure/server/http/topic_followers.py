@@ -40,7 +40,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _twin: Final = writer(Event)
 
 
-class Tail:
+class TopicFollower:
     """A topic's newest frames, from after `first` to `last`."""
 
     def __init__(self, engine: Engine, project_id: str, topic: str, run_id: str | None) -> None:
@@ -138,17 +138,17 @@ class Tails:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._tails: dict[tuple[str, str, str | None], tuple[Tail, asyncio.Task[None]]] = {}
+        self._tails: dict[tuple[str, str, str | None], tuple[TopicFollower, asyncio.Task[None]]] = {}
 
     def __len__(self) -> int:
         return len(self._tails)
 
     @contextmanager
-    def following(self, project_id: str, topic: str, run_id: str | None) -> Iterator[Tail]:
+    def following(self, project_id: str, topic: str, run_id: str | None) -> Iterator[TopicFollower]:
         key = (project_id, topic, run_id)
         known = self._tails.get(key)
         if known is None or known[0].over:
-            tail = Tail(self._engine, project_id, topic, run_id)
+            tail = TopicFollower(self._engine, project_id, topic, run_id)
             known = self._tails[key] = tail, asyncio.get_running_loop().create_task(tail.run(), name="perdure-tail")
         tail, task = known
         tail.streams += 1

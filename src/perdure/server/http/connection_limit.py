@@ -13,7 +13,7 @@ class CrowdMember(Protocol):
     def evict(self) -> None: ...
 
 
-class Crowd:
+class ConnectionLimit:
     """A connection is anonymous until a request on it shows a key, a session or a signed link. At a limit, the oldest
     anonymous connection that does not wait for an answer closes. Otherwise the new one is refused."""
 

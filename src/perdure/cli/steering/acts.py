@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from msgspec import Raw
 
-    from perdure.wire.steering.hands import Action, PendingCall
+    from perdure.wire.steering.acts import Action, PendingCall
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 def pending(id: ExecutionArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List pending calls, and how to act on them."""
     from perdure.cli.base.render import cut, date_time
-    from perdure.wire.steering.hands import GetPending
+    from perdure.wire.steering.acts import GetPending
 
     calls = call(url, GetPending(id)).pending
     print_list(
@@ -53,7 +53,7 @@ def pending(id: ExecutionArgument, url: UrlOption = None, as_json: JsonFlag = Fa
 
 def command_lines(id: str, calls: "Sequence[PendingCall]") -> "list[str]":
     """
-    >>> from perdure.wire.steering.hands import Action, PendingCall, PendingKind
+    >>> from perdure.wire.steering.acts import Action, PendingCall, PendingKind
     >>> command_lines("7c1e", [PendingCall(key="my step", kind=PendingKind.TIMER, actions=[Action.FIRE])])
     ["perdure act 7c1e 'my step' --fire"]
     """
@@ -102,7 +102,7 @@ def act(
     The first outcome stands.
     """
     from perdure.wire.base.records import NULL
-    from perdure.wire.steering.hands import ActOnExecution
+    from perdure.wire.steering.acts import ActOnExecution
 
     value = parse_value(complete)
     acted = call(
@@ -122,7 +122,7 @@ def act(
 
 def chosen_action(*, again: bool, fire: bool, complete: bool, fail: bool, time_out: bool) -> "Action":
     """Raises `Refused` unless it is exactly one."""
-    from perdure.wire.steering.hands import Action
+    from perdure.wire.steering.acts import Action
 
     asked = {
         Action.TRY: again,
