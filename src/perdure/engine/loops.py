@@ -52,7 +52,9 @@ class Loops:
             except Unavailable as error:
                 self._failed(loop, error)
                 pause = 1.0
-            except Exception:  # a loop must survive any error
+            except Exception as error:  # a loop must survive any error
+                if str(error).startswith("cannot schedule new futures"):  # the interpreter is ending
+                    return
                 logger.exception("Loop %s failed; the next round comes in a second.", loop.name)
                 pause = 1.0
             if pause > 0:

@@ -86,7 +86,7 @@ def test_a_program_that_forgets_to_close_it_ends_and_a_fork_is_refused() -> None
 import os
 from perdure import workflow
 from perdure.embedded import embedded_sync
-from perdure.wire.base.errors import Unavailable
+from perdure import Unavailable
 
 @workflow
 async def hello(ctx, name):

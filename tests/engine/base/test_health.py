@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -101,6 +102,19 @@ async def test_an_outage_is_one_line_however_many_loops_meet_it(
         "Loop one: The database is away. The loops try again every second.",
         "The store answers all loops again.",
     ]
+
+
+async def test_a_loop_that_meets_the_end_of_the_interpreter_ends_quietly(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def round() -> float:
+        await asyncio.get_running_loop().run_in_executor(ended, len, "")
+        return 0.0
+
+    ended = ThreadPoolExecutor(1)
+    ended.shutdown()
+    await Loops(engine.notifier).run(Loop("fold", round))
+    assert caplog.records == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")

@@ -131,7 +131,7 @@ from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.engine.base.service import Scope
 from perdure.store.open import open_store
-from perdure.store.verbs import triggers
+from perdure.store.verbs.clock import triggers
 
 address, moment, now_us = sys.argv[1], sys.argv[2], int(sys.argv[3])
 ask, start = triggers.query, triggers.start_items

@@ -359,7 +359,7 @@ async def test_three_servers_share_the_work_and_send_each_message_once(database:
 
 KILLED = """
 import asyncio, os, signal, sys
-from perdure.engine import webhooks
+from perdure.engine.outside import webhooks
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.engine.base.settings import EngineSettings

@@ -206,7 +206,7 @@ async def _cut_off(url: str) -> None:
 
 STOPS = """
 import asyncio, sys
-from perdure.store import migrate, postgres_connection, sqlite
+from perdure.store.drivers import migrate, postgres_connection, sqlite
 from perdure.store.open import open_store
 
 if sys.argv[2:]:

@@ -378,7 +378,7 @@ async def test_what_is_open_keeps_its_ancestors(world: World) -> None:
 
 async def test_one_batch_is_bounded_by_the_rows_of_its_journals(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never a long transaction, however long the executions were."""
-    monkeypatch.setattr(queries, "PRUNE_ROWS_MAX", 25)
+    monkeypatch.setattr(retention, "PRUNE_ROWS_MAX", 25)
     await world.register()
     for _ in range(7):
         id = await world.running()

@@ -174,3 +174,7 @@ class _Unpadded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

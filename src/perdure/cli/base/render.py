@@ -141,7 +141,3 @@ def kind_style(kind: Kind, *, ok: bool = True) -> str:
 
 def took(started_us: int | None, ended_us: int | None) -> str:
     return "" if started_us is None or ended_us is None else duration(ended_us - started_us)
-
-
-def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -1,1 +1,1 @@
-"""As in `perdure.wire.clock`."""
+"""See `wire.clock`."""

@@ -1,1 +1,1 @@
-"""As in `perdure.wire.insight`."""
+"""See `wire.insight`."""

@@ -1,1 +1,1 @@
-"""As in `perdure.wire.outside`."""
+"""See `wire.outside`."""

@@ -1,1 +1,1 @@
-"""As in `perdure.wire.people`."""
+"""See `wire.people`."""

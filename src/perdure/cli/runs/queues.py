@@ -7,8 +7,7 @@ import typer
 from perdure.cli.base.commands import add_group
 from perdure.cli.base.connect import with_client
 from perdure.cli.base.options import JsonFlag, UrlOption
-from perdure.cli.base.output import note, print_list
-from perdure.cli.base.render import capital, date_time
+from perdure.cli.base.output import capital, note, print_list
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -58,6 +57,7 @@ def paused_words(one: "Pause") -> str:
     >>> paused_words(Pause(PauseKind.QUEUE, "mail", 0, "key 'ci'", note="moving")).partition(" by ")[2]
     "key 'ci': moving"
     """
+    from perdure.cli.base.render import date_time
     from perdure.wire.base.wording import plain
 
     until = "" if one.until_us is None else f" until {date_time(one.until_us)}"

@@ -8,8 +8,7 @@ import typer
 from perdure.cli.base.commands import Refused, add_commands
 from perdure.cli.base.connect import with_client
 from perdure.cli.base.options import JsonFlag, UrlOption, parse_coming
-from perdure.cli.base.output import note, print_list, print_result
-from perdure.cli.base.render import capital
+from perdure.cli.base.output import capital, note, print_list, print_result
 from perdure.cli.runs.queues import paused_words
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""As in `perdure.wire.base`."""
+"""See `wire.base`."""

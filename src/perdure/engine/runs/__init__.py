@@ -1,1 +1,1 @@
-"""As in `perdure.wire.runs`."""
+"""See `wire.runs`."""

@@ -1,1 +1,1 @@
-"""As in `perdure.wire.steering`."""
+"""See `wire.steering`."""

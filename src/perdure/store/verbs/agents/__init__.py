@@ -1,1 +1,1 @@
-"""As in `perdure.wire.agents`."""
+"""See `wire.agents`."""
