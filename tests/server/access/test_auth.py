@@ -91,11 +91,11 @@ async def test_projects_do_not_see_each_other(served: Served) -> None:
 
 async def test_a_revoked_key_stops_within_the_caches_time(database: str) -> None:
     async with serving(database, auth_cache_seconds=20) as served:
+        served.engine.key_deleted = lambda key_id: None  # another server deletes it, and word of that is lost
         clock = served.app.services.gate._clock = Clock()
         key = await served.key_of(Role.READ)
         headers = {"authorization": f"Bearer {key}"}
         assert (await served.client.get("/api/v1/executions", headers=headers)).status_code == 200
-        served.engine.key_deleted = lambda key_id: None  # another server deletes it, and word of that is lost
         await served.engine.store.write(access.delete_key(project_id=served.project_id, id=key.split("_")[1]))
         assert (await served.client.get("/api/v1/executions", headers=headers)).status_code == 200
         clock.now += 20.1
