@@ -4,11 +4,17 @@ from playwright.async_api import Browser, expect
 from tests.dashboard.pages import HOSTILE, completed, failed, opened, overlap
 from tests.server.serving import Hand, Served
 
+from perdure.wire.runs.requests import WORKER_PROTOCOL
+
 
 async def test_failures_are_named_and_retried(served: Served, hand: Hand, chromium: Browser) -> None:
     for n in range(3):
         await failed(served, hand, key=f"order-{n}", error=f"ValueError: {HOSTILE}")
     await completed(served, hand)
+    # `hand` speaks a protocol without forks. Without another worker the page says after 10 s that none serves the retries.
+    serving_forks = Hand(served.client)
+    serving_forks.protocol = WORKER_PROTOCOL
+    await serving_forks.register()
     async with opened(chromium, served, "/") as shown:
         page = shown.page
         await expect(page.get_by_text("1 item needs attention")).to_be_visible()

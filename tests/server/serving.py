@@ -115,6 +115,7 @@ class Hand:
         self.id = str(uuid4())
         self.workflows = workflows
         self.deployment_id = "default"
+        self.protocol = 1
         self.epoch = ""
         self.seen: dict[str, int] = {}
 
@@ -130,6 +131,7 @@ class Hand:
                 "worker_id": self.id,
                 "deployment_id": self.deployment_id,
                 "python": "3.11",
+                "protocol": self.protocol,
                 "workflows": [{"id": id} for id in self.workflows],
             },
         )
