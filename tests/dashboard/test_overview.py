@@ -11,7 +11,7 @@ async def test_failures_are_named_and_retried(served: Served, hand: Hand, chromi
     for n in range(3):
         await failed(served, hand, key=f"order-{n}", error=f"ValueError: {HOSTILE}")
     await completed(served, hand)
-    # `hand` speaks a protocol without forks. Without another worker the page says after 10 s that none serves the retries.
+    # `hand` speaks a protocol without forks. Without this worker the page soon says that none serves the retries.
     serving_forks = Hand(served.client)
     serving_forks.protocol = WORKER_PROTOCOL
     await serving_forks.register()
