@@ -27,6 +27,12 @@ QUERIES: Final = {"query", "execute", "fetch"}
 ROW: Final = r"(?:Row|Sequence\[Any\]|tuple\[(?:Any|object), \.\.\.\])"
 ROWS: Final = rf"(?:Rows|(?:list|Sequence|Iterable)\[{ROW}\])"
 FUNCTION: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
+PRONOUN: Final = re.compile(r"\b(?:none|(?i:its?|they|them|their|this|that|these|those|ones?|others))\b")
+"""The list is simple: "this" and "that" count before a noun, too. `None` is a value."""
+PREPOSITION: Final = re.compile(
+    r"[(*]*(?i:after|also|among|as|at|before|beside|between|by|during|except|for|from|in|into|like|of|on|over|per|since"
+    r"|so|through|to|under|until|up|with|within|without)\b"
+)
 
 
 class House:
@@ -120,6 +126,20 @@ class House:
         """Words of docstrings and comments. A piece of code is one word; examples do not count."""
         return self.report.words["docstring"] + self.report.words["comment"]
 
+    @cached_property
+    def docstrings(self) -> list[list[str]]:
+        """The sentences of each docstring, without code and examples."""
+        texts = (text for source in self.sources.values() for text in prose.texts(source) if text.kind == "docstring")
+        return [[sentence.bare for sentence in prose.sentences(text)] for text in texts]
+
+    def pronouns(self) -> float:
+        sentences = [sentence for docstring in self.docstrings for sentence in docstring]
+        words = sum(len(sentence.split()) for sentence in sentences)
+        return round(1_000 * sum(len(PRONOUN.findall(sentence)) for sentence in sentences) / max(words, 1), 1)
+
+    def prepositions(self) -> int:
+        return sum(bool(docstring and PREPOSITION.match(docstring[0])) for docstring in self.docstrings)
+
     def rate(self, rule: str) -> float:
         return round(self.report.rate(rule), 2)
 
@@ -147,6 +167,8 @@ FIGURES: Final = (
     Figure("lines of helpers of tests", 10_000, House.helper_lines),
     Figure("words of docstrings and comments", 42_000, House.words),
     Figure("words of them per 1,000 lines", 884, lambda house: 1_000 * house.words() // house.lines()),
+    Figure("pronouns per 1,000 words of docstrings", 45, House.pronouns),
+    Figure("docstrings that begin with a preposition", 0, House.prepositions),
     Figure("whoever, somebody … per 1,000 words", 0.3, lambda house: house.rate("vague")),
     Figure("What, Who, Those clauses per 1,000 words", 0.3, lambda house: house.rate("clause")),
     Figure("is no, is none … per 1,000 words", 0.3, lambda house: house.rate("is no")),
@@ -272,6 +294,8 @@ def main() -> None:
     for figure in FIGURES:
         today = figure.measure(measured)
         print(f"{figure.name:44}{today:>8,}{figure.bar:>8,}{'' if today > figure.bar else '  reached'}")
+    tests = House({str(path): path.read_text(encoding="utf-8") for path in prose.modules([TESTS])})
+    print(f"docstrings of tests: {tests.pronouns()} pronouns, {tests.prepositions()} begin with a preposition")
     for figure in FIGURES:
         if figure.places is not None and (places := figure.places(measured)):
             print(f"\n{figure.name}: {', '.join(f'{name} {count}' for name, count in places.most_common(12))}")

@@ -27,6 +27,8 @@ HELD = {
     "modules in the import knot of engine": 1,
     "modules in the import knot of sdk": 4,
     "words of them per 1,000 lines": 884,
+    "pronouns per 1,000 words of docstrings": 76.1,
+    "docstrings that begin with a preposition": 477,
     "whoever, somebody … per 1,000 words": 0.02,
     "What, Who, Those clauses per 1,000 words": 0.05,
     "is no, is none … per 1,000 words": 0.0,
@@ -181,6 +183,12 @@ def plain(one: Point) -> Plain:
     assert small.passed_on() == 2
     assert small.names_used_twice() == {}
     assert small.helper_lines() == 0
+
+
+def test_the_figures_of_docstrings() -> None:
+    told = house.House({"a": '"""Of it. Each of those is `its`."""\n"""(As) None."""\n"""Offer this.\n\n>>> its\n"""'})
+    assert told.prepositions() == 2
+    assert told.pronouns() == round(3_000 / 11, 1)
 
 
 def test_the_figures_of_a_house_without_a_plan() -> None:
