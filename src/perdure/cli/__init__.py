@@ -1,1 +1,1 @@
-"""The `perdure` command, a composition root: it sees both wings."""
+"""The `perdure` command, a composition root that may import both wings."""

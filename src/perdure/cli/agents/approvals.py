@@ -34,7 +34,7 @@ def approvals(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List questions that wait for an answer, oldest first."""
+    """List open questions, oldest first."""
     from perdure.cli.base.render import cut, date_time
     from perdure.cli.runs.waits import decoded
     from perdure.wire.agents.approvals import ListApprovals, ListedState
@@ -106,7 +106,7 @@ def approve(
 ) -> None:
     """Answer the question of a suspended step.
 
-    The first answer stands; its author is kept.
+    The first answer counts; the journal keeps its author.
     """
     import msgspec
 
@@ -135,7 +135,7 @@ def list_(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the links that still open, newest first."""
+    """List open links, newest first."""
     from perdure.cli.base.render import date_time
     from perdure.wire.agents.approvals import ListApprovalLinks
 
@@ -177,7 +177,6 @@ def _takes_feedback(schema: Any) -> bool:
 
 
 def _answer(approved: bool | None, data: str | None, feedback: str | None) -> bytes:
-    """Raises `Refused`."""
     if approved is None and data is None:
         raise Refused("Say what the answer is: --approve, --reject, or --data JSON.")
     given = None if data is None else parse_json(data, "--data")

@@ -124,7 +124,7 @@ def raise_(
 ) -> None:
     """Add to the limits of a budget.
 
-    Executions that wait for it continue.
+    Executions that wait for the budget continue.
     """
     check_choice("--on-exceed", on_exceed, ["ask", "finish", "fail"])
     if not (usd or tokens or calls or seconds or on_exceed):

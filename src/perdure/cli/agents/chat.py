@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from perdure.wire.agents.answer_forms import Field, Form
 
 SHOWN_CHARACTERS: Final = 200
-"""For a tool's arguments and results."""
+"""Most characters shown of a tool's arguments or result."""
 _ENDS: Final = ("exit", "quit", "/exit", "/quit")
 
 
@@ -42,8 +42,8 @@ def chat(
 ) -> None:
     """Talk to an agent: each message is a turn of one session.
 
-    Ctrl-C stops the agent, Ctrl-D (or `exit`) ends the chat. With --json, each input line is a message, or the answer
-    (as JSON) to the question before it. Each output line is an event.
+    Ctrl-C stops the agent, Ctrl-D (or `exit`) ends the chat. With --json, an input line is a message, or the JSON
+    answer to a question. Each output line is an event.
     """
     from uuid import uuid4
 
@@ -55,7 +55,7 @@ def chat(
     async def check(client: "Client") -> None:
         try:
             await client._transport.call(GetAgentDefinition(agent))
-        except NotFound:  # a workflow that streams like an agent
+        except NotFound:  # a workflow may stream like an agent
             await client._transport.call(GetWorkflow(agent))
 
     with_client(url, check)
@@ -97,7 +97,7 @@ def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, scre
                 _answer(client, item, screen)
         shown.result(handle.result())
     except KeyboardInterrupt:
-        with suppress(NotCancellable):  # it has just ended
+        with suppress(NotCancellable):  # just ended
             handle.cancel()
         screen.aside("stopped")
     except ExecutionFailed as error:
@@ -165,7 +165,7 @@ class _Shown:
         self._agent = agent
         self._speaker: tuple[str, str] | None = None
         self._said = ""
-        """The agent's present answer so far, without its children's."""
+        """The agent's answer so far, without words of children."""
 
     def show(self, item: "StreamItem") -> None:
         data = item.data if isinstance(item.data, dict) else {}
@@ -239,11 +239,11 @@ _SILENT: Final = (
     *("part_start", "part_delta", "part_end", "final_result", "question"),
     *("output_tool_call", "output_tool_result", "deferred_tool_requests", "deferred_tool_results"),
 )
-"""Unless they bring words. Questions are asked instead."""
+"""Items that show only words. Questions are asked instead."""
 
 
 def words_of(kind: str, data: dict[str, Any]) -> str | None:
-    """The text that an agent's event adds to its answer.
+    """The text that an event adds to the agent's answer.
 
     >>> words_of("part_delta", {"delta": {"part_delta_kind": "text", "content_delta": "lo"}})
     'lo'
@@ -354,7 +354,7 @@ def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
 
 
 def _as_sent(field: "Field", said: str) -> list[str]:
-    """As a browser sends it: options count from 0."""
+    """Options count from 0, as in a browser."""
     if field.options:
         return [str(int(one) - 1) if one.strip().isdecimal() else one for one in said.split(",") if one.strip()]
     if field.kind == "boolean":

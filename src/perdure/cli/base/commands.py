@@ -1,6 +1,6 @@
 """Commands and groups of commands.
 
-Slow modules are imported where they are used, so that `perdure --help` is fast.
+Functions import slow modules, so that `perdure --help` is fast.
 """
 
 import functools
@@ -29,7 +29,7 @@ STILL_RUNNING: Final = 4
 INTERRUPTED: Final = 130
 
 DESTRUCTIVE: Final = frozenset({"cancel", "delete", "erase", "remove", "restore", "retire", "rm", "withdraw"})
-"""No suggestion names these: it could be run without a thought."""
+"""No suggestion names these commands: a person might run one without a thought."""
 
 
 class Refused(Exception):
@@ -51,7 +51,7 @@ class _Command(TyperCommand):
 
 class _Group(TyperGroup):
     def main(self, *args: Any, **values: Any) -> Any:
-        """On Windows, write UTF-8 into pipes, and do not expand arguments: JSON like `[1]` is not a file pattern."""
+        """Writes UTF-8 into pipes on Windows, and expands no arguments: JSON like `[1]` is not a file pattern."""
         if sys.platform == "win32":
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
@@ -63,7 +63,7 @@ class _Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         every = self.commands
-        if args and args[0] not in every:  # the rest may be suggested
+        if args and args[0] not in every:  # no command yet, so suggestions may follow
             self.commands = {name: command for name, command in every.items() if name not in DESTRUCTIVE}
         try:
             return super().resolve_command(ctx, args)
@@ -73,7 +73,7 @@ class _Group(TyperGroup):
 
 class _Noun(_Group):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Without a command it lists: `perdure queues --json` is `perdure queues ls --json`."""
+        """A group without a command lists: `perdure queues --json` is `perdure queues ls --json`."""
         has_command = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
         if "ls" in self.commands and not has_command and not ctx.resilient_parsing:
             args = ["ls", *args]
@@ -92,7 +92,7 @@ def add_group(
     *functions: Callable[..., None],
     others: Mapping[str, Callable[..., None]] | None = None,
 ) -> None:
-    """`others` are names that the help does not show."""
+    """The help hides the names in `others`."""
     group = make_group(help, cls=_Noun)
     add_commands(group, None, *functions)
     for other, function in (others or {}).items():
@@ -131,7 +131,7 @@ def _add(app: typer.Typer, name: str, function: Callable[P, None], **options: An
 
 
 def _known(error: Exception) -> "PerdureError | None":
-    """None if the user cannot act on it."""
+    """The error to show, or None for a bug."""
     import msgspec
 
     from perdure.wire.base.errors import BadRequest, PerdureError

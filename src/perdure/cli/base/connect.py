@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 3.0
 SILENCE_SECONDS: Final = 2.0
-"""A command says what it waits for when a request has had no answer for so long."""
+"""After as many seconds without an answer, a command says what it waits for."""
 NAME_A_SERVER: Final = "Or start `perdure dev` in this folder, or name a server with --url or PERDURE_URL."
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def with_filters(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `_filters`. It gets the filters as its first argument."""
+    """Add the options of `_filters` to a command, whose first argument receives the filters."""
     _, *own = inspect.signature(function).parameters.values()
     options = inspect.signature(_filters).parameters
 
@@ -29,7 +29,7 @@ def with_filters(function: Callable[..., None]) -> Callable[..., None]:
         *options.values(),
         *(one for one in own if one.default is not one.empty),
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    command.__signature__ = inspect.Signature(parameters)  # for typer
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     return command
 

@@ -53,7 +53,7 @@ def parse_seconds(text: str, option: str) -> int:
 
 
 def parse_moment(text: str, option: str) -> int:
-    """Microseconds of a time, local without an offset, or of so long ago. Raises `Refused`."""
+    """Microseconds of a time (local without an offset) or of an age such as `15m`. Raises `Refused`."""
     from perdure.wire.base.times import microseconds
 
     if re.fullmatch(r"[0-9]{1,12}[smhd]", text):
@@ -65,8 +65,7 @@ def parse_moment(text: str, option: str) -> int:
 
 
 def parse_coming(text: str, option: str) -> int:
-    """Microseconds of a time that is to come: a clock time of today or tomorrow, a time, or so long from now. Raises
-    `Refused`."""
+    """Microseconds of a clock time of today or tomorrow, a date, or a duration from now. Raises `Refused`."""
     from perdure.wire.base.times import microseconds
 
     if re.fullmatch(r"[0-9]{1,12}[smhd]", text):

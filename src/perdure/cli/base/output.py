@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Cell = Union[str, tuple[str, str], "Text"]
-"""A text, perhaps with a style."""
 
 LEGIBLE: Final = 12
-"""The least width of a column that wraps."""
+"""Least width of a column that wraps."""
 
 
 def say(text: str = "") -> None:
@@ -25,14 +24,13 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """To stderr."""
     from perdure.wire.base.wording import plain
 
     typer.echo(plain(text), err=True)
 
 
 def emit(value: object) -> None:
-    """One line of JSON, records as the API shows them."""
+    """Print a line of JSON, with records as the API shows them."""
     import msgspec
 
     from perdure.wire.base.record import to_json
@@ -64,7 +62,7 @@ def print_list(
     empty: str,
     whole: Sequence[str] = (),
 ) -> None:
-    """A line of JSON for each, or a table, or the sentence `empty`."""
+    """Prints a JSON line per record, or a table, or the sentence `empty`."""
     if as_json:
         for one in found:
             emit(one)
@@ -77,10 +75,9 @@ def print_list(
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, whole: Sequence[str] = (), right: Sequence[str] = ()
 ) -> None:
-    """
-    The columns `whole` do not wrap. If the others would be narrower than `LEGIBLE`, no column wraps: each row is one
-    line, and the terminal wraps it. So nothing is cut, and an id stays in one piece.
-    """
+    """Columns in `whole` do not wrap. If another column would be narrower than `LEGIBLE`, no column wraps: the terminal
+    wraps
+    long rows. So ids stay in one piece."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -113,7 +110,7 @@ def print_pairs(pairs: Iterable[tuple[Cell, Cell]], style: str = "") -> None:
 
 
 def print_rows(rows: Iterable[Sequence[Cell]]) -> None:
-    """Without a header. The last column wraps; the first one names the row."""
+    """A table without a header. The last column wraps; the first one names the row."""
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -144,7 +141,7 @@ def _text(cell: Cell) -> "Text":
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """It does not cut lines for a pipe."""
+    """A console that does not cut lines for a pipe."""
     from rich.console import Console
 
     class Ours(Console):

@@ -85,7 +85,7 @@ def cut(text: str, most: int) -> str:
 
 
 def decoded_object(data: Raw | bytes) -> dict[str, Any]:
-    """Empty for other values."""
+    """Other JSON gives an empty dict."""
     try:
         found = msgspec.json.decode(data)
     except msgspec.MsgspecError:
@@ -115,7 +115,7 @@ def _error(row: Row, most: int) -> str:
 
 
 def traceback(row: Row) -> str:
-    """Empty for an error that an earlier row has."""
+    """Empty for an error that an earlier row holds."""
     found = decoded_object(row.value)
     if row.ok or row.kind not in (Kind.STEP, Kind.FAILED) or found.get("type") in ("StepFailed", "ChildFailed"):
         return ""
@@ -123,7 +123,7 @@ def traceback(row: Row) -> str:
 
 
 def subject(row: Row) -> str:
-    """A step's key, a topic, a worker."""
+    """The thing that a row is about: a step's key, a topic, a worker."""
     if row.kind in (Kind.RETRIED, Kind.TIMER):
         return "" if row.key == "timer" else row.key or ""
     if row.kind is Kind.FORKED:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 GLANCE_SECONDS: Final = 0.2
-"""For a server that the user did not name."""
+"""How long to look for a server that the user did not name."""
 
 
 def store_address(given: str | None) -> str:
@@ -35,8 +35,8 @@ def store_path(given: str | None) -> str:
 
 
 def existing_path(given: str | None) -> str:
-    """Takes the store of this folder's `perdure dev` if the caller names none and the default one is missing. Raises
-    `Refused` also if the file does not exist."""
+    """If the default file is missing, takes the store of this folder's `perdure dev`. Raises `Refused` if no file
+    exists."""
     from perdure.server.process.settings import Settings
 
     path, of_dev = store_path(given), ".perdure/perdure.db"
@@ -50,7 +50,7 @@ def existing_path(given: str | None) -> str:
 
 
 def place(address: str) -> str:
-    """A store's address without its password.
+    """Strip a store's address of password and parameters.
 
     >>> place("postgresql://perdure:secret@db/perdure?password=secret")
     'postgresql://perdure@db/perdure'
@@ -66,7 +66,7 @@ def place(address: str) -> str:
 
 
 def offline(database: str | None, work: "Callable[[Engine, str], Awaitable[R]]", *, make: bool = False) -> R:
-    """The store is a file that no server has open, or a database."""
+    """The store is a database, or a file that no server has open."""
     import asyncio
 
     from perdure.engine.engine import Engine
@@ -89,7 +89,8 @@ def offline(database: str | None, work: "Callable[[Engine, str], Awaitable[R]]",
 def on_server_or_in_file(
     url: str | None, database: str | None, work: "Callable[[Transport], Awaitable[R]]", *, make: bool = False
 ) -> tuple[R, str]:
-    """--database names a file, --url or PERDURE_URL a server. Otherwise it is a running server whose key is known, or
+    """--database names a file, --url or PERDURE_URL a server. Without both, takes a running server whose key is known,
+    or
     else the file. Also returns the place in words."""
     from perdure.sdk.clients.credentials import URL_VARIABLE, find
     from perdure.wire.base.errors import Unavailable

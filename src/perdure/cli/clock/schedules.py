@@ -136,7 +136,7 @@ def next_(
 def run(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Start an execution of a schedule now.
 
-    Its due times do not change.
+    Due times do not change.
     """
     started = with_client(url, lambda client: client.schedules.run(id))
     print_result(as_json, {"execution_id": started.id}, started.id)
@@ -145,7 +145,7 @@ def run(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> Non
 def pause(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Pause a schedule.
 
-    Due times that pass meanwhile do not count as missed.
+    Due times in a pause do not count as missed.
     """
     changed = with_client(url, lambda client: client.schedules.pause(id))
     print_result(as_json, changed, f"{id} is paused; `perdure schedules resume {id}` resumes it.")
@@ -206,7 +206,7 @@ def _print_fires(one: "StoredSchedule", fires: "list[Fire]") -> None:
 
 
 def _when(at_us: int, timezone: str) -> str:
-    """In UTC if this machine does not know the zone."""
+    """Falls back to UTC if this machine does not know the zone."""
     from datetime import UTC, datetime, timedelta
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 

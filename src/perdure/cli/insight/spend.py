@@ -1,4 +1,4 @@
-"""Costs of agents: their tokens and calls of models."""
+"""Costs, tokens and model calls of agents."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Since(StrEnum):
-    """As wire.stats.Range, which other commands need not load."""
+    """The values of `wire.stats.Range`, which other commands need not load."""
 
     HOUR = "1h"
     QUARTER_DAY = "6h"

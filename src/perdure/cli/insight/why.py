@@ -31,7 +31,7 @@ def why(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say why an execution is where it is, and what lets it go on."""
+    """Explain the state of an execution, and what lets it continue."""
     found = with_client(url, lambda client: client.why(id, slow=slow))
     if as_json:
         emit(found)
@@ -83,7 +83,7 @@ def _amount(found: "Why") -> str:
 
 
 def _print_path(id: str, parts: "list[PathPart]") -> None:
-    """Parts of the execution itself do not repeat its id."""
+    """Parts of the execution itself omit its id."""
     from perdure.wire.base.times import duration
 
     say("\nCritical path")
@@ -121,7 +121,7 @@ def _age(at_us: int | None, now_us: int) -> str:
 
 
 def in_local_time(text: str, now_us: int) -> str:
-    """Times of explanations are UTC. Of a time of today only the clock's is shown."""
+    """Turns the UTC times of explanations into local ones. A time of today has no date."""
     from perdure.wire.base.times import microseconds
 
     def local(match: re.Match[str]) -> str:

@@ -1,1 +1,1 @@
-"""Commands for operators, on the file or the database itself."""
+"""Commands for operators, run on the file or database."""

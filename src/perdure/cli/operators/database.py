@@ -30,7 +30,7 @@ def migrate(
 ) -> None:
     """Bring a database's schema up to date.
 
-    `perdure serve` does the same when it starts.
+    `perdure serve` does the same at its start.
     """
     import asyncio
 
@@ -67,7 +67,7 @@ def migrate(
 def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """Show what uses the space, by workflow and table.
 
-    Servers may run meanwhile. It reads everything once.
+    Servers may run. The command reads the whole database once.
     """
     found = _sizes(store_address(database))
     ((total, free),) = found["size_all"]

@@ -34,7 +34,7 @@ def backup(
 ) -> None:
     """Make a consistent copy of a store.
 
-    The server may run meanwhile.
+    The server may run.
     """
     import shutil
 
@@ -80,7 +80,7 @@ def restore(
 ) -> None:
     """Replace a stopped store by a copy.
 
-    Workers register anew.
+    Workers register again.
     """
     import asyncio
     import shutil
@@ -93,7 +93,7 @@ def restore(
     from perdure.store.verbs.base import access
 
     path = store_path(database)
-    target = Path(os.path.realpath(path))  # the file with the lock, if links lead to it
+    target = Path(os.path.realpath(path))  # links may lead to the file with the lock
     if not file.is_file():
         raise Refused(f"File {str(file)!r} does not exist.")
     if target.exists() and target.samefile(file):
@@ -119,7 +119,7 @@ def restore(
     with _nobody_else(target):
         if target.exists() and target.stat().st_size and not force:
             raise Refused(f"{path!r} holds a store; move it away first, or say --force to replace it.")
-        _forget(fresh)  # a killed restore may have left a log, which would be read into this copy
+        _forget(fresh)  # a killed restore may have left a log, which SQLite would read into the copy
         try:
             make_private(fresh)
             shutil.copyfile(file, fresh)
@@ -127,7 +127,7 @@ def restore(
                 shutil.copymode(target, fresh)
             asyncio.run(prepare())
             sync(fresh)
-            # First the old log: it must never be read beside the new file.
+            # Remove the old log first: SQLite must never read it with the new file.
             for ending in ("-wal", "-shm"):
                 Path(f"{target}{ending}").unlink(missing_ok=True)
             os.replace(fresh, target)
@@ -141,7 +141,7 @@ def restore(
 def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """Check the invariants of a store.
 
-    The server may run meanwhile.
+    The server may run.
     """
     import asyncio
 
@@ -182,7 +182,7 @@ def erase(
 ) -> None:
     """Delete the final executions of a user or session.
 
-    On the server, or with --database in a stopped store.
+    Works on the server, or with --database in a stopped store.
     """
     from perdure.engine.base.service import Scope
     from perdure.wire.runs.executions import EraseExecutions
@@ -223,7 +223,6 @@ def _forget(store: Path) -> None:
 
 
 def _log_of(file: Path) -> bool:
-    """Whether the log beside a file still has changes."""
     log = Path(f"{os.path.realpath(file)}-wal")
     return log.exists() and log.stat().st_size > 0
 

@@ -55,7 +55,7 @@ def delete(
 ) -> None:
     """Delete a webhook.
 
-    Nothing more is sent to it.
+    The server sends it nothing more.
     """
     from perdure.wire.outside.webhooks import DeleteWebhook
 
@@ -71,7 +71,7 @@ def deliveries(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List deliveries with their outcome, newest first."""
+    """List deliveries and outcomes, newest first."""
     from perdure.cli.base.render import cut, date_time
     from perdure.wire.base.wording import plain
     from perdure.wire.outside.webhooks import DeliveryState, ListDeliveries
@@ -100,7 +100,7 @@ def redeliver(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Send a delivery again, under its id."""
+    """Send a delivery again under the same id."""
     from perdure.wire.outside.webhooks import Redeliver
 
     made = call(url, Redeliver(id))

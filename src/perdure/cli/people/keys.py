@@ -26,7 +26,7 @@ def create(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Create a key and show it once."""
+    """Create an API key and show the key once."""
     from perdure.wire.base.access import Role
     from perdure.wire.people.keys import CreateApiKey, ListApiKeys
 

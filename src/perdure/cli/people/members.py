@@ -116,8 +116,8 @@ def withdraw(
 def password(email: EmailArgument, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """Give a user a new password and show it once.
 
-    The password holds in all projects of the user, so an admin of one project may not set it. This needs the store
-    itself: a stopped file or a database.
+    The password holds in all projects of the user, so an admin of one project may not set it. The command needs the
+    store: a stopped file or a database.
     """
 
     async def reset(engine: "Engine", _: str) -> str:
@@ -132,7 +132,6 @@ def password(email: EmailArgument, database: DatabaseOption = None, as_json: Jso
 
 
 async def _project_id(transport: "Transport") -> str:
-    """The project of the key, or of the file."""
     from perdure.wire.people.projects import GetProjects
 
     [project] = (await transport.call(GetProjects())).projects

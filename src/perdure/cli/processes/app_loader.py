@@ -20,7 +20,7 @@ def folder_of(target: str) -> Path:
 
 
 def load(target: str) -> "Registry":
-    """Raises `Refused` with the line of an error."""
+    """Raises `Refused` with file and line of an error in the application."""
     registry = find(target)
     for one in registry:
         try:
@@ -31,10 +31,10 @@ def load(target: str) -> "Registry":
 
 
 def find(target: str) -> "Registry":
-    """As `load`, without a look at types."""
+    """Like `load`, but does not check types."""
     try:
         registry = _find(target)
-    except ValueError as error:  # two workflows or queues of one name
+    except ValueError as error:  # two workflows or queues have the same name
         raise Refused(f"{target}: {error}") from None
     if not registry.workflows:
         raise Refused(f"{target!r} has no workflows; make one with @workflow, or name the Registry that has them.")
@@ -102,7 +102,7 @@ def _where(error: BaseException) -> str:
 
 
 def sample(hint: Any, depth: int = 0) -> Any:
-    """None if the type is unknown."""
+    """An example of a type. None if the type is unknown."""
     import dataclasses
     import enum
     import types

@@ -24,8 +24,8 @@ def check(
 ) -> None:
     """Check an application without a server, for CI. The exit code is 1 if there are findings.
 
-    Looks at imports, options, names, types, schedules, searchable fields, models that have a budget in money and no
-    price, and code that a replay runs differently. Accept a line of such code by a comment `# perdure: ok`.
+    Looks at imports, options, names, types, schedules, searchable fields, models with a budget in money but no price,
+    and code that a replay runs differently. A comment `# perdure: ok` accepts such a line.
     """
     from perdure.cli.processes import app_loader
 
@@ -61,7 +61,7 @@ def _findings(registry: "Registry", target: str) -> "Iterator[Finding]":
                     f"Agent {one.name!r} has a budget in money, and the price of its model {model!r} is not known, so "
                     "its calls are refused. Give durable() a price=.",
                 )
-        except Exception as error:  # the program's own function of prices
+        except Exception as error:  # prices come from a function of the program
             yield Finding(*place, f"The price of {one.name!r} failed: {error!r}")
         yield from find_in_code(one.fn, sets=True)
         for value in [value for value in names.values() if isinstance(value, FunctionType)]:
@@ -74,7 +74,7 @@ def _findings(registry: "Registry", target: str) -> "Iterator[Finding]":
 
 
 def _refusals(registry: "Registry") -> list[str]:
-    """Why a server would refuse the registration."""
+    """Reasons why a server would refuse the registration."""
     import asyncio
 
     from perdure.engine.runs.registrations import check_registration

@@ -1,6 +1,6 @@
-"""Facts that a worker of `perdure dev` tells the process that started it.
+"""Facts that a worker of `perdure dev` tells the parent process.
 
-The facts travel within the worker's output, because a pipe keeps its content after a SIGKILL. A fact is one line, from
+Facts travel within the worker's output, because a pipe keeps its content after a SIGKILL. A fact is one line, from
 `MARK` to the newline, at any place of the output.
 """
 
@@ -15,7 +15,7 @@ FACT_BYTES_MAX: Final = 4_000
 
 
 class Teller:
-    """A watcher of the worker, in its process."""
+    """Watches the worker from inside its process."""
 
     def claimed(self, execution_id: str) -> None:
         _write({"claimed": execution_id})
@@ -31,14 +31,14 @@ def _write(fact: dict[str, Any]) -> None:
 
 
 class Reader:
-    """Separates facts from the rest of an output, which comes in pieces."""
+    """Separates facts from the program's output, which arrives in pieces."""
 
     def __init__(self, fact: Callable[[dict[str, Any]], None]) -> None:
         self._fact = fact
         self._begun = b""
 
     def rest_of(self, chunk: bytes) -> bytes:
-        """The output without its facts. The begin of a fact is kept until its end comes."""
+        """The output without facts. An unfinished fact waits for the next chunk."""
         data, self._begun = self._begun + chunk, b""
         rest: list[bytes] = []
         while (at := data.find(MARK[:1])) >= 0:

@@ -1,4 +1,4 @@
-"""Kills of the worker of `perdure dev`, by a person or at random, and how its executions went on."""
+"""Kills the worker of `perdure dev`, by key or at random, and follows the executions that the worker held."""
 
 import asyncio
 import random
@@ -12,11 +12,11 @@ from perdure.server.process.dev import DevStatus, DevWorker, Killed, KilledBy, L
 from perdure.wire.base.errors import Conflict, NotFound
 
 CHAOS_SECONDS: Final = 20.0
-"""For `--chaos`."""
+"""Mean seconds between kills of `--chaos`."""
 
 
 class KilledWorker:
-    """A worker's process that serves."""
+    """The process of a serving worker."""
 
     def __init__(self, worker_id: str, process: asyncio.subprocess.Process) -> None:
         self.id = worker_id
@@ -24,8 +24,9 @@ class KilledWorker:
 
 
 class Kills:
-    """`held` answers the executions that a worker runs; `say` gets each event with its text and values; `changed` is
-    called after each change of `status`."""
+    """`held` returns a worker's executions, `say` prints an event with text and values, `changed` is called after each
+    change
+    of `status`."""
 
     def __init__(
         self,
@@ -39,14 +40,13 @@ class Kills:
         self.status = DevStatus()
         self.serving: KilledWorker | None = None
         self.killed: asyncio.subprocess.Process | None = None
-        """The last process that was killed."""
         self._kills = asyncio.Lock()
         self._awaited: Collection[str] = ()
         self._killed_at = 0.0
         self._chaos_set = asyncio.Event()
 
     async def kill(self, by: KilledBy, worker_id: str | None = None) -> Killed:
-        """Raises Conflict while no worker serves, and NotFound for another one."""
+        """Raises Conflict while no worker serves, and NotFound for another worker's id."""
         async with self._kills:
             worker = self.serving
             if worker is None or worker.process.returncode is not None:
@@ -129,7 +129,7 @@ class Kills:
                 try:
                     await self.kill(KilledBy.CHAOS)
                 except Conflict:
-                    continue  # none serves: next time
+                    continue  # no worker serves; try next time
 
 
 def _executions(amount: int) -> str:

@@ -1,6 +1,6 @@
 """The server's end of the pipes to `perdure dev`, which starts the server and its workers.
 
-The server asks on its standard output: `{"ask": 7, "kill": "WORKER"}` or `{"ask": 8, "chaos": 20}`. Its standard input
+The server asks on standard output: `{"ask": 7, "kill": "WORKER"}` or `{"ask": 8, "chaos": 20}`. Standard input
 brings `{"answer": 7, …}`, `{"state": {…}}` after each change, and `{"ran": [[execution, attempt, key, begin], …]}`.
 """
 
@@ -74,7 +74,8 @@ class DevLink:
         return said
 
     async def _check_bodies(self) -> None:
-        """A body whose own outcome is recorded by now does not count: the verb compares when they began."""
+        """A rerun body whose own outcome is recorded does not count: the verb compares the times at which bodies
+        began."""
         async with self._checking:
             bodies, self._unchecked = self._unchecked, []
             if bodies:

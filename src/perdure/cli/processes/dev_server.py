@@ -27,7 +27,7 @@ KILL = "taskkill /F /PID" if sys.platform == "win32" else "kill"
 
 
 async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
-    """Makes a new key if the one kept for this address belongs to another store."""
+    """If the kept key belongs to another store, makes a new key."""
     projects = server.application.engine.projects
     project_id = await projects.default()
     known = credentials.read().get(url, {}).get("api_key")
@@ -43,7 +43,7 @@ async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
 
 
 async def _worker_key(server: app.Server, project_id: str) -> str:
-    """A new one for each start; the former one ends."""
+    """Makes a key at each start and ends the former key."""
     projects = server.application.engine.projects
     for key in await projects.keys(project_id):
         if key.name == _WORKER:
@@ -92,7 +92,7 @@ async def _serve(settings: Settings) -> None:
 
 
 def _note(store: str) -> Path:
-    """Where `perdure dev` leaves its process id and address."""
+    """The file with the process id and address of `perdure dev`."""
     return Path(store).with_name(dev_note.NOTE.name)
 
 

@@ -36,11 +36,11 @@ from perdure.wire.runs.executions import Execution, ListFilters
 DEPLOYMENT: Final = "dev"
 STORE: Final = os.path.join(".perdure", "perdure.db")
 GRACE_SECONDS: Final = 5.0
-"""How long a worker's steps may take to end before a reload."""
+"""Seconds that a worker's steps may take to end before a reload."""
 SETTLE_MS: Final = 100
 LOOK_SECONDS: Final = 0.5
 LINE_BYTES_MAX: Final = 1 << 20
-"""For the line in which a worker names its workflows."""
+"""Most bytes of the line that names a worker's workflows."""
 CHUNK_BYTES: Final = 65_536
 LINES_MAX: Final = 20
 KEYS_SECONDS: Final = 0.1
@@ -57,7 +57,7 @@ if sys.platform == "win32":
     APART: Final = subprocess.CREATE_NEW_PROCESS_GROUP
 else:
     APART: Final = 0
-"""Windows has no sessions. Without this, Ctrl-C would reach the children and end them."""
+"""Windows has no sessions. Without this flag, Ctrl-C would end the children."""
 
 
 class DevSession:
@@ -84,7 +84,7 @@ class DevSession:
         self._shown = False
         self._server_lost = False
         self._within_line = False
-        """The output passed on last ended within a line."""
+        """The last passed-on output ended within a line."""
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -187,7 +187,7 @@ class DevSession:
             except asyncio.IncompleteReadError as end:
                 self._pass_on(end.partial)
                 return
-            except asyncio.LimitOverrunError:  # too long to be that line
+            except asyncio.LimitOverrunError:  # too long for the worker's line
                 self._pass_on(await stream.read(CHUNK_BYTES))
                 continue
             said = _as_json(line)
@@ -224,7 +224,7 @@ class DevSession:
             process.stdin.write(json.dumps(what).encode() + b"\n")
 
     async def _answer_server(self) -> None:
-        """The server asks on behalf of pages (see `dev_link`)."""
+        """Answers the server, which asks for pages (see `dev_link`)."""
         stream = self._server_process.stdout
         assert stream is not None
         while line := await stream.readline():
@@ -342,7 +342,7 @@ class DevSession:
             self._print((f"  {name:<8}", "bold"), (text, ""))
         self._print()
         self._print(("  Try, in another terminal", "bold"))
-        # On lines of their own, to be copied whole.
+        # Each command has a line to be copied whole.
         self._print((f"\n{_line(run)}\n\n{_line(curl)}\n", ""))
         if sys.stdin.isatty():
             self._print(("  Keys: o opens the page, k kills the worker, ? shows all keys, q ends.\n", ""))
@@ -408,7 +408,7 @@ class DevSession:
         if not sys.stdin.isatty():
             yield
             return
-        if sys.platform == "win32":  # its loops cannot wait for a console
+        if sys.platform == "win32":  # event loops on Windows cannot wait for a console
             looking = loop.create_task(self._look_for_keys())
             try:
                 yield
@@ -446,7 +446,7 @@ class DevSession:
             while True:
                 while msvcrt.kbhit():
                     key = msvcrt.getwch()
-                    if key in "\0\xe0":  # an arrow or function key: its number follows
+                    if key in "\0\xe0":  # an arrow or function key: a number follows
                         msvcrt.getwch()
                     else:
                         self._obey(key)
@@ -494,7 +494,9 @@ async def _begin(module: str, *arguments: str, **environ: str) -> asyncio.subpro
 
 
 async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
-    """A closed standard input asks it to end (see `end_with_parent`): Windows has no signal that only asks."""
+    """Closes standard input as a request to end (see `end_with_parent`): Windows has no such signal. Kills the process
+    after
+    `seconds`."""
     if process.returncode is not None:
         return
     assert process.stdin is not None

@@ -54,7 +54,7 @@ def mcp(url: UrlOption = None, database: DatabaseOption = None) -> None:
 
 
 class _Server:
-    """Found anew for each call, because `perdure dev` may start, end and change its key meanwhile."""
+    """Each call looks up the server, because `perdure dev` may end, start or change its key between calls."""
 
     def __init__(self, url: str | None) -> None:
         self._url = url

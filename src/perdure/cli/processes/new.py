@@ -1,4 +1,4 @@
-"""Writes a project that runs."""
+"""Writes a new project."""
 
 import re
 import shlex
@@ -53,7 +53,7 @@ NEEDS: Final = {
     ),
 }
 RENAMED: Final = {"gitignore": ".gitignore", "pyproject": "pyproject.toml"}
-"""Under their own names, tools would read the templates as ours."""
+"""Under their own names, tools would read the templates as files of this repository."""
 MODELS: Final = {
     Provider.TEST: "test",
     Provider.OPENAI: "openai:gpt-6-luna",
@@ -121,7 +121,7 @@ def _key_name(provider: Provider) -> str:
 
 
 def _texts(directory: Path, kind: ProjectKind, provider: Provider) -> dict[str, str]:
-    """By file."""
+    """Texts by file."""
     needs = NEEDS[kind]
     dependencies = list(needs.dependencies)
     key = ""
@@ -130,7 +130,7 @@ def _texts(directory: Path, kind: ProjectKind, provider: Provider) -> dict[str, 
         key = _key_name(provider)
     name = re.sub(r"[^a-z0-9-]+", "-", directory.resolve().name.lower()).strip("-") or "workflows"
     if name in dependencies:
-        name += "-app"  # a package cannot need itself
+        name += "-app"  # a package cannot depend on its own name
     values = {
         "name": name,
         "model": MODELS[provider],

@@ -89,7 +89,7 @@ def open_page(address: str) -> bool:
 
     has_screen = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
     if sys.platform.startswith("linux") and not has_screen:
-        return False  # a browser of the terminal would take this one over
+        return False  # a browser in the terminal would cover the output
     try:
         return webbrowser.open(address)
     except (OSError, webbrowser.Error):

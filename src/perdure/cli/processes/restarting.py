@@ -1,8 +1,8 @@
 """work --restart: a parent process starts a new worker when one dies, and tells the server.
 
-A server sees only a closed connection, and keeps the lease for another second. The parent knows that the process has
-ended, so its executions continue elsewhere at once. When memory runs out, the system kills the largest process, which
-is the worker. Workers are forked, so a new one has all but the application loaded.
+A server sees only a closed connection, and keeps the lease for another second. The parent knows that the process
+ended, so executions continue elsewhere at once. When memory runs out, the system kills the largest process, which
+is the worker. A forked worker has loaded all but the application.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ logger = logging.getLogger("perdure.worker")
 PASSED_ON: Final = (signal.SIGTERM,)
 NOTE_BYTES: Final = 4096
 SHORT_SECONDS: Final = 1.0
-"""If a process lived shorter, the parent pauses as long."""
+"""If a worker lived for less, the parent pauses as long."""
 ANSWER_SECONDS: Final = 1.0
 
 
 class Note:
-    """Shared memory survives every end of the worker's process."""
+    """The worker's id and epoch, in shared memory that survives every end of the process."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, NOTE_BYTES)
@@ -62,7 +62,7 @@ class _Parent:
         self._asked = False
         self._child = 0
         self._lives, self._held = os.pipe()
-        """The child reads the one; the other closes when the parent is gone."""
+        """A pipe. The child reads until the parent's end closes."""
 
     def keep_alive(self) -> Callable[[str, str], None]:
         for number in SIGNALS:
@@ -73,7 +73,7 @@ class _Parent:
                 return self._note.write
             code = self._until_it_ends()
             dead = self._note.take()
-            if self._asked or (dead is None and code >= 0):  # it would fail again
+            if self._asked or (dead is None and code >= 0):  # a new process would fail again
                 raise typer.Exit(code if code >= 0 else 128 - code)
             logger.warning(
                 "The worker's process has ended%s. Its executions continue elsewhere, and another process starts.",
@@ -96,7 +96,9 @@ class _Parent:
                 self._pass_on(signal.SIGTERM)
         else:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to both, and the parent passes it on
+            signal.signal(
+                signal.SIGINT, lambda *_: None
+            )  # a terminal sends SIGINT to parent and child, and the parent passes it on
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if not self._child:
             os.close(self._held)
@@ -118,7 +120,8 @@ class _Parent:
 
 def keep_alive(access: Access) -> Callable[[str, str], None]:
     """Returns in each worker process; call the result at each registration. The parent exits with the worker's code
-    when it is asked to end or a worker cannot serve. Raises Refused."""
+    after a
+    request to end, or if a worker cannot serve. Raises Refused."""
     return _Parent(access).keep_alive()
 
 
@@ -136,7 +139,7 @@ def tell(access: Access, worker_id: str, epoch: str) -> None:
         if status < 300:
             return
         logger.warning("%s refused the report of the worker's end: %d %s", url, status, answer.decode())
-        if status < 500:  # servers of the same store would all refuse
+        if status < 500:  # servers of the same store would refuse too
             return
 
 

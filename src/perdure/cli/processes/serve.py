@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from perdure.sdk.workers.worker import Worker
 
 REACH_SECONDS = 1.0
-"""How often a worker tries to reach a server."""
+"""Seconds between a worker's tries to reach a server."""
 CLEAN_UP_SECONDS = 5.0
-"""How long cancelled steps may take to stop, if the grace is not shorter."""
+"""Most seconds that cancelled steps may take to stop, if the grace is not shorter."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -117,10 +117,10 @@ def work(
         end_with_parent()
     _log(as_json)
     raise_file_limit()
-    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # for agents: it would appear in the worker's output
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # an agent's library prints a banner otherwise
     access = find(url)
     say_if_guessed(access)
-    # With --restart, the rest runs in a new process each time.
+    # With --restart, the lines below run in a new process each time.
     begun = restarting.keep_alive(access) if restart else None
     registry = app_loader.load(target)
     transport = HttpTransport(access.urls, access.api_key)
@@ -169,7 +169,7 @@ async def _work(
                 worker.grace_seconds,
             )
 
-    # Our own executor: the loop would wait for its threads, and nothing stops a call in asyncio.to_thread().
+    # Our own executor: the loop would wait for threads, and nothing stops a call in asyncio.to_thread().
     threads = ThreadPoolExecutor(thread_name_prefix=THREAD_NAME)
     loop.set_default_executor(threads)
     forget = when_asked_to_stop(loop, ask, signals)
@@ -203,7 +203,7 @@ async def _work(
         await transport.close()
         threads.shutdown(wait=False, cancel_futures=True)
     if left := await _left(THREAD_NAME, min(worker.grace_seconds, CLEAN_UP_SECONDS)):
-        # Threads, and tasks that swallow their cancellation, would keep the process alive.
+        # Threads and tasks that swallow a cancellation would keep the process alive.
         logger.warning("%d tasks or threads of steps did not stop in time; the worker ends without them.", left)
         logging.shutdown()
         sys.stdout.flush()
@@ -211,7 +211,7 @@ async def _work(
 
 
 async def _left(thread_name: str, seconds: float) -> int:
-    """Returns how many tasks and threads of steps are left."""
+    """How many tasks and threads of steps are left after `seconds`."""
     import asyncio
     import threading
     import time
@@ -242,13 +242,14 @@ def _tell_parent(worker: "Worker") -> None:
 
 
 def end_with_parent(descriptor: int = 0, heard: "Callable[[bytes], object]" = lambda line: None) -> None:
-    """Drain when the parent is gone, which holds the other end of `descriptor` (standard input). A thread passes each
-    line of the parent to `heard`."""
+    """Drain when the parent ends, which holds the other end of `descriptor` (standard input). A thread passes each line
+    of
+    the parent to `heard`."""
     import signal
     import threading
 
     def watch() -> None:
-        # Not sys.stdin: a thread that reads it would disturb the interpreter's exit.
+        # A thread that reads sys.stdin would disturb the interpreter's exit.
         rest = b""
         while chunk := os.read(descriptor, 65_536):
             *lines, rest = (rest + chunk).split(b"\n")

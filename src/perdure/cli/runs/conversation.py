@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from perdure.wire.runs.executions import Execution, LogLine, Row
 
 SHOWN_MAX: Final = 2_000
-"""Characters of one message or result."""
+"""Most characters shown of a message or result."""
 _STEPS: Final = (Kind.STEP, Kind.STEP_FAILED)
 _FIRST: Final = (MODEL, LIST, INSTRUCTIONS)
 _EXPIRED: Final = re.compile(r"~(?!code_)(?:.*?_)??((approve|ask_user|call|event)_.*)/timer(?:#\d+)?")
-"""A question's timer that has fired."""
+"""Keys of timers of expired questions."""
 _UNANSWERED: Final = {
     "approve": "it was not approved in time, so the call was not made",
     "ask_user": "the user did not answer in time",
@@ -53,7 +53,7 @@ class Line(NamedTuple):
 
 
 def is_agent_run(rows: list[Row]) -> bool:
-    """Also if it failed at its first request, or another turn took its message."""
+    """True even if an agent's first request failed, or another turn took its message."""
     return any(_is_an_agents(row) or _taken_by(row) is not None for row in rows)
 
 
@@ -64,14 +64,14 @@ def _is_an_agents(row: Row) -> bool:
 
 
 def conversation(one: Execution, rows: list[Row], logged: Sequence[LogLine] = ()) -> Iterator[Line]:
-    """With its log, also the refusals that made the model try again."""
+    """Adds the log and the refusals after which the model tried again."""
     said = user_message(decoded(bytes(one.payload)))
     if said is not None:
         yield Line("user", _text(said))
     left = {id for row in rows if row.kind is Kind.TRANSCRIPT and row.name == LEAVE for id in _json(row)}
     refusals = deque(line for line in logged if line.text.startswith(ASKED_AGAIN))
     for row in rows:
-        # A refusal comes before the repeated request, but may be logged after it.
+        # A refusal comes before the repeated request, but the log may show a later time.
         while row.name == MODEL and refusals and refusals[0].at_us <= (row.started_at_us or row.at_us):
             yield _refusal(refusals.popleft())
         yield from _lines(row, left)
@@ -89,7 +89,7 @@ def spent(rows: list[Row]) -> str:
 
 
 def _lines(row: Row, left: set[str]) -> Iterator[Line]:
-    """`left` are messages that the run took and gave back."""
+    """`left` names messages that the run took and gave back."""
     took = "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us))
     tries = f", {row.tries} tries" if row.tries > 1 else ""
     if row.kind is Kind.STEP_FAILED:
@@ -110,7 +110,7 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
     elif row.kind is Kind.STEP:
         answer = model_answer(row.name, _value(row))
         if row.name == SUMMARY:
-            # Older journals hold only its text.
+            # Older journals hold only the text.
             text = _text(_json(row)) if answer is None else _text("".join(answer.texts))
             yield Line("summary", text, f"{took}{tries}" if answer is None else _spent(answer, f"{took}{tries}"))
             return
@@ -127,7 +127,7 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
 
 
 def unanswered(key: str) -> str | None:
-    """None for the timers of other waits.
+    """None for timers of other waits.
 
     >>> unanswered("~approve_refund_c1/timer")
     'approve_refund_c1: it was not approved in time, so the call was not made'
@@ -141,7 +141,7 @@ def _refusal(line: LogLine) -> Line:
 
 
 def _taken_by(row: Row) -> str | None:
-    """The run that took this run's message into its own turn."""
+    """The run that took this run's message into another turn."""
     if row.kind is not Kind.TRANSCRIPT or row.name != READ or not row.ok:
         return None
     said = _json(row)
@@ -149,7 +149,7 @@ def _taken_by(row: Row) -> str | None:
 
 
 def _taken(row: Row, left: set[str]) -> Iterator[str]:
-    """The messages that a run took from later turns and kept."""
+    """The messages of later turns that a run took and kept."""
     for taken in _json(row) or ():
         if taken["execution_id"] in left:
             continue

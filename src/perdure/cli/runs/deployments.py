@@ -95,7 +95,7 @@ def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> No
 
 
 def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Send new executions to this deployment.
+    """Send new executions to a deployment.
 
     Open executions stay where they are.
     """
@@ -107,7 +107,7 @@ def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> Non
 def retire(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Retire an empty deployment.
 
-    A worker that registers for it puts it back into use.
+    A new registration puts the deployment back into use.
     """
     from perdure.wire.runs.deployments import RetireDeployment
 

@@ -38,7 +38,7 @@ WARNINGS_SHOWN: Final = 5
 def print_executions(
     found: Sequence[Execution], below: Mapping[str, str] | None = None, *, empty: str, as_json: bool = False
 ) -> None:
-    """`below` says how many descendants each has."""
+    """`below` has the number of descendants per execution."""
     below = below or {}
     folded = ("BELOW",) if any(below.values()) else ()
     print_list(
@@ -150,7 +150,7 @@ def print_journal(rows: list[Row], execution: Execution, present: str, limit: in
     say()
     print_table(columns, table, whole=("SEQ", at, "AFTER", "WHAT", "TOOK"), right=("SEQ", "AFTER", "TOOK"))
     if execution.phase is Phase.COMPLETED:
-        return  # its failures were handled or retried
+        return  # failures were handled or retried
     if told := [where for row in rows if (where := traceback(row))]:
         say()
         console().print(Text(told[-1], style="dim"), soft_wrap=True)
@@ -167,7 +167,7 @@ def print_acts(acts: Sequence[Act]) -> None:
 
 
 def print_warnings(logged: list[LogLine]) -> None:
-    """Each once: a replay may repeat them."""
+    """A replay may repeat warnings, so each is printed once."""
     grave = {line.text: line for line in logged if line.level >= logging.WARNING}
     if not grave:
         return

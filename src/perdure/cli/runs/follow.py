@@ -17,11 +17,11 @@ async def follow(
 ) -> AsyncIterator[Row | LogLine | Execution]:
     """Yields the execution after each look, and the final one last.
 
-    `look_seconds` is the pause when nothing comes.
+    `look_seconds` pass between looks without news.
     """
     after = after_log = 0
     while True:
-        # First, because a final execution has all its rows.
+        # Read the execution first: a final one has all its rows.
         execution = (await client.get(execution_id)).raw
         rows = await client.journal(execution_id, after=after, limit=PAGE)
         lines = await client.logs(execution_id, after=after_log, limit=PAGE)

@@ -1,4 +1,4 @@
-"""Lists by name of what the server knows."""
+"""Lists by name."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -188,7 +188,7 @@ def topics(
 def _fetch(
     url: str | None, limit: int, ask: "Callable[[str | None, int], Operation[P]]", entries: Callable[[P], list[T]]
 ) -> tuple[list[T], bool]:
-    """The first entries, and whether there are more."""
+    """The first entries, and whether more exist."""
 
     async def work(client: "Client") -> tuple[list[T], bool]:
         found: list[T] = []
@@ -225,7 +225,7 @@ def _started_by(workflow: "RegisteredWorkflow", schedules: "Sequence[StoredSched
     ]
     if len(schedules) > len(crons):
         crons.append(f"{len(schedules) - len(crons)} more")
-    if workflow.scheduled and not schedules:  # they are not among the newest
+    if workflow.scheduled and not schedules:  # not among the newest
         crons.append("a schedule")
     return "; ".join([*crons, *(["events"] if workflow.trigger_on_event else [])])
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CHILDREN_SHOWN: Final = 20
 ROWS_SHOWN: Final = 200
 COUNTED_MAX: Final = 50
-"""The descendants of so many roots are counted."""
+"""Most roots whose descendants are counted."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -219,7 +219,7 @@ def cancel(
 ) -> None:
     """Cancel executions and everything below them.
 
-    A refusal for one does not stop the rest.
+    A refusal does not stop the command.
     """
     from perdure.wire.base.errors import BadRequest, NotFound
     from perdure.wire.base.status import Phase

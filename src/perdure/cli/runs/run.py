@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 WATCH_PATIENCE_SECONDS: Final = 60.0
-"""How long to wait for a server that restarts."""
+"""Seconds to wait for a server that restarts."""
 
 WAIT_SECONDS: Final = 30.0
-"""How long the server may hold one request."""
+"""Most seconds that the server may hold a request."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -162,7 +162,7 @@ def _follow_to_end(
 
 
 def _print_end(execution: "Execution", unserved: str, *, as_json: bool) -> int:
-    """Answers the exit code."""
+    """The exit code."""
     from perdure.wire.agents.agent_runs import early_end
     from perdure.wire.base.status import Phase
 
@@ -195,7 +195,7 @@ async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
 
 
 async def _look(client: "Client", id: str) -> tuple["Execution", str]:
-    """The execution, and what it lacks to go on."""
+    """The execution, and words for what keeps it from running."""
     from perdure.cli.runs.look import is_served
     from perdure.cli.runs.waits import behind_words
     from perdure.wire.base.status import Phase

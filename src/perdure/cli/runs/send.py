@@ -34,7 +34,7 @@ def resume(
 ) -> None:
     """Answer a suspended step with data.
 
-    The first answer stands; the same answer again changes nothing.
+    The first answer counts; the same answer again changes nothing.
     """
     from msgspec import Raw
 

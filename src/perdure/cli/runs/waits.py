@@ -94,7 +94,7 @@ def _asked(wait: "PendingWait") -> str:
 
 
 def went_on_with(rows: "Sequence[Row]", at: int) -> str:
-    """The outcome that ended a past wait, from row `at` on."""
+    """The outcome that ended a past wait, at row `at` or later."""
     for n in range(at, len(rows)):
         if rows[n].kind is Kind.CLAIMED:
             break

@@ -1,4 +1,4 @@
-"""Watches a run: its first rows line by line, then one line that says how far it is."""
+"""Watches a run: prints the first rows line by line, then one line of progress."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
 LINES_SHOWN: Final = 40
-"""A run of more rows is a large one."""
+"""A longer run gets a bar."""
 GRAVE: Final = 30
-"""Log lines of this level and above are always shown."""
+"""Log lines of this level or above are always shown."""
 
 
 class RunWatch:
-    """Prints what `see` is given. As a block it shows a bar, if a terminal is there."""
+    """Prints what `see` receives. As a block in a terminal, also shows a bar."""
 
     def __init__(self, id: str) -> None:
         self._id = id
@@ -76,7 +76,7 @@ def _bar(out: Any) -> Any:
     from rich.text import Text
 
     class IfTotal(ProgressColumn):
-        """Empty while the total is unknown."""
+        """Is empty while the total is unknown."""
 
         def __init__(self, shown: Callable[["Task"], Any]) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Pending calls of executions, and acts on them."""
+"""Pending calls and acts."""
 
 import shlex
 from typing import TYPE_CHECKING, Annotated
@@ -97,9 +97,9 @@ def act(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Decide a pending call, or how a held execution goes on.
+    """Decide a pending call, or how a held execution continues.
 
-    The first outcome stands.
+    The first outcome counts.
     """
     from perdure.wire.base.records import NULL
     from perdure.wire.steering.acts import ActOnExecution
@@ -121,7 +121,7 @@ def act(
 
 
 def chosen_action(*, again: bool, fire: bool, complete: bool, fail: bool, time_out: bool) -> "Action":
-    """Raises `Refused` unless it is exactly one."""
+    """Raises `Refused` for no action or several."""
     from perdure.wire.steering.acts import Action
 
     asked = {

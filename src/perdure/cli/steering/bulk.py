@@ -1,4 +1,4 @@
-"""Bulk jobs: one action on all executions that filters find."""
+"""Bulk jobs: one action on all executions that match filters."""
 
 import functools
 import inspect
@@ -68,7 +68,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _starting_a_job(options_of: Callable[..., Options]) -> Callable[..., None]:
-    """A command that starts a job of this name. Beside its own options it has the filters and those of `_run`."""
+    """A command that starts a job of the same name, with its own options, the filters, and the options of `_run`."""
     own = inspect.signature(options_of).parameters
     filters, _, _, *common = inspect.signature(_run).parameters.values()
 
@@ -110,7 +110,7 @@ def retry(
     on: OnOption = None,
     fresh_keys: FreshKeysFlag = False,
 ) -> Options:
-    """Retry failed executions that were not retried yet.
+    """Retry failed executions that have no retry yet.
 
     Name a --status to retry others.
     """
@@ -172,7 +172,7 @@ def act(
         str | None, typer.Option("--on", help="With --try: held executions go on in this deployment.")
     ] = None,
 ) -> Options:
-    """Decide the same pending call, or how held executions go on."""
+    """Decide the same pending call, or how held executions continue."""
     return {
         "act": chosen_action(again=again, fire=fire, complete=complete is not None, fail=fail, time_out=time_out),
         "key": pending,
@@ -189,7 +189,7 @@ def delete() -> Options:
 
 
 class _Command:
-    """A dry run, a question, and a job whose progress is shown."""
+    """A dry run, a question, and a job with a progress line."""
 
     def __init__(
         self,
@@ -429,9 +429,9 @@ ITEM_STYLE: Final = {"done": "green", "refused": "red", "later": "yellow"}
 
 
 def stop(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Stop a bulk job until it is continued.
+    """Stop a bulk job, which can be continued.
 
-    A held one has changed nothing.
+    A held job has changed nothing.
     """
     job = with_client(url, lambda client: client.bulk.stop(id))
     text = f"{id} is stopped with {job.left:,} left; `perdure bulk continue {id}` continues it."

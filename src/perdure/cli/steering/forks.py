@@ -84,9 +84,9 @@ def retry(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run final executions again from what failed.
+    """Run final executions again from the failure.
 
-    A refusal for one does not stop the rest.
+    A refusal does not stop the command.
     """
     from perdure.wire.base.errors import LaterOutcomes, PerdureError, Unavailable
 

@@ -43,7 +43,7 @@ def pause(
 ) -> None:
     """Pause a queue, workflow, deployment or key.
 
-    Running executions end; others wait.
+    Running executions end; queued ones wait.
     """
     from perdure.wire.runs.queues import PauseKind, unpause_command
 
@@ -108,7 +108,7 @@ def pauses(url: UrlOption = None, as_json: JsonFlag = False) -> None:
 
 
 def _place(kind: Kind, name: str, queue: str | None) -> tuple[str, str | None]:
-    """The name and the concurrency key that the server takes. Raises `Refused`."""
+    """The name and concurrency key that the server takes. Raises `Refused`."""
     if kind == "key":
         if queue is None:
             raise Refused(
