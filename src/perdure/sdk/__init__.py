@@ -1,1 +1,1 @@
-"""The user's process: runs workflows, replays their journals, reports their outcomes."""
+"""The user's process: runs workflows, replays journals, reports outcomes."""

@@ -52,13 +52,13 @@ logger = logging.getLogger("perdure.worker")
 T = TypeVar("T")
 
 BUSY_SECONDS: Final = 3.0
-"""How long a call waits in its worker for other calls to settle."""
+"""Seconds that a call waits in its worker for other calls to settle."""
 LATER_SECONDS: Final = (2.0, 8.0)
-"""The execution looks again after a random time, since many may wait for the same rest."""
+"""The execution looks again after a random time, since many executions may wait for the same rest."""
 
 
 class Reservation:
-    """A call's share of its budgets. Unless it is settled after the call, it stays spent."""
+    """A call's share of its budgets. Without a settlement the share stays spent."""
 
     def __init__(self, worker: StepWorker | None, execution_id: str, id: str, *, is_last: bool = False) -> None:
         self._worker = worker
@@ -84,12 +84,12 @@ class Reservation:
             logger.warning("Execution %s: a call is not settled: %s", self._execution_id, error)
 
     async def release(self) -> None:
-        """No call was made, or the provider refused it."""
+        """Return the share: no call was made, or the provider refused the call."""
         await self.settle(calls=0)
 
 
 def is_limited(budget: Budget | None = None) -> bool:
-    """In a step: false if an estimate is not needed."""
+    """Tells a step whether an estimate is needed."""
     context = current_step().context
     return budget is not None or (context is not None and context.claim.budgeted and not context.unlimited)
 
@@ -97,9 +97,9 @@ def is_limited(budget: Budget | None = None) -> bool:
 async def reserve(
     *, usd_micros: int = 0, tokens: int = 0, calls: int = 1, budget: Budget | None = None, unpriced: str | None = None
 ) -> Reservation:
-    """In a step: reserve a call's share in every budget of the execution.
+    """Reserve a call's share in every budget of the execution, from within a step.
 
-    `budget` gives the execution one of its own, unless it has one. Without any, this does nothing. `unpriced` names a
+    `budget` becomes the execution's own budget if it has none. Without any budget, does nothing. `unpriced` names a
     model without a known price: a `BadRequest` for budgets in money. Raises `BudgetExceeded` when nothing is left, and
     `Postponed` when other calls have reserved the rest; `admitted` handles both.
     """
@@ -145,7 +145,7 @@ def _exceeded(refused: ReserveReply) -> BudgetExceeded:
 
 
 def _renewal(budget: StoredBudget) -> str:
-    """Of a day's balance."""
+    """The renewal of a day's balance, as text."""
     return "" if budget.until_us is None else f" It counts anew from {rfc3339(budget.until_us)[:10]} 00:00 UTC."
 
 
@@ -169,10 +169,10 @@ def _dollars(micros: int) -> str:
 
 
 async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: bool = False) -> T:
-    """In workflow code: repeat a step that reserves or may be postponed, until it succeeds.
+    """Repeat a step that reserves or may be postponed, until the step succeeds. For workflow code.
 
-    Meanwhile the execution holds no worker. Raises `BudgetExceeded` for a budget that does not ask. With `apart`, the
-    step names these waits, not its task.
+    Between the tries the execution holds no worker. Raises `BudgetExceeded` for a budget that does not ask. With
+    `apart`, the step, not its task, names these waits.
     """
     while True:
         try:
@@ -210,7 +210,7 @@ async def _more(ctx: Context, refused: ReserveReply) -> None:
 
 
 async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) -> None:
-    """The execution that asks takes the answer to its question, too."""
+    """The execution that asks also takes the answer."""
     # Counted from the last change, since the next may come before this line.
     changed = ctx.wait_for_event(topic_of(budget.execution_id), after=budget.raises, timeout=_seconds_left(ctx, budget))
     if not refused.asks:
@@ -283,9 +283,9 @@ def _choice(budget: StoredBudget) -> str:
 
 
 def parse_change(answer: object, budget: StoredBudget, reached: list[str]) -> BudgetChange | None:
-    """None if it must be asked for again.
+    """Returns None to ask again.
 
-    An approval without a number raises the limits that were reached by their own amount.
+    An approval without a number raises the reached limits by their own amount.
     """
     if not isinstance(answer, dict) or not isinstance(answer.get("approved"), bool):
         return None

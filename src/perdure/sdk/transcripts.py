@@ -1,5 +1,5 @@
-"""The journal records the version of a transcript that was read, not its messages. A worker caches recent transcripts,
-so it fetches only new entries."""
+"""The journal records the version of the transcript read, not the messages. A worker caches recent transcripts, so it
+fetches only new entries."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ logger = logging.getLogger("perdure.worker")
 
 KEPT_BYTES_MAX: Final = 64 << 20
 ENTRY_BYTES: Final = 200
-"""Without the message."""
+"""Assumed size of an entry without its message."""
 
 
 class Reading(Struct, frozen=True):
-    """The value of a row, and the entries of its version."""
+    """The value of a row, and the entries of the version."""
 
     version: int
     session_id: str = ""
     begun_at_us: int = 0
     taken_by: str | None = None
-    """The completed execution that has done this one's work in its own turn."""
+    """The completed execution whose turn included this execution's work."""
     result: MaybeRaw = None
     entries: Sequence[Entry] = ()
-    """As those of a `Transcript`."""
+    """The entries of a `Transcript`."""
 
     @property
     def messages(self) -> list[Raw]:
@@ -63,7 +63,7 @@ class Reading(Struct, frozen=True):
 
 
 class TakenMessage(Struct, frozen=True):
-    """The input of an execution that came during the turn."""
+    """The input of an execution created during the turn."""
 
     execution_id: str
     message: Raw
@@ -87,7 +87,7 @@ async def _read(ctx: ExecutionState, row: Coroutine[Any, Any, Row]) -> Reading:
 def append_messages(
     ctx: ExecutionState, messages: Sequence[object], *, session_id: str | None = None, version: int | None = None
 ) -> Coroutine[object, None, int]:
-    """Append messages to a transcript, exactly once. Returns its new version.
+    """Append messages to a transcript, exactly once. Returns the new version.
 
     A message is any JSON value or `msgspec.Raw`, else `BadValue` with its path. Raises `Conflict` if entries were added
     after `version`.
@@ -106,8 +106,8 @@ def summarize(
 ) -> Coroutine[object, None, int]:
     """Replace a transcript up to entry `upto` by a summary. Returns the new version.
 
-    The replaced entries are deleted once no open execution can read them. Raises as `append_messages`, and `BadRequest`
-    if an earlier summary replaces as much.
+    The replaced entries are deleted once no open execution can read them. Raises like `append_messages`, and
+    `BadRequest` if an earlier summary replaces as much.
     """
     session = _session(ctx, session_id)
     given = _to_json(summary, "summary")
@@ -127,10 +127,10 @@ async def _new_version(row: Coroutine[Any, Any, Row]) -> int:
 
 
 async def take_messages(ctx: ExecutionState) -> Sequence[TakenMessage]:
-    """Take the messages that came for the running turn since it began or last took some.
+    """Take the messages that came for the running turn since its beginning or the last take.
 
-    No other execution gets them, unless this one fails or calls `leave_messages`. Without messages this does nothing,
-    so call it before each call of a model.
+    No other execution gets the taken messages, unless this execution fails or calls `leave_messages`. Without messages
+    nothing happens, so call `take_messages` before each call of a model.
     """
     arrived, ctx.machine.messages[:] = set(ctx.machine.messages), []
     if not arrived - ctx.taken.keys():
@@ -144,7 +144,7 @@ async def take_messages(ctx: ExecutionState) -> Sequence[TakenMessage]:
 
 
 async def leave_messages(ctx: ExecutionState, taken: Sequence[TakenMessage]) -> None:
-    """Return messages that this execution cannot use. Each becomes a turn of its own."""
+    """Return messages unused by this execution. Each becomes a separate turn."""
     ids = [one.execution_id for one in taken]
     session = _session(ctx, None)
     await ctx.machine.call(Kind.TRANSCRIPT, LEAVE, None, lambda key: LeaveMessages(key, session, ids))
@@ -163,7 +163,7 @@ def _said(row: Row) -> Reading:
 
 
 class _CachedTranscript:
-    """Without gaps, enough for all versions from `least` to the last entry."""
+    """Holds entries without gaps, enough for all versions from `least` to the last entry."""
 
     __slots__ = ("entries", "least", "size")
 
@@ -182,11 +182,11 @@ class TranscriptReader:
         self._transport = transport
         self._bytes_max = bytes_max
         self._kept: OrderedDict[tuple[str, int], _CachedTranscript] = OrderedDict()
-        """By session and start, since an erased transcript may begin again."""
+        """Cached transcripts by session and start, since an erased transcript may begin again."""
         self._size = 0
 
     def forget(self) -> None:
-        """For a restored store, or another database server."""
+        """Needed after a restore of the store, or a switch to another database server."""
         self._kept.clear()
         self._size = 0
 

@@ -1,4 +1,4 @@
-"""One bad argument would fail a request that other calls share, so each is checked at its call.
+"""One bad argument would fail a request shared with other calls, so each call checks its arguments.
 
 Each check returns the value to send, or raises `BadValue` with `where` in front.
 """
@@ -19,7 +19,7 @@ def checked_name(value: str, where: str, max_bytes: int = ...) -> str: ...
 @overload
 def checked_name(value: str | None, where: str, max_bytes: int = ...) -> str | None: ...
 def checked_name(value: str | None, where: str, max_bytes: int = KEY_BYTES_MAX) -> str | None:
-    """One line of text."""
+    """Returns one line of text."""
     if value is None:
         return None
     value = checked_text(value, where)
@@ -38,7 +38,7 @@ def checked_tags(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def checked_text(value: str, where: str) -> str:
-    """Plain, also from a subclass of `str`."""
+    """Returns plain `str`, even for a subclass."""
     if not isinstance(value, str):
         raise BadValue(f"{where}: must be text, got a `{type(value).__name__}`")
     return value if type(value) is str else str.__str__(value)
@@ -51,14 +51,14 @@ def checked_seconds(value: float, where: str) -> float:
 
 
 def checked_int(value: int, where: str) -> int:
-    """`True` becomes 1."""
+    """Returns 1 for `True`."""
     if not isinstance(value, int):
         raise BadValue(f"{where}: must be a whole number, got a `{type(value).__name__}`")
     return int(value)
 
 
 def checked_options(given: Mapping[str, object], of: Callable[..., object], what: str) -> None:
-    """Raises TypeError for an option that the keywords of `of` lack."""
+    """Raises TypeError for an option missing from the keywords of `of`."""
     known = [name for name, one in inspect.signature(of).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for name in given:
         if name not in known:
@@ -66,7 +66,7 @@ def checked_options(given: Mapping[str, object], of: Callable[..., object], what
 
 
 def checked_timeout(value: float | timedelta | None) -> float | None:
-    """In seconds."""
+    """Returns seconds."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if seconds is None:
         return None

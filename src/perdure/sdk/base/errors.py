@@ -38,7 +38,7 @@ def in_words(type: str, message: str) -> str:
 class StepFailed(PerdureError):
     """A step failed for good.
 
-    `type` and `message` are the exception's class and text, `key` is the step's key, `tries` the number of its tries,
+    `type` and `message` are the exception's class and text, `key` is the step's key, `tries` the number of tries,
     `cause` the recorded exception.
     """
 
@@ -64,7 +64,8 @@ class StepFailed(PerdureError):
 
 
 class RecordedError(PerdureError):
-    """The exception behind a StepFailed, as text. `detail` is its traceback, `details` those of an error of Perdure."""
+    """The exception behind a StepFailed, as text. `detail` is the traceback, `details` belong to an error of
+    Perdure."""
 
     code: ClassVar[str] = "RECORDED_ERROR"
 
@@ -86,7 +87,8 @@ class RecordedError(PerdureError):
 
 
 class ChildFailed(PerdureError):
-    """A child execution failed, or its start was refused. `execution_id` is its id, `type` the class of its error."""
+    """A child execution failed, or the server refused to start the child. `execution_id` is the child's id, `type` the
+    class of the error."""
 
     code: ClassVar[str] = "CHILD_FAILED"
 
@@ -110,7 +112,7 @@ class ChildFailed(PerdureError):
 
 
 class ChildCancelled(ChildFailed):
-    """The child was cancelled, by itself or from outside."""
+    """The child was cancelled, by its own code or from outside."""
 
     code: ClassVar[str] = "CHILD_CANCELLED"
 
@@ -119,9 +121,9 @@ class ChildCancelled(ChildFailed):
 
 
 class ExecutionFailed(PerdureError):
-    """An execution whose result was awaited has failed.
+    """The awaited execution has failed.
 
-    `type` and `message` are the error's class and text, `str()` the error that the execution shows.
+    `type` and `message` are the error's class and text, `str()` the whole error.
     """
 
     code: ClassVar[str] = "EXECUTION_FAILED"
@@ -140,19 +142,19 @@ class ExecutionCancelled(ExecutionFailed):
 
 
 class Fatal(PerdureError):
-    """Raise it in a step, alone or in a group, to end the step without retries."""
+    """Raise `Fatal` in a step, alone or in a group, to end the step without retries."""
 
     code: ClassVar[str] = "FATAL"
 
 
 class NotAwaited(Fatal):
-    """The workflow's code called a step, a child or another durable call without `await`, so it did not run."""
+    """The workflow's code called a step, a child or another durable call without `await`, so the call did not run."""
 
     code: ClassVar[str] = "NOT_AWAITED"
 
 
 class RetryAfter(PerdureError):
-    """Raise it in a step to set the delay before the next try.
+    """Raise `RetryAfter` in a step to set the delay before the next try.
 
     The policy's number of tries stays. In a group the longest delay counts.
     """
@@ -171,7 +173,7 @@ def is_fatal(error: BaseException) -> bool:
 
 
 def asked_pause(error: BaseException) -> float | None:
-    """From `RetryAfter` or an attribute `retry_after`."""
+    """The pause that `RetryAfter` or an attribute `retry_after` asks for."""
     if isinstance(error, BaseExceptionGroup):
         return max((asked for one in error.exceptions if (asked := asked_pause(one)) is not None), default=None)
     asked = error.seconds if isinstance(error, RetryAfter) else getattr(error, "retry_after", None)
@@ -179,9 +181,9 @@ def asked_pause(error: BaseException) -> float | None:
 
 
 class Postponed(PerdureError):
-    """Raise it in a step that cannot do its work now.
+    """Raise `Postponed` in a step whose work must wait.
 
-    `admitted` makes the step again after `seconds`. Meanwhile the execution holds no worker and no slot.
+    `admitted` makes the step again after `seconds`. Until then the execution holds no worker and no slot.
     """
 
     code: ClassVar[str] = "POSTPONED"
@@ -192,10 +194,10 @@ class Postponed(PerdureError):
 
 
 class BudgetExceeded(PerdureError):
-    """A budget is used up. `details` name it and what is spent.
+    """A budget is used up. `details` name the budget and the amounts spent.
 
-    `answer` is the output of an agent that the budget ended early inside a workflow (`await agent(ctx, …)`) or as its
-    child. It is None if the agent has said nothing, or must fail (`on_exceed="fail"`).
+    `answer` is the output of an agent ended early by the budget, inside a workflow (`await agent(ctx, …)`) or as a
+    child. None if the agent has said nothing, or must fail (`on_exceed="fail"`).
 
     >>> BudgetExceeded("The budget is used up.", answer="Two of three shelves are empty.").answer
     'Two of three shelves are empty.'
@@ -215,13 +217,13 @@ class DuplicateKey(PerdureError):
 
 
 class Misplaced(PerdureError, RuntimeError):
-    """Called where it cannot work, such as input/output in a workflow's body."""
+    """Called in the wrong place, such as input/output in a workflow's body."""
 
     code: ClassVar[str] = "MISPLACED"
 
 
 class Stuck(PerdureError):
-    """Every branch of the workflow waits, and nothing can wake one."""
+    """Every branch of the workflow waits, and nothing can wake a branch."""
 
     code: ClassVar[str] = "STUCK"
 
@@ -233,7 +235,7 @@ class UnsupportedPython(PerdureError):
 
 
 class Diverged(PerdureError):
-    """The code does not match its journal; `details` describe both. The execution is blocked, not failed."""
+    """The code does not match the journal; `details` describe both. The execution is blocked, not failed."""
 
     code: ClassVar[str] = "DIVERGED"
 
@@ -257,9 +259,9 @@ class Diverged(PerdureError):
 
 
 class Outdated(Diverged):
-    """The journal took back a step failure that this parked execution has seen: replay it from the first row."""
+    """The journal took back a step failure already shown to this parked execution: replay from the first row."""
 
 
 class Evicted(BaseException):
-    """Ends the coroutines of an execution that leaves memory. Not an `Exception`, so that handlers do not take it for a
-    failure."""
+    """Ends the coroutines of an execution that leaves memory. Not an `Exception`, so handlers do not take `Evicted` for
+    a failure."""

@@ -1,5 +1,5 @@
-"""User code may raise any exception, even `KeyboardInterrupt` and `SystemExit`. It is the outcome of the step, callback
-or workflow. So every `except` around user code catches `BaseException` and checks `is_interrupt` first."""
+"""User code may raise any exception, even `KeyboardInterrupt` and `SystemExit`, as the outcome of a step, callback or
+workflow. So every `except` around user code catches `BaseException` and checks `is_interrupt` first."""
 
 import functools
 import logging
@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 ENDINGS: Final = (KeyboardInterrupt, SystemExit)
-"""asyncio raises these out of its loop, too."""
+"""asyncio also raises these two out of its loop."""
 
 logger = logging.getLogger("perdure.worker")
 
@@ -20,8 +20,8 @@ logger = logging.getLogger("perdure.worker")
 def is_interrupt(error: BaseException) -> bool:
     """True if the process's SIGINT handler raised `error`.
 
-    Python's default handler, which `perdure work` and `asyncio.run` replace, leaves no frame in a traceback. With it,
-    each `KeyboardInterrupt` in the main thread counts as Ctrl-C.
+    Python's default handler, which `perdure work` and `asyncio.run` replace, leaves no frame in a traceback. With the
+    default handler, each `KeyboardInterrupt` in the main thread counts as Ctrl-C.
     """
     if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
         return False
@@ -39,9 +39,9 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def run_until_complete(loop: AbstractEventLoop, main: Task[T]) -> T:
-    """Run `main` past each `KeyboardInterrupt` and `SystemExit` that is not a Ctrl-C.
+    """Run `main` past each `KeyboardInterrupt` and `SystemExit` except Ctrl-C.
 
-    asyncio stops its loop if a task or a callback raises one.
+    asyncio stops the loop if a task or a callback raises either.
     """
     while True:
         try:

@@ -1,1 +1,1 @@
-"""Clients start executions, find them, wait for them and steer them."""
+"""Clients start, find, await and steer executions."""

@@ -40,7 +40,7 @@ Actions = Literal["cancel", "retry", "fork", "resume", "act", "delete"]
 
 class BulkChoices(TypedDict, total=False):
     key: str
-    """Resume, act: the step that waits for an answer, or what is pending."""
+    """Resume, act: the key of the waiting step or pending call."""
     data: object
     """Resume: the answer. Default: None."""
     act: Literal["try", "fire", "complete", "fail", "time_out"]
@@ -49,11 +49,11 @@ class BulkChoices(TypedDict, total=False):
     error: str
     """Act: the message of `fail`."""
     from_step: str
-    """Retry, fork: the first step that runs again."""
+    """Retry, fork: the first step to run again."""
     from_end: bool
     """Retry: keep all outcomes, failures included."""
     keep_later: bool
-    """Retry: keep the outcomes of steps that the code called after the failure."""
+    """Retry: keep the outcomes of steps called after the failure."""
     redo_later: bool
     """Retry: drop those outcomes."""
     payload: object
@@ -67,15 +67,15 @@ class BulkChoices(TypedDict, total=False):
 
 
 class Bulk:
-    """`client.bulk`: one action on all executions that filters find. Changes need the role `admin`."""
+    """`client.bulk`: one action on all executions that match the filters. Changes need the role `admin`."""
 
     def __init__(self, client: HasTransport) -> None:
         self._client = client
 
     async def preview(self, action: Actions, filters: ListFilters, **options: Unpack[BulkChoices]) -> BulkPreview:
-        """Count the executions that a job would take, and return the newest 20. Nothing changes.
+        """Count the executions that a job would take, and return the newest 20. Changes nothing.
 
-        Raises `NothingMatches`, and `BadValue` for filters or options that do not fit the action.
+        Raises `NothingMatches`, and `BadValue` for filters or options unfit for the action.
 
             >>> found = await client.bulk.preview("cancel", ListFilters(workflow_id="order"))   # doctest: +SKIP
             >>> found.count                                                                     # doctest: +SKIP
@@ -95,7 +95,7 @@ class Bulk:
         hold_seconds: int = 0,
         **options: Unpack[BulkChoices],
     ) -> BulkJob:
-        """Start a job in the background. It takes each execution once, also if its server is killed.
+        """Start a job in the background. A job takes each execution once, also if its server is killed.
 
         `newest` and `expect` are `newest` and `count` of a preview: later executions are left out, and another number
         raises `Conflict`. Raises also as `preview`.
@@ -134,16 +134,17 @@ class Bulk:
         cursor: str | None = None,
         limit: int = 100,
     ) -> BulkItemPage:
-        """A page of the executions that a job has taken, newest first. Raises `NotFound`."""
+        """A page of the executions taken by a job, newest first. Raises `NotFound`."""
         kind = None if state is None else ItemState(state)
         return await self._client._transport.call(ListBulkItems(job_id, kind, cursor, limit))
 
     async def stop(self, job_id: str) -> BulkJob:
-        """Stop a job: after this call it takes no execution. Raises `Conflict` if it is completed, and `NotFound`."""
+        """Stop a job: after this call the job takes no further execution. Raises `Conflict` for a completed job, and
+        `NotFound`."""
         return await self._client._transport.call(StopBulkJob(job_id))
 
     async def continue_job(self, job_id: str) -> BulkJob:
-        """Continue a stopped job with the executions that are left, or start a held one at once. Raises as `stop`."""
+        """Continue a stopped job with the remaining executions, or start a held job at once. Raises like `stop`."""
         return await self._client._transport.call(ContinueBulkJob(job_id))
 
 

@@ -67,7 +67,7 @@ R = TypeVar("R")
 
 
 class Handle(Generic[R]):
-    """One execution: its result, its stream, its answers, its end."""
+    """One execution: its result, stream, answers and end."""
 
     __slots__ = ("_client", "_workflow", "existing", "id")
 
@@ -106,7 +106,7 @@ class Handle(Generic[R]):
         raise execution_failure(self.id, finished)
 
     async def get(self) -> ExecutionInfo[R]:
-        """The execution as it is now. Its input and result have the workflow's types."""
+        """The execution's present state. Input and result have the workflow's types."""
         return self._info(await self._client.get(self.id))
 
     def _info(self, found: ExecutionInfo[Any]) -> ExecutionInfo[R]:
@@ -116,7 +116,7 @@ class Handle(Generic[R]):
         return ExecutionInfo(found.raw, input_type=workflow.input_type, result_type=workflow.result_type)
 
     def stream(self, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
-        """Follow the items of this execution and its descendants, from the oldest one kept to the end.
+        """Follow the items of this execution and its descendants, from the oldest kept item to the end.
 
         `after` is the `cursor` of the item to begin behind. Reconnects after lost connections. If the execution fails
         or is cancelled, the last item is followed by the error that `result` raises.
@@ -127,19 +127,19 @@ class Handle(Generic[R]):
         return self._client.stream(self.id, after=after)
 
     async def cancel(self, *, note: str | None = None) -> ExecutionInfo[R]:
-        """As `Client.cancel`."""
+        """See `Client.cancel`."""
         return self._info(await self._client.cancel(self.id, note=note))
 
     async def resume(self, key: str, data: object = None, *, question: str | None = None) -> AnswerState:
-        """As `Client.resume`."""
+        """See `Client.resume`."""
         return await self._client.resume(self.id, key, data, question=question)
 
     async def fork(self, **options: Unpack[ForkOptions]) -> Handle[R]:
-        """As `Client.fork`."""
+        """See `Client.fork`."""
         return Handle(self._client, (await self._client.fork(self.id, **options)).id, self._workflow)
 
     async def retry(self, **options: Unpack[RetryOptions]) -> Handle[R]:
-        """As `Client.retry`."""
+        """See `Client.retry`."""
         return Handle(self._client, (await self._client.retry(self.id, **options)).id, self._workflow)
 
     def __repr__(self) -> str:
@@ -170,7 +170,7 @@ class Client:
         self.bulk = Bulk(self)
 
     def _begin(self, transport: Transport) -> None:
-        """Also in a forked process: starts under way stay with its parent."""
+        """Runs also in a forked process: starts under way stay with the parent."""
         self._transport = transport
         self._starts = GatheredStarts(transport)
 
@@ -178,14 +178,14 @@ class Client:
     def connect(
         cls, url: str | Sequence[str] | None = None, api_key: str | None = None, *, timeout: float | None = None
     ) -> Client:
-        """A client of a server, or of several that serve one store (a list, or text with commas).
+        """A client of a server, or of several servers of one store (a list, or text with commas).
 
         The URL defaults to `PERDURE_URL`, then to the `perdure dev` of this folder or one above, then to
-        http://127.0.0.1:8080. The key defaults to `PERDURE_API_KEY`, then to that server's in
-        `~/.config/perdure/credentials.toml`. No such key is sent to a server that is only the last default.
+        http://127.0.0.1:8080. The key defaults to `PERDURE_API_KEY`, then to the server's key in
+        `~/.config/perdure/credentials.toml`. A server that is only the last default gets no key from the file.
 
         Without an answer, calls raise `Unavailable` or `UnknownOutcome` after `timeout` seconds; waits for a result
-        count them from the last answer. The first call connects.
+        count from the last answer. The first call connects.
 
         Close the client, or use it as a block:
 
@@ -228,12 +228,12 @@ class Client:
     async def start(
         self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Unpack[StartOptions]
     ) -> Handle[Any]:
-        """Start an execution. On return it is on disk and will run.
+        """Start an execution. On return the execution is on disk and will run.
 
-        While its execution is kept, `key` names it within the workflow: the same input returns that execution, another
-        input raises `Conflict`. `delay` (seconds) or `at` defers the start. `budget` limits what the execution and its
-        descendants spend on model calls. docs/client.md lists all options. Raises `WorkflowNotFound`,
-        `DeploymentNotFound`, and `BadValue` with the path of a value that JSON cannot hold.
+        `key` names the execution within its workflow, as long as the execution is kept: the same input returns the same
+        execution, another input raises `Conflict`. `delay` (seconds) or `at` defers the start. `budget` limits what the
+        execution and its descendants spend on model calls. docs/client.md lists all options. Raises `WorkflowNotFound`,
+        `DeploymentNotFound`, and `BadValue` with the path of a value outside JSON.
         """
         item = start_item(workflow, input, **options)
         if isinstance(workflow, Workflow):
@@ -253,20 +253,20 @@ class Client:
         return Handle(self, execution_id, workflow)
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
-        """The execution that a key names within its workflow. Raises `NotFound`."""
+        """The execution named by a key within its workflow. Raises `NotFound`."""
         page = await self._transport.call(ListExecutions(workflow_id=workflow.name, key=key, retried=False))
         if not page.executions:
             raise NotFound(f"No execution of workflow {workflow.name!r} has the key {key!r}.")
         return Handle(self, page.executions[0].id, workflow, existing=True)
 
     async def get(self, execution_id: str) -> ExecutionInfo[Any]:
-        """The execution with its state, result and error. Raises `NotFound`."""
+        """The execution with state, result and error. Raises `NotFound`."""
         return ExecutionInfo(await self._transport.call(GetExecution(execution_id)))
 
     async def why(self, execution_id: str, *, slow: bool = False) -> Why:
-        """Why an execution is where it is: one sentence, then the details. Raises `NotFound`.
+        """The reason for an execution's state: one sentence, then the details. Raises `NotFound`.
 
-        With `slow`, `path` is its critical path: the steps, waits and queues that its time went into.
+        With `slow`, `path` is the critical path: the steps, waits and queues that took the time.
 
         >>> print((await client.why(handle.id)).sentence)                       # doctest: +SKIP
         All 2 workers of deployment 'v1' are full.
@@ -274,8 +274,8 @@ class Client:
         return await self._transport.call(ExplainExecution(execution_id, slow))
 
     async def timeline(self, execution_id: str, *, after: int = 0, limit: int = 5_000) -> Timeline:
-        """The journal as spans: steps with their tries, waits and children, and which worker held it when. One page;
-        `last_seq` is the `after` of the next. Raises `NotFound`.
+        """The journal as spans: steps with their tries, waits, children, and the workers that held the execution. One
+        page; `last_seq` is the `after` of the next. Raises `NotFound`.
 
         >>> [span.key for span in (await client.timeline(handle.id)).spans]     # doctest: +SKIP
         ['reserve', 'charge_card', 'ship']
@@ -283,7 +283,7 @@ class Client:
         return await self._transport.call(GetTimeline(execution_id, after, limit))
 
     async def usage(self, execution_id: str) -> ExecutionUsage:
-        """The model calls of an execution and of all below it, with sums by model and child. Raises `NotFound`."""
+        """The model calls of an execution and its descendants, with sums by model and child. Raises `NotFound`."""
         return await self._transport.call(GetUsage(execution_id))
 
     def list(
@@ -294,15 +294,15 @@ class Client:
         limit: int = 50,
         **options: Unpack[FindOptions],
     ) -> ExecutionSearch:
-        """The executions that fit all filters, newest first: all with `async for`, a page of `limit` with `await`.
+        """The executions that match all filters, newest first: all with `async for`, a page of `limit` with `await`.
 
             async for one in client.list(workflow="order", status="failed", tags={"customer": "ann"}):
                 print(one.id, one.error)
 
             page = await client.list(roots_only=True, limit=100)
 
-        `FindOptions` has all filters. `filters` is the form that `bulk` and `stats` take. `cursor` is the `next_cursor`
-        of a page. Raises `BadValue` and `BadRequest`.
+        `FindOptions` has all filters. `filters` is the form for `bulk` and `stats`. `cursor` is the `next_cursor` of a
+        page. Raises `BadValue` and `BadRequest`.
         """
         given = structs.asdict(find_filters(options) if filters is None else filters)
         if filters is not None and options:
@@ -315,17 +315,17 @@ class Client:
         return ExecutionSearch(page)
 
     async def journal(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Row]:
-        """The journal's rows after the seq `after`. Large values may make a page shorter than `limit`; only after the
-        last row is it empty."""
+        """The journal's rows after the seq `after`. Large values may shorten a page; only the page after the last row
+        is empty."""
         return (await self._transport.call(GetSteps(execution_id, after, limit))).steps
 
     async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
-        """The log lines after number `after`, each with its number."""
+        """The log lines after number `after`, with their numbers."""
         page = await self._transport.call(GetLogs(execution_id, after, limit))
         return [(line.n, line) for line in page.logs]
 
     async def watch(self, execution_id: str) -> AsyncIterator[Row]:
-        """Follow the journal to its end."""
+        """Follow the journal to the end."""
         after = 0
         while True:
             page = await self._transport.call(GetSteps(execution_id, after, wait=10.0))
@@ -336,14 +336,14 @@ class Client:
                     return
 
     def stream(self, execution_id: str, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
-        """As `Handle.stream`."""
+        """See `Handle.stream`."""
         return follow(self._transport, execution_id, after)
 
     async def approvals(
         self, *, state: Literal["open", "answered", "expired"] = "open", cursor: str | None = None, limit: int = 100
     ) -> OpenApprovals:
-        """A page of the project's questions. Open ones come oldest first, answered and expired ones newest first.
-        `limit` is at most 1,000.
+        """A page of the project's questions. Open questions come oldest first, answered and expired questions newest
+        first. `limit` is at most 1,000.
 
         for one in (await client.approvals()).approvals:
             print(one.workflow_id, json.loads(bytes(one.data)))
@@ -356,7 +356,7 @@ class Client:
         return await self._transport.call(ListApprovalLinks(cursor, limit))
 
     async def revoke_approval_link(self, link_id: str) -> None:
-        """End a link at once. Raises `NotFound` if it has ended.
+        """End a link at once. Raises `NotFound` for an ended link.
 
         for link in (await client.approval_links()).links:
             await client.revoke_approval_link(link.id)
@@ -365,17 +365,17 @@ class Client:
 
     async def cancel(self, execution_id: str, *, note: str | None = None) -> ExecutionInfo[Any]:
         """Cancel an execution and its descendants. The server keeps the caller's name and `note`. Raises
-        `NotCancellable` if it is final."""
+        `NotCancellable` for a final execution."""
         await self._transport.call(CancelExecution(execution_id, note))
         return await self.get(execution_id)
 
     async def fork(self, execution_id: str, **options: Unpack[ForkOptions]) -> Handle[object]:
-        """Start an execution that keeps the outcomes of another one up to `from_step`, the key of a step.
+        """Start an execution that keeps another execution's outcomes up to `from_step`, the key of a step.
 
-        `payload` replaces the input, and `steps` recorded outcomes by key. `deployment_id` is the code that runs it, by
-        default the current one. Steps that run again keep their idempotency keys, unless `fresh_keys` is true. `key`
+        `payload` replaces the input, and `steps` recorded outcomes by key. `deployment_id` is the code to run, by
+        default the current deployment. Repeated steps keep their idempotency keys, unless `fresh_keys` is true. `key`
         names the fork within its workflow. The server keeps the caller's name and `note`. Raises `NotFound` for an
-        unknown step, `Conflict` if the execution has not come to it, `BadValue` for an impossible edit.
+        unknown step, `Conflict` for a step not reached yet, `BadValue` for an impossible edit.
 
             fork = await client.fork(handle.id, from_step="pay", steps={"quote": 7}, note="the quote was wrong")
             print(await fork.result())
@@ -384,15 +384,15 @@ class Client:
         return Handle(self, made.execution_id)
 
     async def retry(self, execution_id: str, **options: Unpack[RetryOptions]) -> Handle[object]:
-        """Fork a final execution from the step that failed, or from its start if the code itself failed.
+        """Fork a final execution from the failed step, or from its start if the code itself failed.
 
-        The new execution takes over the key. `from_step` names another step. `from_end` keeps all outcomes and runs the
-        code on over them. The other options are those of `fork`.
+        The new execution takes over the key. `from_step` names another step. `from_end` keeps all outcomes, and the
+        code runs on after them. See `fork` for the other options.
 
-        If the code called further steps after the failure, such as refunds, they may have undone earlier ones.
-        `keep_later` keeps their outcomes; `redo_later` drops them, so that the steps run again if the code calls them
-        again. Without either, and without an `on_retry` of each step, `LaterOutcomes` names them. Raises `Conflict` for
-        an open execution, and for one that was retried before.
+        If the code called later steps after the failure, such as refunds, those steps may have undone earlier work.
+        `keep_later` keeps the outcomes of later steps; `redo_later` drops these outcomes, so the steps run again if the
+        code calls them again. Without either option, and without an `on_retry` of each step, `LaterOutcomes` names the
+        steps. Raises `Conflict` for an open execution, and for an execution retried before.
 
             again = await client.retry(handle.id, deployment_id="v2")
         """
@@ -417,7 +417,7 @@ class Client:
         return (await self._transport.call(op)).state
 
     async def pending(self, execution_id: str) -> Sequence[PendingCall]:
-        """The calls of an execution that have no outcome yet, with the actions that each takes.
+        """The calls of an execution without an outcome yet, with the possible actions for each.
 
         Running steps are listed after 5 seconds. Raises `NotFound`.
         """
@@ -434,9 +434,9 @@ class Client:
         deployment_id: str | None = None,
         note: str | None = None,
     ) -> Acted:
-        """Decide what is pending under `key`; without a key, decide about the held execution.
+        """Decide about the pending call `key`; without a key, about the held execution.
 
-        `complete` gives it `value`, `fail` an error, `try` runs a held or paused step now, `fire` ends a timer,
+        `complete` gives the call `value`, `fail` an error, `try` runs a held or paused step now, `fire` ends a timer,
         `time_out` raises `TimeoutError` in a wait. `deployment_id` moves a held execution. Caller and `note` are kept.
         Raises `NotFound` if nothing is pending there, and `Conflict` if the real outcome was first.
 
@@ -456,12 +456,12 @@ class Client:
     async def publish(
         self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None
     ) -> int:
-        """Publish an event. Returns its number in the topic."""
+        """Publish an event. Returns the event's number in the topic."""
         event = EventData(Raw(encode(data, where="data")), event_type, dedup_key)
         return (await self._transport.call(PublishEvent(topic, [event]))).sequence_ids[0]
 
     async def events(self, topic: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
-        """The events of a topic after number `after`. A page may be short, as that of `journal`."""
+        """The events of a topic after number `after`. A page may be short, like a page of `journal`."""
         return (await self._transport.call(GetEvents(topic, after, limit=limit))).events
 
     async def topics(self, prefix: str = "", *, cursor: str | None = None, limit: int = 100) -> TopicPage:
@@ -483,9 +483,9 @@ class Client:
     ) -> Pause:
         """Pause a `queue`, a `workflow`, a `deployment`, or with `concurrency_key` a `key` of the queue `name`.
 
-        After it returns, no server hands out an execution of it. Running executions end as usual, new ones wait. It
-        lasts until `unpause`, or until `until`: a moment with its zone, or so long from now. Needs the role `admin`.
-        Raises `BadValue`, `NotFound` for an unknown workflow or deployment, and `Forbidden`.
+        Once this call returns, no server hands out paused executions. Running executions end as usual, new executions
+        wait. The pause lasts until `unpause`, or until `until`: a moment with its zone, or a timedelta from now. Needs
+        the role `admin`. Raises `BadValue`, `NotFound` for an unknown workflow or deployment, and `Forbidden`.
 
         >>> await client.pause("queue", "emails", until=timedelta(hours=2), note="provider is down") # doctest: +SKIP
         """
@@ -497,7 +497,7 @@ class Client:
     async def unpause(
         self, kind: PauseKind | PauseKindName, name: str, *, concurrency_key: str | None = None
     ) -> EndedPause:
-        """End a pause. Workers get its executions again, in their old order. Needs the role `admin`."""
+        """End a pause. Workers get the paused executions again, in the old order. Needs the role `admin`."""
         return await self._transport.call(EndPause(PauseKind(kind), name, concurrency_key))
 
     async def pauses(self) -> Sequence[Pause]:
@@ -505,7 +505,7 @@ class Client:
         return (await self._transport.call(ListPauses())).pauses
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
-        """The messages that a session's model sees, in a version or the newest one. Version 0 is empty."""
+        """The messages that a session's model sees, in a version or the newest version. Version 0 is empty."""
         first = await self._transport.call(GetTranscript(session_id, version=version))
         entries, following = list(first.entries), first.next
         while following is not None:
@@ -515,14 +515,15 @@ class Client:
         return shown(first.version, entries)
 
     async def append_messages(self, session_id: str, messages: Sequence[object], *, version: int | None = None) -> int:
-        """Append to a session's transcript, and return its new version. Raises `Conflict` if `version` is not the
-        newest one."""
+        """Append to a session's transcript, and return the new version. Raises `Conflict` if `version` is not the
+        newest."""
         values = [Raw(encode(message, where=f"messages[{n}]")) for n, message in enumerate(messages)]
         op = AppendToTranscript(session_id, messages=values, version=version)
         return (await self._transport.call(op)).version
 
     async def budget(self, execution_id: str) -> BudgetState:
-        """The budget of an execution or of its nearest ancestor with one, or a balance by its id. Raises `NotFound`."""
+        """The budget of an execution, else of the nearest ancestor with a budget, or a balance by its id. Raises
+        `NotFound`."""
         return await self._transport.call(GetBudget(execution_id))
 
     async def raise_budget(
@@ -535,9 +536,10 @@ class Client:
         seconds: int = 0,
         on_exceed: Literal["ask", "finish", "fail"] | None = None,
     ) -> BudgetState:
-        """Add to the limits of an execution's budget, or of a balance by its id. Executions that wait for it continue.
+        """Add to the limits of an execution's budget, or of a balance by its id. Executions waiting for the budget
+        continue.
 
-        Raises `NotFound`, and `BadRequest` for a limit that the budget does not have.
+        Raises `NotFound`, and `BadRequest` for a limit missing from the budget.
         """
         op = RaiseBudget(
             execution_id,

@@ -1,9 +1,9 @@
 """Finds a program's server and key.
 
 While `perdure dev` or an application that serves itself runs, a note in its folder has its address and key, for
-programs in or below it (`dev_note`).
+programs in or below the folder (`dev_note`).
 
-Keys are in `~/.config/perdure/credentials.toml`, by server. They serve for a server that is named or that runs in this
+`~/.config/perdure/credentials.toml` holds keys by server. A key serves for a named server, or for the server of this
 folder:
 
     ["http://127.0.0.1:8080"]
@@ -32,8 +32,8 @@ class Access(NamedTuple):
     urls: tuple[str, ...]
     api_key: str | None
     guessed: bool = False
-    """The caller named no server and none runs in this folder, so the address is `DEFAULT_URL`. Another project may
-    run there, so no kept key is used."""
+    """The caller named no server and none runs in this folder, so the address is `DEFAULT_URL`. Another project may run
+    there, so the request carries no kept key."""
 
 
 def find(
@@ -80,7 +80,7 @@ def read() -> dict[str, dict[str, str]]:
 
 
 def write(url: str, *, api_key: str, project_id: str) -> None:
-    """The file is replaced as a whole, never readable by other users."""
+    """Replaces the whole file, never readable by other users."""
     entries = read()
     entries[url.rstrip("/")] = {"api_key": api_key, "project_id": project_id}
     file = path()

@@ -1,7 +1,7 @@
 """The note that a running `perdure dev`, or an application with `embedded(…, serve=…)`, leaves in its folder.
 
-`.perdure/dev.json` has the process, its address and its key: `{"pid": 4711, "url": "http://127.0.0.1:8080",
-"api_key": "sk_…"}`. Only its owner may read it. A note of a process that has ended does not count.
+`.perdure/dev.json` has the process, address and key: `{"pid": 4711, "url": "http://127.0.0.1:8080", "api_key":
+"sk_…"}`. Only the owner may read the note. The note of an ended process does not count.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RunningDev(NamedTuple):
 
 
 def find() -> RunningDev | None:
-    """The process that runs in this folder, or in the nearest one above it."""
+    """The process running in this folder, or in the nearest folder above."""
     try:
         here = Path.cwd()
     except FileNotFoundError:  # the folder is gone
@@ -38,8 +38,8 @@ def find() -> RunningDev | None:
 
 
 def read(note: Path) -> RunningDev | None:
-    """None if the process has ended, if another process has its id by now and serves nothing there, or if the note is
-    another user's."""
+    """Returns None if the process has ended, if another process has reused the id and serves nothing there, or if the
+    note is another user's."""
     try:
         if sys.platform != "win32" and note.stat().st_uid != os.getuid():
             return None
@@ -63,8 +63,7 @@ def write(note: Path, running: RunningDev) -> None:
 
 @contextmanager
 def written(url: str, api_key: str) -> Iterator[None]:
-    """Leave a note of this process in its folder. Another process's note stays, and a folder that cannot be written
-    gets none."""
+    """Leave a note of this process in its folder. Another process's note stays, and a read-only folder gets no note."""
     note = NOTE.absolute()
     mine = False
     made = not note.parent.exists()
@@ -84,14 +83,14 @@ def written(url: str, api_key: str) -> Iterator[None]:
 
 
 def remove(note: Path, pid: int) -> None:
-    """Unless it is another process's."""
+    """Keeps another process's note."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         if json.loads(note.read_text(encoding="utf-8"))["pid"] == pid:
             note.unlink()
 
 
 def write_private(file: Path, text: str) -> None:
-    """The file is replaced as a whole, never readable by other users. Raises OSError."""
+    """Replaces the whole file, never readable by other users. Raises OSError."""
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-")  # 0600 from the start
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:

@@ -21,7 +21,7 @@ SHOWN_CHARS = 80
 
 
 class _Copied(Generic[T_co]):
-    """The attribute of `raw` that has the same name."""
+    """An attribute copied from `raw`, where it has the same name."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -34,7 +34,7 @@ class _Copied(Generic[T_co]):
 
 
 class _Moment(_Copied[T_co]):
-    """The attribute of `raw` with this name and `_us`."""
+    """An attribute copied from `raw`, where its name ends in `_us`."""
 
     def __get__(self, one: Any, owner: type | None = None) -> T_co:
         if one is None:
@@ -44,10 +44,10 @@ class _Moment(_Copied[T_co]):
 
 
 class ExecutionInfo(Generic[R_co]):
-    """An execution as it was when it was read.
+    """A snapshot of an execution.
 
-    `status` is pending, running, completed, failed or cancelled; `phase` is more precise. Times are in UTC. `due_at` is
-    when the phase ends by itself. `raw` has every field as the server sent it, with `payload`, `result`, `progress` and
+    `status` is pending, running, completed, failed or cancelled; `phase` is more precise. Times are in UTC. At `due_at`
+    the phase ends by itself. `raw` has every field as sent by the server, with `payload`, `result`, `progress` and
     `tags` as undecoded JSON.
 
     >>> one = await client.get(handle.id)                                       # doctest: +SKIP
@@ -88,12 +88,12 @@ class ExecutionInfo(Generic[R_co]):
 
     @cached_property
     def input(self) -> Any:
-        """Raises `BadValue` if it does not fit the workflow's type."""
+        """Raises `BadValue` for an input unfit for the workflow's type."""
         return decode(bytes(self.raw.payload), self._types[0], where="input")
 
     @cached_property
     def result(self) -> R_co | None:
-        """None before the end. Raises `BadValue` if it does not fit the workflow's type."""
+        """None before the end. Raises `BadValue` for a result unfit for the workflow's type."""
         value: R_co | None = None
         if self.raw.result is not None:
             value = decode(bytes(self.raw.result), self._types[1], where="result")
@@ -101,7 +101,8 @@ class ExecutionInfo(Generic[R_co]):
 
     @cached_property
     def progress(self) -> Any:
-        """The last report: `ctx.progress` gives a dict with `done`, `total` and `text`. None before the first one."""
+        """The last report: `ctx.progress` gives a dict with `done`, `total` and `text`. None before the first
+        report."""
         return _plain(self.raw.progress)
 
     @cached_property
@@ -120,7 +121,7 @@ class ExecutionInfo(Generic[R_co]):
 
 
 class ExecutionInfoPage:
-    """Some of the executions that were found, newest first. `async for` goes on with the following pages."""
+    """Some of the found executions, newest first. `async for` continues with the following pages."""
 
     def __init__(self, raw: ExecutionPage, following: Callable[[str], Coroutine[Any, Any, ExecutionInfoPage]]) -> None:
         self._following = following
@@ -128,12 +129,12 @@ class ExecutionInfoPage:
         self.next_cursor = raw.next_cursor
         """None on the last page."""
         self.searched_to = None if raw.searched_to_us is None else moment(raw.searched_to_us)
-        """On an empty page with a cursor: the search has come to executions created then."""
+        """An empty page with a cursor: the search has reached executions created at this time."""
         self.searchable_from = None if raw.searchable_from_us is None else moment(raw.searchable_from_us)
-        """For a searchable field that is new: executions created before are not searched yet."""
+        """Executions created earlier are not searched yet: the searchable field is new."""
 
     async def next(self) -> ExecutionInfoPage | None:
-        """The page after this one, or None."""
+        """The next page, or None."""
         return None if self.next_cursor is None else await self._following(self.next_cursor)
 
     async def __aiter__(self) -> AsyncGenerator[ExecutionInfo[Any], None]:

@@ -1,4 +1,4 @@
-"""The filters of `Client.list`, and the fields of the request that they become."""
+"""The filters of `Client.list`, and the matching fields of the request."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from perdure.sdk.workflows.workflow import Workflow, named
 from perdure.wire.runs.executions import ListFilters
 
 Names: TypeAlias = str | Sequence[str]
-"""One name, or several of which one is enough."""
+"""One name, or several alternatives."""
 
 
 class FindOptions(TypedDict, total=False):
-    """Executions fit all of these filters. `tags` are texts that it has all, `parent` and `root` are ids.
+    """Executions match all of these filters. `tags` are texts on the execution, `parent` and `root` are ids.
 
-    `key_part` is the beginning of the key or of a later word in it, `error` are words of the error, `field` is a
-    searchable field with its value: `"payload.customer.id=7"`. Times need a zone.
+    `key_part` is the beginning of the key or of a later word in the key, `error` are words of the error, `field` is a
+    searchable field with a value: `"payload.customer.id=7"`. Times need a zone.
     """
 
     workflow: Workflow[Any, Any] | Names | None
@@ -94,4 +94,4 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "created_after": ("created_after_us", checked_moment),
     "created_before": ("created_before_us", checked_moment),
 }
-"""By filter: the field, and the check that makes its value."""
+"""The field of each filter, and the check that makes the field's value."""

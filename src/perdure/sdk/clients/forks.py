@@ -1,4 +1,4 @@
-"""The options of forks and retries, and the requests that they become."""
+"""The options of forks and retries, and the matching requests."""
 
 from collections.abc import Mapping
 from typing import TypedDict
@@ -25,8 +25,8 @@ class ForkOptions(_Options, total=False):
 
 
 class RetryOptions(_Options, total=False):
-    """`from_end` keeps all outcomes, failures included. `keep_later` keeps the outcomes of steps that the code called
-    after the failure, `redo_later` drops them."""
+    """`from_end` keeps all outcomes, failures included. `keep_later` keeps the outcomes of steps called after the
+    failure, `redo_later` drops them."""
 
     from_end: bool
     keep_later: bool
@@ -34,7 +34,7 @@ class RetryOptions(_Options, total=False):
 
 
 def fork_request(execution_id: str, options: ForkOptions) -> ForkExecution:
-    """Raises `BadValue` for a value that is not JSON."""
+    """Raises `BadValue` for a value outside JSON."""
     given = dict(options)
     steps = {key: Raw(encode(value, where=f"steps[{key!r}]")) for key, value in (options.get("steps") or {}).items()}
     payload = Raw(encode(options["payload"], where="payload")) if "payload" in options else None

@@ -1,4 +1,4 @@
-"""Numbers over time, and of the executions that filters find."""
+"""Numbers over time, and sums over filtered executions."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from perdure.wire.runs.executions import ListFilters
 
 
 class ProjectStats:
-    """Ranges end now: `1h`, `6h`, `24h`, `7d` or `30d`. Searches end after half a second or 10,000 matches, the newest
-    first, and say whether they are `exact`."""
+    """Ranges end now: `1h`, `6h`, `24h`, `7d` or `30d`. A search ends after half a second or 10,000 matches, newest
+    first; `exact` says whether every match is in."""
 
     def __init__(self, client: HasTransport) -> None:
         self._client = client
 
     async def overview(self, range: str = "24h") -> Overview:
-        """Numbers of the project: ended and open executions, and the things that need attention.
+        """Numbers of the project: ended executions, open executions, and problems that need attention.
 
         Raises `ValueError` for an unknown range.
 
@@ -54,9 +54,9 @@ class ProjectStats:
         return await self._client._transport.call(GetOverview(Range(range)))
 
     async def spend(self, range: str = "24h", *, agent: str | None = None) -> Spend:
-        """Models and their costs, of executions of agents begun in the range: `total`, `models`, `agents`, `buckets`.
+        """Costs of models, for agents' executions begun in the range: `total`, `models`, `agents`, `buckets`.
 
-        Without `exact`, the sums are at least that. Raises `ValueError` for an unknown range.
+        Without `exact`, the real sums may be higher. Raises `ValueError` for an unknown range.
 
             >>> spend = await client.stats.spend("7d", agent="support")                     # doctest: +SKIP
             >>> spend.total.usd, spend.executions                                           # doctest: +SKIP
@@ -69,7 +69,7 @@ class ProjectStats:
         return await self._client._transport.call(ListWorkflowStats(Range(range), cursor, limit))
 
     async def workflow(self, workflow_id: str, range: str = "24h") -> WorkflowDetails:
-        """Numbers of one workflow, with its deployments, errors and steps. Raises `ValueError` for an unknown range."""
+        """Numbers of one workflow, with deployments, errors and steps. Raises `ValueError` for an unknown range."""
         return await self._client._transport.call(GetWorkflowStats(workflow_id, Range(range)))
 
     async def queue(self, name: str, range: str = "1h") -> QueueStats:
@@ -87,7 +87,7 @@ class ProjectStats:
     async def histogram(
         self, filters: ListFilters | None = None, *, over: str = "created", step_seconds: int | None = None
     ) -> Histogram:
-        """Executions over the time at which they were `created` or `ended`, by phase.
+        """Executions by phase, over the time of being `created` or `ended`.
 
         Raises `ValueError` for another `over`.
         """

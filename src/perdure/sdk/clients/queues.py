@@ -17,11 +17,12 @@ class Queues:
         self._client = client
 
     async def list(self) -> list[QueueState]:
-        """List queues by name. One without limits and pause is listed while executions of it are ready or running."""
+        """List queues by name. A queue without limits and pause is listed while some of its executions are ready or
+        running."""
         return (await self._client._transport.call(ListQueues())).queues
 
     async def get(self, name: str) -> QueueState:
-        """One queue's limits, its pause, and how many executions are ready and running."""
+        """One queue's limits and pause, and the numbers of ready and running executions."""
         return await self._client._transport.call(GetQueue(name))
 
     async def next(self, name: str, *, limit: int = 20) -> NextInQueue:
@@ -29,7 +30,8 @@ class Queues:
         return await self._client._transport.call(GetNextInQueue(name, limit))
 
     async def pause(self, name: str) -> QueueState:
-        """Pause a queue: no server hands out its executions, running ones end as usual. Needs the role `admin`.
+        """Pause a queue: servers hand out none of its executions, running executions end as usual. Needs the role
+        `admin`.
 
         Raises `BadValue` for an impossible name, and `Forbidden`.
 

@@ -1,4 +1,4 @@
-"""Schedules that a client manages.
+"""Schedules managed by a client.
 
 await client.schedules.create(report, "0 9 * * *", key="customer-7", input={"customer": 7})
 """
@@ -51,8 +51,8 @@ class Schedules:
         input: object = NO_INPUT,
         **options: Unpack[ScheduleOptions],
     ) -> StoredSchedule:
-        """Create a schedule, or replace the one with this workflow and key. The same definition has no effect. Raises
-        `BadValue` with the invalid field."""
+        """Create a schedule, or replace the schedule with the same workflow and key. Repeating a definition has no
+        effect. Raises `BadValue` with the invalid field."""
         spec = CreateSchedule(
             workflow_id=named(workflow)[0],
             cron=cron,
@@ -64,7 +64,7 @@ class Schedules:
         return await self.get((await self._client._transport.call(spec)).schedule_id)
 
     async def list(self, workflow: Workflow[Any, Any] | str | None = None) -> list[StoredSchedule]:
-        """Newest first."""
+        """Lists schedules, newest first."""
         name = workflow if workflow is None or isinstance(workflow, str) else workflow.name
         found: list[StoredSchedule] = []
         cursor: str | None = None
@@ -101,7 +101,7 @@ class Schedules:
         return await self._client._transport.call(ChangeSchedule(schedule_id, ScheduleStatus.ACTIVE))
 
     async def delete(self, schedule_id: str) -> None:
-        """Its executions stay. Raises `NotFound`."""
+        """Delete a schedule. Existing executions stay. Raises `NotFound`."""
         await self._client._transport.call(DeleteSchedule(schedule_id))
 
     async def run(self, schedule_id: str) -> Handle[object]:

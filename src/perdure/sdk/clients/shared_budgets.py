@@ -41,8 +41,8 @@ class SharedBudgets:
     ) -> SharedBudget:
         """Limit what each `session`, each `user`, each value of `tag:NAME` or the whole `project` may spend.
 
-        With `period="day"` the spending counts anew each day in UTC. Executions that wait for the budget go on. Needs
-        the role `admin`. Raises `BadValue`, `Forbidden`, and `Conflict` for another `per` or `period` than before.
+        With `period="day"` the spending starts at zero each day in UTC. Executions waiting for the budget continue.
+        Needs the role `admin`. Raises `BadValue`, `Forbidden`, and `Conflict` for a changed `per` or `period`.
 
         >>> await client.budgets.put("users", per="user", period="day", usd=5)          # doctest: +SKIP
         """
@@ -58,7 +58,7 @@ class SharedBudgets:
         return await self._client._transport.call(op)
 
     async def balances(self, name: str, *, key: str | None = None) -> Sequence[BudgetState]:
-        """Spending of each session, user or value in the present period, or of one `key`. Raises `NotFound`.
+        """Spending per session, user or value in the present period, or only of `key`. Raises `NotFound`.
 
         `client.raise_budget(balance.execution_id, usd=5)` raises one balance.
         """
@@ -70,7 +70,8 @@ class SharedBudgets:
         return found
 
     async def delete(self, name: str) -> None:
-        """Executions that waited for it go on. Needs the role `admin`. Raises `NotFound` and `Forbidden`."""
+        """Delete a budget; executions waiting for the budget continue. Needs the role `admin`. Raises `NotFound` and
+        `Forbidden`."""
         await self._client._transport.call(DeleteSharedBudget(name))
 
 

@@ -1,5 +1,5 @@
-"""Starts made during a request share the next one. One caller's mistake must not fail another caller's start, so each
-value is checked first, and a refused request is sent again item by item."""
+"""Starts made during a request share the next request. One caller's mistake must not fail another caller's start, so
+each value is checked first, and a refused request is sent again item by item."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class GatheredStarts:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def start(self, item: StartItem, input_check: str | None) -> Started | Problem:
-        """`input_check`: the check of the workflow with whose type the input was read."""
+        """`input_check` belongs to the workflow whose type read the input."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Started | Problem] = loop.create_future()
         self._waiting.append((item, future, input_check))
@@ -80,7 +80,7 @@ class GatheredStarts:
                     future.set_exception(error)
 
     async def _send(self, group: Sequence[_Start]) -> None:
-        """Raises an error that applies to all futures still open."""
+        """Raises an error that concerns all futures still open."""
         checks = {check for _, _, check in group}
         input_check = checks.pop() if len(checks) == 1 else None
         try:

@@ -39,7 +39,7 @@ R = TypeVar("R")
 
 
 class SyncHandle(Blocking[Handle[R]]):
-    """One execution of a `SyncClient`."""
+    """An execution of a `SyncClient`."""
 
     __slots__ = ("existing", "id")
 
@@ -53,19 +53,19 @@ class SyncHandle(Blocking[Handle[R]]):
     resume = blocking(Handle.resume)
 
     def result(self, *, timeout: float | None = None) -> R:
-        """As `Handle.result`."""
+        """See `Handle.result`."""
         return self._call(self._twin.result(timeout=timeout))
 
     def fork(self, **options: Unpack[ForkOptions]) -> SyncHandle[R]:
-        """As `Client.fork`."""
+        """See `Client.fork`."""
         return SyncHandle(self._client, self._call(self._twin.fork(**options)))
 
     def retry(self, **options: Unpack[RetryOptions]) -> SyncHandle[R]:
-        """As `Client.retry`."""
+        """See `Client.retry`."""
         return SyncHandle(self._client, self._call(self._twin.retry(**options)))
 
     def stream(self, *, after: str | None = None) -> Iterator[StreamItem]:
-        """As `Handle.stream`."""
+        """See `Handle.stream`."""
         items = self._twin.stream(after=after)
         try:
             while (item := self._call(_next(items))) is not None:
@@ -78,7 +78,7 @@ class SyncHandle(Blocking[Handle[R]]):
 
 
 class SyncExecutionInfoPage:
-    """As `ExecutionInfoPage`."""
+    """See `ExecutionInfoPage`."""
 
     def __init__(self, client: ClientThread, twin: ExecutionInfoPage) -> None:
         self._client = client
@@ -89,7 +89,7 @@ class SyncExecutionInfoPage:
         self.searchable_from = twin.searchable_from
 
     def next(self) -> SyncExecutionInfoPage | None:
-        """The page after this one, or None."""
+        """The next page, or None."""
         page = self._client._call(self._twin.next())
         return None if page is None else SyncExecutionInfoPage(self._client, page)
 
@@ -148,7 +148,7 @@ class SyncClient:
     def start(
         self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Unpack[StartOptions]
     ) -> SyncHandle[Any]:
-        """As `Client.start`."""
+        """See `Client.start`."""
         started: Coroutine[Any, Any, Handle[Any]] = self._twin.start(workflow, input, **options)
         return SyncHandle(self, self._call(started))
 
@@ -157,24 +157,24 @@ class SyncClient:
     @overload
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> SyncHandle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> SyncHandle[Any]:
-        """As `Client.handle`."""
+        """See `Client.handle`."""
         twin = self._twin
         return SyncHandle(self, twin.handle(execution_id, workflow) if workflow else twin.handle(execution_id))
 
     def find(self, workflow: Workflow[Any, R], key: str) -> SyncHandle[R]:
-        """As `Client.find`."""
+        """See `Client.find`."""
         return SyncHandle(self, self._call(self._twin.find(workflow, key)))
 
     def fork(self, execution_id: str, **options: Unpack[ForkOptions]) -> SyncHandle[object]:
-        """As `Client.fork`."""
+        """See `Client.fork`."""
         return SyncHandle(self, self._call(self._twin.fork(execution_id, **options)))
 
     def retry(self, execution_id: str, **options: Unpack[RetryOptions]) -> SyncHandle[object]:
-        """As `Client.retry`."""
+        """See `Client.retry`."""
         return SyncHandle(self, self._call(self._twin.retry(execution_id, **options)))
 
     def result(self, execution_id: str, *, timeout: float | None = None) -> object:
-        """As `Handle.result`."""
+        """See `Handle.result`."""
         handle: Handle[object] = self._twin.handle(execution_id)
         return self._call(handle.result(timeout=timeout))
 
@@ -186,7 +186,7 @@ class SyncClient:
         limit: int = 50,
         **options: Unpack[FindOptions],
     ) -> SyncExecutionInfoPage:
-        """As `Client.list`. The page is at hand; a `for` goes on with the following ones.
+        """See `Client.list`. The first page is loaded; a `for` continues with the following pages.
 
         >>> [one.id for one in client.list(status="failed")]                    # doctest: +SKIP
         """
@@ -302,7 +302,7 @@ _open_clients: weakref.WeakSet[SyncClient] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """For a program that does not close its clients."""
+    """Closes the clients that a program left open."""
     for client in list(_open_clients):
         client.close()
 

@@ -41,7 +41,7 @@ class Blocking(Generic[S]):
 
 
 def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[HasTwin[S], P], R]:
-    """Same parameters, docstring, result and errors."""
+    """The blocking method has the same parameters, docstring, result and errors."""
 
     @wraps(method)
     def call(self: HasTwin[S], /, *args: P.args, **values: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""Canonical bytes of values tell them apart, alike in every process."""
+"""Canonical bytes tell values apart, alike in every process."""
 
 import copyreg
 import decimal
@@ -14,7 +14,7 @@ import msgspec
 
 _OBJECTS_DEEP: Final = 3
 _VALUES_IN_OBJECT: Final = 500
-"""An object of a class that is not data is read up to so many values: a client may hold a whole library."""
+"""Most values read from an object of a class that is not data: a client may hold a whole library."""
 _DATA: Final = frozenset(
     {
         *("array", "builtins", "collections", "datetime", "decimal", "enum", "fractions", "ipaddress"),
@@ -28,12 +28,12 @@ _SMALL: Final = 16
 _LARGE: Final = frozenset({list, tuple, dict})
 
 encode_arguments: Final = msgspec.json.Encoder(order="deterministic").encode
-"""Sets of strings differ between processes."""
+"""The order is fixed, because sets of strings iterate differently in each process."""
 _decode: Final = msgspec.json.Decoder().decode
 
 
 def to_plain(value: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> bytes | None:
-    """The JSON of a value that JSON gives back as it was, apart from an outer tuple."""
+    """The JSON of a value that survives JSON unchanged, apart from an outer tuple."""
     try:
         data = encode_arguments(value)
         return data if _decode(data) == (list(value) if type(value) is tuple else value) else None
@@ -43,7 +43,7 @@ def to_plain(value: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> bytes | Non
 
 class Content:
     """Reads values. `opaque` lists the objects without content, such as a socket or a lock. `is_data` says that the
-    values are no more than their content: no functions and no objects of a class with a behavior of its own."""
+    content is complete: no functions and no objects of a class with its own behavior."""
 
     __slots__ = ("_left", "_objects", "_open", "is_data", "opaque")
 
@@ -142,7 +142,7 @@ class Content:
 
 
 def is_named(function: types.FunctionType) -> bool:
-    """Whether it is the only one of its name: neither a lambda nor made in a function."""
+    """Whether the name is unique: neither a lambda's nor of a function made in a function."""
     return "<" not in function.__qualname__
 
 

@@ -1,4 +1,4 @@
-"""Of a union the first member that gives the same JSON back wins."""
+"""A union takes its first member that gives the same JSON back."""
 
 import collections.abc
 import dataclasses
@@ -140,7 +140,7 @@ def _convert_record(value: Any, cls: Any, type_: Any, path: str) -> Any:
 
 
 def _field_hints(cls: Any, type_: Any) -> dict[str, Any]:
-    """For Box[int], T is int."""
+    """The field hints of Box[int] have int in place of T."""
     hints = typing.get_type_hints(cls, include_extras=True)
     filled = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(type_), strict=False))
 

@@ -29,15 +29,15 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     detail: str | None = None
     details: dict[str, object] | None = None
-    """From an error of Perdure, or from `note_details`."""
+    """Details from an error of Perdure, or from `note_details`."""
     steps: list[str] | None = None
     """Keys of the steps whose failures ended the execution."""
     children: list[str] | None = None
-    """The same of children."""
+    """Keys of the children whose failures ended the execution."""
     later: dict[str, str | None] | None = None
-    """The calls that the code made after it had met the first of these failures, with their `on_retry`."""
+    """The calls that the code made after the first of these failures, with their `on_retry`."""
     frames: list[Frame] | None = None
-    """The traceback of the error itself; `detail` also has its causes."""
+    """The traceback of the error itself; `detail` also has the causes."""
 
     def __str__(self) -> str:
         return in_words(self.type, self.message)
@@ -51,8 +51,8 @@ def error_to_json(
     children: Sequence[str] = (),
     later: dict[str, str | None] | None = None,
 ) -> bytes:
-    """Never raises. `detail` and `frames` are the traceback, together cut to 16 KiB, as are both lists of keys. `later`
-    is left out if it is longer."""
+    """Never raises. `detail` and `frames` are the traceback, together cut to 16 KiB, as are both lists of keys. A
+    longer `later` is left out."""
     message = _error_text(error)
     if isinstance(error, BaseExceptionGroup):
         message = f"{message}: {_guarded(lambda: _describe_causes(error), '(its errors could not be read)')}"
@@ -77,7 +77,7 @@ def error_to_json(
 
 
 def first_keys(keys: Sequence[str]) -> list[str] | None:
-    """As many as fit into 16 KiB."""
+    """The first keys that fit into 16 KiB."""
     room = DETAIL_BYTES_MAX
     fits = []
     for key in keys:
@@ -89,7 +89,7 @@ def first_keys(keys: Sequence[str]) -> list[str] | None:
 
 
 def note_details(error: BaseException, details: dict[str, object]) -> None:
-    """Record these details with an error of another library."""
+    """Record details with an error of another library."""
     setattr(error, _NOTED, details)
 
 
@@ -102,7 +102,7 @@ def _error_text(error: BaseException) -> str:
 
 
 def _describe_causes(group: BaseExceptionGroup[BaseException]) -> str:
-    """A group's own text says only how many errors it has."""
+    """A group's own text gives only the number of errors."""
     causes = _leaf_errors(group)
     words = [
         str(ErrorRecord(_class_name(cause), scrub_text(_error_text(cause), CAUSE_BYTES_MAX)))
@@ -157,7 +157,7 @@ def execution_failure(id: str, finished: Finished) -> ExecutionFailed:
 
 
 def unclear(error: BaseException, wrong: BaseException) -> Fatal:
-    """For an error that cannot say whether it may be retried."""
+    """The error of a step whose predicate could not decide about a retry."""
     final = Fatal(f"{in_short(error)}; the decision about a retry failed: {in_short(wrong)}")
     final.__cause__ = wrong
     return final

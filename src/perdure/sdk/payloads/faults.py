@@ -9,7 +9,7 @@ from perdure.wire.base.limits import DEPTH_MAX
 
 
 class Fault(ValueError):
-    """A ValueError, so that msgspec adds the path of a hook to it."""
+    """A ValueError, so msgspec adds the path of a hook to the text."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(reason)

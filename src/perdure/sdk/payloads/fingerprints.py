@@ -1,4 +1,4 @@
-"""The fingerprint of a call says what it was asked for.
+"""The fingerprint of a call stands for its arguments.
 
 - `5d01f7ed883d98ee`: a hash of its arguments. They change only if the code or its input does.
 - `~Yg7/+eo~-~5d01f7ed883d98ee`: before that, *tokens* of what may change by itself. They tell concurrent calls apart:
@@ -22,7 +22,7 @@ LATEST: Final = "!"
 """Marks a wait for the latest event."""
 OPAQUE: Final = "-"
 NUMBERS: Final = "#"
-"""Marks the token of the random numbers that the task of a call got."""
+"""Marks the token for the random numbers of a call's task."""
 _CAPTURED_LEN_MAX: Final = 64
 
 
@@ -64,7 +64,7 @@ def identify(fn: Callable[..., Any], captures: bool, args: tuple[Any, ...], kwar
 
 
 def is_vague(step: Any) -> bool:
-    """Whether another call may have the same fingerprint and yet differ."""
+    """Whether a differing call may have the same fingerprint."""
     return captures_values(step.fn) or to_plain([[*step.args], step.kwargs]) is None
 
 
@@ -107,7 +107,7 @@ def split(fingerprint: str | None) -> tuple[str, list[str]]:
 
 
 def is_opaque(fingerprint: str | None) -> bool:
-    """Whether it leaves something out."""
+    """Whether the fingerprint leaves something out."""
     return any(one.endswith(OPAQUE) for one in split(fingerprint)[1])
 
 
@@ -120,7 +120,7 @@ def without_numbers(tokens: Sequence[str]) -> list[str]:
 
 
 def is_captured(fingerprint: str | None) -> bool:
-    """By `fingerprint_of_captured`."""
+    """Whether `fingerprint_of_captured` made the fingerprint."""
     return fingerprint is not None and fingerprint.startswith(CAPTURED) and fingerprint.count("~") == 1
 
 
@@ -129,7 +129,7 @@ def only_tokens_differ(one: str | None, other: str | None) -> bool:
 
 
 def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
-    """As releases before 0.2 recorded it: a hash of the captured values, as far as JSON can hold them.
+    """A hash of the captured values that JSON can hold, as recorded by releases before 0.2.
 
     >>> order = 7
     >>> fingerprint_of_captured(lambda: order) == fingerprint_of_captured(lambda: order)
@@ -147,7 +147,7 @@ def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
 
 
 def captures_values(fn: Callable[..., Any]) -> bool:
-    """Whether calls of the same name may bring other values along than their arguments."""
+    """Whether calls of the same name may bring values beyond the arguments."""
     if isinstance(fn, types.FunctionType):
         return not is_named(fn) and bool(
             fn.__closure__ or fn.__defaults__ or fn.__kwdefaults__ or "<lambda>" in fn.__qualname__
@@ -156,7 +156,7 @@ def captures_values(fn: Callable[..., Any]) -> bool:
 
 
 def captured_parts(fn: Any) -> Iterator[Any]:
-    """A method brings its object, a function its captured values, and each of them counts alone."""
+    """A method brings its object, a function its captured values; each value counts alone."""
     while isinstance(fn, functools.partial):
         yield from fn.args
         yield from (value for _, value in sorted(fn.keywords.items()))
@@ -174,7 +174,7 @@ def captured_parts(fn: Any) -> Iterator[Any]:
 
 
 def changed_objects(step: Any, fingerprint: str | None, recorded: Sequence[str]) -> list[object] | None:
-    """The objects whose tokens are not among the recorded ones. None if data or a context variable has changed."""
+    """The objects without a recorded token. None if data or a context variable has changed."""
     found = []
     captured = captured_parts(step.fn) if captures_values(step.fn) else ()
     for value in (*captured, *step.args, *step.kwargs.values()):

@@ -36,7 +36,7 @@ class Hints(NamedTuple):
 
 def read_hints(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     """The input is the second parameter, or the first with `context=False`. Other annotations are not resolved, so a
-    Context may be imported under TYPE_CHECKING. `TypeError` names an annotation that cannot be resolved."""
+    Context may be imported under TYPE_CHECKING. `TypeError` names an unresolvable annotation."""
     try:
         signature = inspect.signature(fn)
     except ValueError:  # a builtin without a signature, like max

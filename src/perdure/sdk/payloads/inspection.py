@@ -28,7 +28,7 @@ def refuse(value: object, twin: object, where: str) -> None:
 
 
 def _inspect(value: Any, twin: Any, around: tuple[int, ...]) -> None:
-    """`twin` is the value read back, `around` the ids of the containers around."""
+    """`twin` is the value read back, `around` the ids of the enclosing containers."""
     if value is None or isinstance(value, bool | bytes | bytearray | memoryview):
         return
     if isinstance(value, enum.Enum):

@@ -18,7 +18,7 @@ def is_model_type(type_: object) -> bool:
 
 
 def validate(model: Any, data: bytes) -> Any:
-    """Field names, which our JSON has, and aliases, which another client's may have."""
+    """Accepts field names, as in our JSON, and aliases, which another client may send."""
     return _validated(lambda: model.model_validate_json(data, by_alias=True, by_name=True))
 
 
@@ -48,7 +48,7 @@ def holds(type_: Any, test: Callable[[Any], bool], seen: dict[int, Any] | None =
 
 
 def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None], path: str = "") -> None:
-    """Run the validators of pydantic dataclasses in a value that msgspec made, inner ones first."""
+    """Run the validators of pydantic dataclasses in a value made by msgspec, inner dataclasses first."""
     cls: Any = type(value)
     if isinstance(value, dict):
         for key, part in value.items():

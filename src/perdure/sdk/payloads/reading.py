@@ -11,7 +11,7 @@ from perdure.sdk.payloads.writing import read_plain
 from perdure.wire.base.errors import BadValue
 
 Reader: TypeAlias = tuple[Callable[[bytes], Any], bool]
-"""A decoder, and true if more than one type of the hint may fit the same JSON."""
+"""A decoder, and true if several types of the hint may fit the same JSON."""
 
 _PLAIN: Final[Reader] = read_plain, False
 

@@ -18,8 +18,7 @@ _REFERENCE: Final = "#/$defs/{model}"
 
 
 def schema_of(type_: Any, bytes_max: int = SCHEMA_BYTES_MAX) -> bytes | None:
-    """None if the hint says nothing, if its schema is larger than `bytes_max` or no server takes it, or if the type has
-    none.
+    """None if the hint says nothing, or if the type has no schema of at most `bytes_max` bytes that servers take.
 
     >>> schema_of(list[int])
     b'{"type":"array","items":{"type":"integer"}}'
@@ -35,7 +34,7 @@ def schema_of(type_: Any, bytes_max: int = SCHEMA_BYTES_MAX) -> bytes | None:
 
 
 def answer_schema_of(type_: Any) -> bytes | None:
-    """For questions: it says whether the code reads more than the schema shows."""
+    """A question's schema says whether the code reads more than the schema shows."""
     schema = schema_of(type_, ANSWER_SCHEMA_BYTES_MAX - 40)  # with room for the keyword
     how = InputCheck.EXACT if schema is None else input_check(type_)
     if schema is None or how is InputCheck.EXACT:
@@ -44,7 +43,7 @@ def answer_schema_of(type_: Any) -> bytes | None:
 
 
 def input_check(type_: Any) -> InputCheck | None:
-    """None if a model may read what its schema does not show: by its own functions, or under other names."""
+    """None if a model may read more than its schema shows: by its own functions, or under other names."""
     models: list[type] = []
 
     def note(inner: type) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from perdure.wire.base.codec import scrub_text
 from perdure.wire.base.errors import BadRequest
 
 FRAMES_MAX: Final = 20
-"""The innermost ones."""
+"""Most frames of a traceback: the innermost are kept."""
 FRAMES_BYTES_MAX: Final = 8 << 10
 TEXT_BYTES_MAX: Final = 240
 VARIABLE: Final = "PERDURE_TRACEBACKS"
@@ -33,7 +33,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 def are_kept(environ: str | None) -> bool:
-    """Raises `BadRequest` for a value that says neither."""
+    """Raises `BadRequest` for a value other than yes or no."""
     said = (environ or "yes").strip().lower()
     if said not in ("yes", "no"):
         raise BadRequest(f"{VARIABLE} must be yes or no, got {environ!r}.")
@@ -44,7 +44,7 @@ KEPT: Final = are_kept(os.environ.get(VARIABLE))
 
 
 def frames_of(error: BaseException) -> list[Frame] | None:
-    """The innermost frames, the outermost of them first; as many as fit into 8 KiB."""
+    """The innermost frames that fit into 8 KiB, outermost first."""
     found: list[Frame] = []
     room = FRAMES_BYTES_MAX
     for one in reversed(traceback.extract_tb(error.__traceback__, limit=-FRAMES_MAX)):

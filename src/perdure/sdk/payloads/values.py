@@ -1,6 +1,6 @@
-"""`encode` reads its own output back, because msgspec would silently write NaN as null. It walks through the value only
-if they differ. So a result that does not fit its own hint is refused at once, not at a later replay. The bytes
-would pass `check_json`, so an engine in the same process does not check them again."""
+"""`encode` reads its own output back, because msgspec would silently write NaN as null, and walks through the value
+only on a difference. So an encoder refuses a result unfit for its own hint at once, not at a later replay. The bytes
+would pass `check_json`, so an engine in the same process does not check again."""
 
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ def encode(value: object, type_: Any = Any, *, where: str = "value") -> bytes:
 
 
 def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") -> tuple[bytes, Any]:
-    """As `encode`, with the value that `decode` would return."""
+    """See `encode`. Also returns the value that `decode` would return."""
     if type(value) is msgspec.Raw and type_ is msgspec.Raw:
         check_json(memoryview(value), where=where)
         return bytes(value), value
@@ -66,7 +66,7 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
 
 
 def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:
-    """Raises `BadValue` with the path of a value that does not fit the type hint.
+    """Raises `BadValue` with the path of a value unfit for the type hint.
 
     >>> from datetime import date
     >>> decode(b'{"2026-11-25":["YQ=="]}', dict[date, list[bytes]], where="result")
@@ -80,7 +80,7 @@ def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:
 
 
 def _is_finite(value: object, data: bytes) -> bool:
-    """A field that its type leaves out of comparisons may hold NaN or infinity."""
+    """A field left out of comparisons by its type may hold NaN or infinity."""
     if b"NaN" in data or b"Infinity" in data:  # as a string, by Decimal and pydantic
         return False
     if b"null" not in data:

@@ -19,22 +19,22 @@ class DurableCall(Struct, eq=False):
     fingerprint: str | None
     request: Any
     made_at: int
-    """A turn of the loop, as is `done_at`."""
+    """The turn of the loop in which the code made the call."""
     future: "Future[Row] | None" = None
     issued: bool = False
     after: int = 0
-    """The last row seen when the call was asked for, if a failure had been delivered before."""
+    """The last row seen when the code asked for the call, after a delivered failure."""
     begun: tuple[int, int] | None = None
-    """The try that a step runs here, and when it began."""
+    """The try of a step running here, and the time of its start."""
     made_after: int = 0
-    """Swaps made when the call got its key (see `places`)."""
+    """Number of swaps made before the call got its key (see `places`)."""
     done_at: int | None = None
     content: tuple[bytes, list[object]] | None = None
     """See `Doubts.parts`."""
     variables: Context | None = None
-    """Of the code that asked for a step."""
+    """The context variables of the code that asked for a step."""
     read: tuple[Raw, Any] | None = None
-    """The value of a step that ran here, as reported and as read back for the code."""
+    """The value of a step run here, as reported and as read back for the code."""
 
     @property
     def source(self) -> str | None:
@@ -60,7 +60,7 @@ class DurableCall(Struct, eq=False):
 
 
 class AwaitedStart(DurableCall, eq=False):
-    """The start of a child whose end the code awaits at once."""
+    """The start of a child, awaited by the code to the child's end."""
 
 
 class MachineState(Enum):
@@ -94,8 +94,8 @@ AGAIN: Final = MachineState.AGAIN
 
 class Effects(Struct, frozen=True, gc=False):
     started: Sequence[DurableCall]
-    """Not recorded yet: run or report them."""
+    """Calls without a row yet: run or report them."""
     abandoned: Sequence[DurableCall]
-    """Started before and given up since: cancel the step, close the wait."""
+    """Started calls that the code has given up: cancel the step, close the wait."""
     timer: tuple[str, int] | None
     state: MachineState

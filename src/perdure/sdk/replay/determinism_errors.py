@@ -23,7 +23,7 @@ NUMBERED: Final = "Tasks get the numbers of `ctx.uuid()` and `ctx.random` in the
 def diverged(
     row: Row, call: DurableCall | None, calls: Iterable[DurableCall], main: InnerTask | None, loop: InnerLoop
 ) -> Diverged:
-    """`row` does not match `call` or one of the open `calls`."""
+    """The error for a `row` that matches neither `call` nor any of the open `calls`."""
     open_calls = list(calls)
     timer = loop.timers.get(row.key) if row.kind is Kind.TIMER and row.key is not None else None
     if call is None and timer is None:

@@ -1,6 +1,8 @@
-"""Concurrent calls of one step that nothing tells apart although they differ: the order of their creation decides.
+"""Concurrent calls of one step that differ but look the same: the order of their creation decides.
 
-That is right for tasks from a list and wrong for tasks from a set. The machine cannot see which, so it says so."""
+The order is right for tasks from a list and wrong for tasks from a set. The machine cannot see the difference, so it
+reports the doubt.
+"""
 
 from collections.abc import Iterator
 from contextvars import Context
@@ -26,21 +28,21 @@ class Doubts:
         self._base = base
         self._told: set[str | None] = set()
         self.last: dict[str | None, DurableCall] = {}
-        """The last call of each name: the function of the next one may differ."""
+        """The last call of each name: the next call may have another function."""
         self._known: dict[_Named, list[DurableCall]] = {}
-        """Calls whose fingerprint does not say all, by name and fingerprint."""
+        """Calls with an incomplete fingerprint, by name and fingerprint."""
         self._prune_at = _KNOWN_MAX
         self._cleared: dict[str | None, tuple[int, set[int]]] = {}
 
     def close(self) -> None:
-        """Its texts stay."""
+        """Releases the calls; the texts stay."""
         self._base = Context()
         self.last.clear()
         self._known.clear()
         self.pending.clear()
 
     def variables(self, of: Context) -> list[str]:
-        """A token for each context variable that the workflow did not begin with."""
+        """A token for each context variable absent at the workflow's beginning."""
         return [token((one.name, value)) for one, value in self._changed(of)]
 
     def note(self, call: DurableCall, loop: InnerLoop) -> None:
@@ -72,7 +74,7 @@ class Doubts:
         return call.name in self._told
 
     def clear(self, call: DurableCall, tasks_made: int) -> None:
-        """Until the code makes another task, the opaque objects of `call` are those of all calls of its name."""
+        """All calls of the name share the opaque objects of `call` until the code makes another task."""
         self._cleared[call.name] = tasks_made, set(map(id, self.parts(call)[1]))
 
     def is_cleared(self, call: DurableCall, tasks_made: int) -> bool:
@@ -93,12 +95,12 @@ class Doubts:
             yield call, text, source
 
     def is_alike(self, unasked: DurableCall, call: DurableCall) -> bool:
-        """Whether both differ and may have the same fingerprint, once the code asks for the first, too."""
+        """Whether both calls differ and may have the same fingerprint once the code asks for the first."""
         same = split(unasked.fingerprint)[0] == split(call.fingerprint)[0]
         return same and not self._same(unasked, call)
 
     def parts(self, call: DurableCall) -> tuple[bytes, list[object]]:
-        """The content of all that a call brings along, and what of it has none."""
+        """The content brought along by a call, and the objects without content."""
         if call.content is None:
             content, step = Content(), call.request
             read = content.read([step.args, step.kwargs, *captured_parts(step.fn)])
@@ -119,7 +121,7 @@ class Doubts:
         return sorted(found, key=lambda pair: pair[0].name)
 
     def _prune(self, loop: InnerLoop) -> None:
-        """Forget outcomes that are older than every task: no call can meet them."""
+        """Forget outcomes older than every task: no call can meet such outcomes."""
         since = min([loop.turn, *(task.made_at for task in loop.living_tasks()[1:])])
 
         def may_meet(call: DurableCall) -> bool:
@@ -132,7 +134,7 @@ class Doubts:
 
 
 def asked(fingerprint: str | None) -> str | None:
-    """Without what it says of random numbers."""
+    """The fingerprint without its token of random numbers."""
     head, tokens = split(fingerprint)
     return with_tokens(head or None, without_numbers(tokens))
 
@@ -143,12 +145,12 @@ def _equal(one: tuple[bytes, list[object]], other: tuple[bytes, list[object]]) -
 
 
 def _counts(one: Any, value: object) -> bool:
-    """Neither ours nor a span of a tracing library, which is another one in each process."""
+    """False for our own variables and for a tracing library's span, which differs in each process."""
     return not (one.name.startswith("perdure_") or type(value).__module__.startswith("opentelemetry"))
 
 
 def _may_meet(earlier: DurableCall, call: DurableCall, loop: InnerLoop) -> bool:
-    """Whether `call`, or the task around it, was there before the outcome of `earlier`."""
+    """Whether `call`, or an enclosing task, existed before the outcome of `earlier`."""
     if earlier.done_at is None:
         return True
     theirs = list(parse_scopes(earlier.key))

@@ -11,7 +11,7 @@ from perdure.sdk.base.interrupts import is_interrupt
 _log = logging.getLogger("perdure.workflow")
 
 leaving: Final[ContextVar[bool]] = ContextVar("perdure_leaving", default=False)
-"""True in `finally` blocks during an eviction, where a step would not find its execution."""
+"""True in `finally` blocks during an eviction, where a step would find no execution."""
 
 
 def close(coro: Any) -> None:
@@ -45,7 +45,7 @@ def _throw(coro: Any) -> None:
 
 
 _undead: Final[list[Any]] = []
-"""Freeing a coroutine that would not end would run it again inside unrelated code."""
+"""Keeps unending coroutines: freeing one would run its code again inside unrelated code."""
 
 
 def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
@@ -63,7 +63,7 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
 
 
 def let_go(error: BaseException) -> None:
-    """Cut `error` off its frames. Their variables lead back to it: a cycle until a garbage collection."""
+    """Cut `error` off its frames, whose variables lead back to the error: a cycle until a garbage collection."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:

@@ -1,4 +1,4 @@
-"""Finds the failed steps and children that ended a run, and the steps that a retry of the workflow runs again."""
+"""Finds the failed steps and children that ended a run, and the steps for a retry of the workflow to repeat."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 LATER_MAX: Final = 500
-"""Calls that are remembered. A reply that does not fit says so, and the server then judges by the journal's rows."""
+"""Most calls remembered. A reply with more calls says so, and the server then judges by the journal's rows."""
 
 
 class StepFailures:
@@ -21,19 +21,19 @@ class StepFailures:
 
     def __init__(self) -> None:
         self.ended_at = 0
-        """The last row that the code had seen."""
+        """The last row seen by the code."""
         self.seen: dict[str, int] = {}
-        """By key of a step or a child, the last row seen when its failure was raised in the code."""
+        """The last row seen when the code met a failure, by the key of its step or child."""
         self.unseen: dict[str, int] = {}
-        """The code had given the step up, or had ended."""
+        """Failures after the code had given the step up, or had ended."""
         self.strays: dict[str, tuple[int, int]] = {}
-        """Uncaught in a task: the `seq`, and the last row seen when the step was asked for."""
+        """Failures uncaught in a task: the `seq`, and the last row seen when the code asked for the step."""
 
         self._later: deque[tuple[int, str, str | None]] = deque(maxlen=LATER_MAX)
-        """Calls asked for after a failure: the last row seen then, the key, and the step's `on_retry`."""
+        """Calls asked for after a failure: the last row seen by then, the key, and the step's `on_retry`."""
 
     def note(self, row: Row, *, at: int | None) -> None:
-        """`at`: the last row seen when the code meets the failure. None: it does not."""
+        """`at`: the last row seen when the code meets the failure. None: the code never does."""
         assert row.key is not None
         if at is None:
             self.unseen[row.key] = row.seq
@@ -41,14 +41,14 @@ class StepFailures:
             self.seen[row.key] = at
 
     def note_later(self, asked: int, key: str, on_retry: str | None) -> None:
-        """The call has its outcome, or is given up, or the code has ended."""
+        """The call has an outcome, or is given up, or the code has ended."""
         self._later.append((asked, key, on_retry))
 
     def later_than(self, blamed: Collection[str]) -> dict[str, str | None] | None:
-        """The calls that the code made after it met the first failure of `blamed`, with their `on_retry`. None: they
-        are too many.
+        """The calls that the code made after meeting the first failure of `blamed`, with their `on_retry`. None: too
+        many.
 
-        A call that was under way when the failure was delivered is not one of them, even if it ended later.
+        Calls under way at the delivery of the failure are left out, even if they ended later.
         """
         first = min((self.seen[key] for key in blamed if key in self.seen), default=self.ended_at + 1)
         if len(self._later) == LATER_MAX and self._later[0][0] >= first:
@@ -67,10 +67,10 @@ class StepFailures:
             self.strays[key] = (seq, asked)
 
     def beside(self, blamed: Iterable[str]) -> Iterator[str]:
-        """Steps that were under way when those in `blamed` ended the attempt, and failed as well.
+        """Failed steps under way when the steps in `blamed` ended the attempt.
 
-        The next attempt would meet such a failure at once and end. Earlier failures, and those that the code caught,
-        have the same effect in it.
+        The next attempt would meet such a failure at once and end. Earlier failures and caught failures have the same
+        effect in the next attempt.
         """
         first = min((self.seen[key] for key in blamed if key in self.seen), default=self.ended_at)
         yield from (key for key, seq in self.unseen.items() if seq > first)
@@ -78,7 +78,7 @@ class StepFailures:
 
 
 def steps_to_blame(error: BaseException | None) -> list[str]:
-    """The keys of steps that a retry of the workflow runs again. It passes over children, whose outcomes stay."""
+    """The keys of steps for a retry of the workflow to run again. Children keep their outcomes."""
     return list(dict.fromkeys(one.key for one in _find(error, StepFailed) if one.key is not None))
 
 

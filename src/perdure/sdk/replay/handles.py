@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class InnerTask(asyncio.Task[Any]):
-    """Its name is the path of its scope."""
+    """A task named by the path of its scope."""
 
     __slots__ = ("_number", "failure", "made_at", "own_scope", "scope")
 
@@ -27,18 +27,18 @@ class InnerTask(asyncio.Task[Any]):
     ) -> None:
         self._number = loop.next_number()
         self.scope = scope
-        """Its own, or a named one (see `InnerLoop.within`)."""
+        """The task's own scope, or a named scope (see `InnerLoop.within`)."""
         self.own_scope = scope
         self.made_at = loop.turn
         self.failure: tuple[str, int, int] | None = None
-        """The last one raised in it (see `StepFailures.raised_in`)."""
+        """The last failure raised in the task (see `StepFailures.raised_in`)."""
         super().__init__(coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self._number
 
     def let_go(self) -> None:
-        """Drop a done task's reference to its error's traceback, whose frames hold the task itself."""
+        """Drop a done task's reference to the traceback of its error: the frames hold the task itself."""
         error = self._exception
         if error is None and not self.cancelled():
             return

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class InlineExecutor(Executor):
-    """For libraries that hand sync functions to an executor."""
+    """Runs sync functions at once, for libraries that hand them to an executor."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()

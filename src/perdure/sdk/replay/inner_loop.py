@@ -1,8 +1,8 @@
 """The event loop of workflow code: no input/output, no clock, no threads.
 
-- *Settled is observable.* `pump` runs callbacks until none is left, and nothing else runs in between.
+- *Settled is observable.* `pump` runs callbacks until all have run, and nothing else runs in between.
 - *The journal owns time.* `fire` runs a timer when the journal says so.
-- *Tasks and futures hash by number*, not by address, so that sets of them iterate alike in every replay.
+- *Tasks and futures hash by number*, not by address, so sets iterate alike in every replay.
 - *Each task has a scope* that counts the keys of its calls (see `keys`).
 
 Sockets, executors, signals and other threads raise `Misplaced`.
@@ -60,8 +60,7 @@ else:
 
 
 SPIN_MAX: Final = 100_000
-"""A busy loop (`while not ready: await asyncio.sleep(0)`) counts as settled after so many callbacks, in every
-replay."""
+"""A busy loop (`while not ready: await asyncio.sleep(0)`) counts as settled after this number of callbacks."""
 
 FAR_US: Final = 253_402_300_799_000_000
 """The end of the year 9999."""
@@ -169,7 +168,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             self.now_us = at_us
 
     def fire(self, timer: InnerTimer, *, early: bool = False) -> None:
-        """All timers of one moment fire before a task runs, as in asyncio. `early`: by an act, which fires only one."""
+        """All timers of one moment fire before a task runs, as in asyncio. `early`: an act fires only this timer."""
         due_us = timer.due_us
         del self.timers[timer.key]
         self._make_ready(timer)
@@ -227,7 +226,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             self._drop_ready()
 
     def tasks(self) -> list[InnerTask]:
-        """With those that are done, as long as there are few."""
+        """Includes done tasks while there are few."""
         return self._tasks
 
     def living_tasks(self) -> list[InnerTask]:
@@ -246,7 +245,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     @contextmanager
     def within(self, name: str) -> Iterator[None]:
-        """Count keys under `name`, for code in a library that makes tasks of its own."""
+        """Count keys under `name`, for library code that makes its own tasks."""
         task: Any = current_task(self)
         before = task.scope
         path = named_path(name)
@@ -325,7 +324,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return timer
 
     def _is_open(self, timer: InnerTimer) -> bool:
-        """A closed timer's key may belong to another one since (see `swap`)."""
+        """A closed timer's key may belong to another timer since (see `swap`)."""
         return self.timers.get(timer.key) is timer
 
     def forget_timer(self, timer: InnerTimer) -> None:
@@ -426,7 +425,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         _log.error("%s", context.get("message", "Unhandled error in workflow code"), exc_info=context.get("exception"))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """At moments that do not replay the error is only logged."""
+        """An error at a moment that does not replay is only logged."""
         if self.closed:
             return
         if self._exception_handler is None or collecting() or _get_running_loop() is not self:

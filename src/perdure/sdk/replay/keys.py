@@ -22,12 +22,12 @@ class KeyScope:
         self.counts: dict[str, int] = {}
         self.children = 0
         self.drawn: str | None = None
-        """Which random numbers its task got (see `Machine.drawn`)."""
+        """Names the random numbers drawn by the scope's task (see `Machine.drawn`)."""
 
 
 @lru_cache(1024)
 def quoted(name: str) -> str:
-    """Of limited length, distinct from scopes, numbers and other names."""
+    """The name with limited length, distinct from scopes, numbers and other names."""
     if len(name) > KEY_PART_MAX:
         return f"{name[: KEY_PART_MAX // 2].replace('%', '')}%{_hash(name)}"
     if not GENERATED.search(name):

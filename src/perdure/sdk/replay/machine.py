@@ -7,7 +7,7 @@
 A replay takes every branch of the live run:
 
 1. *One outcome at a time, in the order of `seq`; the code settles in between.*
-2. *Ask, check, hold.* The next outcome must match a call that the code awaits, else `Diverged`. Nothing new starts
+2. *Ask, check, hold.* The next outcome must match an awaited call, else `Diverged`. Nothing new starts
    before the whole record is consumed, so a diverging replay has no effect.
 3. *Late outcomes.* An outcome is ignored if the code gave its call up. Only events are kept, for the next wait that
    asks for the same.
@@ -16,8 +16,8 @@ A replay takes every branch of the live run:
    starts (see `places`). If a doubt remains, the code has diverged. An input counts as changed only if no other call
    has or had it.
 
-The next attempt may not repeat what followed the step failures that a row `retried` takes back. So those outcomes are
-kept aside for calls with their keys. Without such a call they are not a divergence.
+A row `retried` takes step failures back. The next attempt may not repeat the calls after these failures, so their
+outcomes are kept aside for calls with the same keys. Without such a call, an outcome kept aside is not a divergence.
 """
 
 import contextvars
@@ -71,7 +71,7 @@ CALLBACKS_MAX: Final = 10_000
 """Some tens of milliseconds; then the worker's loop has its turn."""
 
 TIMER_EARLY_US: Final = 60_000_000
-"""A row earlier than its timer's due time by more than this belongs to another timer."""
+"""A row earlier than its timer's due time by more microseconds belongs to another timer."""
 
 _AGAIN: Final = Effects((), (), None, AGAIN)
 _DONE: Final = Effects((), (), None, DONE)
@@ -79,7 +79,7 @@ _UNASKED: Final = frozenset({Kind.CANCEL, Kind.MESSAGE})
 
 
 class Machine(Matching):
-    """Use it from one thread; callbacks and tasks of another event loop may call `advance`."""
+    """Use a machine from one thread; callbacks and tasks of another event loop may call `advance`."""
 
     __slots__ = (
         "_context",
@@ -115,9 +115,9 @@ class Machine(Matching):
         self.messages: list[str] = []
         """The reader empties the list."""
         self.error: BaseException | None = None
-        """`asyncio.CancelledError` if it was cancelled."""
+        """`asyncio.CancelledError` if the code was cancelled."""
         self.may_only_return = False
-        """Whether `only_returns` can be true, as far as the code of the workflow's function shows it."""
+        """Whether `only_returns` can be true, judged by the code of the workflow's function."""
         self._start: Callable[[], Coroutine[Any, Any, Any]] | None = start
         self._context = context
         self._main: InnerTask | None = None
@@ -130,7 +130,7 @@ class Machine(Matching):
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
         self._waits_until: str | None = None
-        """Of the timer in the last suspension."""
+        """The timer of the last suspension."""
 
     def raised(self, row: Row, asked: int) -> None:
         """The failure is about to be raised in the task that asked for the step at row `asked`."""
@@ -154,7 +154,7 @@ class Machine(Matching):
         return uuid.UUID(int=self._uuids.getrandbits(128), version=4)
 
     def drew(self) -> None:
-        """Later steps of the running task say which random numbers it got."""
+        """Later steps of the running task record which random numbers the task got."""
         self._drawn += 1
         scope = self.loop.own_scope()
         if scope is not None:
@@ -165,8 +165,8 @@ class Machine(Matching):
         return self.seen < self._replay_until
 
     def advance(self, rows: Sequence[Row], *, more: bool | None = None, replay: bool | None = None) -> Effects:
-        """With `more`, further rows follow and nothing is started yet; without rows, its default is its last value.
-        `replay` says that an earlier claim recorded the rows, by default true up to the first call without `more`."""
+        """`more`: further rows follow and nothing is started yet; the default without rows is the last value. `replay`:
+        an earlier claim recorded the rows; by default true up to the first call without `more`."""
         if more is None:
             more = self._more and not rows
         try:
@@ -203,7 +203,7 @@ class Machine(Matching):
         return self._finish(main) if main.done() else self._settle()
 
     def only_returns(self, call: DurableCall, inner: CodeType) -> bool:
-        """Whether no line of the code runs between the outcome of the step `call` and the end. `inner` awaits it."""
+        """Whether no line of the code runs between the outcome of the step `call`, awaited by `inner`, and the end."""
         main, loop = self._main, self.loop
         if main is None or getattr(main, "_fut_waiter", None) is not call.future:
             return False
@@ -214,7 +214,7 @@ class Machine(Matching):
         return [*self._calls.values()] == [call] and not (loop.ready or loop.timers) and loop.living_tasks() == [main]
 
     def only_waits(self, rows: Sequence[Row]) -> bool:
-        """Whether the code still waits, and for the same calls, after these rows."""
+        """Whether the code still waits after these rows, and for the same calls."""
         try:
             effects = self.advance(rows)
         except Exception:  # any error comes up again when the execution goes on
@@ -316,7 +316,7 @@ class Machine(Matching):
         return False
 
     def _with_due_time(self, row: Row) -> Row:
-        """A row without a due time gets that of the suspension before it."""
+        """A row without a due time gets the due time of the suspension before."""
         return row if row.fingerprint is not None else structs.replace(row, fingerprint=self._waits_until)
 
     def _deliver(self, row: Row) -> None:

@@ -1,4 +1,4 @@
-"""Finds the call that a row of the journal belongs to (rule 5 of the machine)."""
+"""Finds the call for a row of the journal (rule 5 of the machine)."""
 
 import contextvars
 import random
@@ -58,16 +58,16 @@ class Matching(OpenCalls):
         """Strict workflows diverge instead."""
         self.doubts: Doubts | None = None
         self.has_findings = False
-        """Whether `doubts` or `changed_inputs` say something."""
+        """Whether `doubts` or `changed_inputs` have entries."""
         self._base = contextvars.Context()
-        """The variables of the workflow as it begins."""
+        """The workflow's variables at the beginning."""
         self._rows: list[Row] = []
         self._next = 0
         self._has_started = False
         self._history: ScopeHistory | None = None
 
     def identify(self, call: DurableCall, variables: contextvars.Context) -> None:
-        """Complete the fingerprint of a step by what its task brings along, such as context `variables`."""
+        """Complete a step's fingerprint by what the task brings along, such as context `variables`."""
         try:
             has_changed = variables != self._base  # one look if no variable was set since
         except Exception:  # a user's __eq__
@@ -85,7 +85,7 @@ class Matching(OpenCalls):
         self.doubts.note(call, loop)
 
     def _finds_its_place(self, row: Row, calls: Sequence[DurableCall] | None = None) -> bool:
-        """Give the call that `row` belongs to, by default one of the same fingerprint, the key of `row`."""
+        """Give `row`'s call the row's key. The call has the same fingerprint, or is one of `calls`."""
         key = row.key
         if key is None or self._has_started:
             return False
@@ -109,7 +109,8 @@ class Matching(OpenCalls):
         return [call.key for call in calls if call.kind is kind and call.name == name]
 
     def _likely_calls(self, row: Row, call: DurableCall | None) -> list[DurableCall]:
-        """The calls that `row` may belong to although what may change by itself has changed. `call` has its key."""
+        """The calls that may own `row` although changeable parts of the fingerprint differ. `call` has the row's
+        key."""
         name = row.name or (call and call.name)  # an act's row may have none
         rivals = [one for one in self._calls.values() if one.kind is row.kind and one.name == name]
         if not any(split(one.fingerprint)[1] for one in rivals):
@@ -146,7 +147,7 @@ class Matching(OpenCalls):
         return [one for one in self._made or () if isinstance(one, DurableCall)]
 
     def _to_come(self, call: DurableCall) -> Iterator[InnerTask]:
-        """Tasks that may still make a call with which `call` can be mixed up."""
+        """Tasks that may still make a call easily mixed up with `call`."""
         own = list(parse_scopes(call.key))
         tasks = self.loop.tasks() if own else []
         scopes = (task.own_scope for task in tasks if call.name in task.own_scope.counts)
@@ -159,7 +160,7 @@ class Matching(OpenCalls):
                 yield task
 
     def _doubt(self, call: DurableCall) -> None:
-        """A replay gives an outcome to a call with an object that cannot be told from another."""
+        """A replay gives an outcome to a call with an object that looks like another."""
         doubts = self.doubts
         assert doubts is not None
         made = [one for one in self._unasked() if one.name == call.name]
@@ -219,7 +220,7 @@ class Matching(OpenCalls):
         return self.changed_inputs.add(None if captured else key, asked, recorded, row)
 
     def _has_a_sibling(self, key: str) -> bool:
-        """True if the call may be mixed up with one of another task."""
+        """True if a call of another task may be mixed up with this call."""
         own = list(parse_scopes(key))
         if not own:
             call = self._calls.get(key)
@@ -239,7 +240,7 @@ def what(one: DurableCall | Row) -> What:
 
 
 def _nearest(calls: Sequence[DurableCall], tokens: Sequence[str]) -> list[DurableCall]:
-    """The equal calls that have each of `tokens` that any call has. The other ones have changed by themselves."""
+    """The equal calls with each of `tokens` found in any call. Tokens of no call have changed by themselves."""
     tokens = without_numbers(tokens)
     found = [(call, without_numbers(split(call.fingerprint)[1])) for call in calls]
     found = [(call, theirs) for call, theirs in found if len(theirs) == len(tokens)]
@@ -250,7 +251,7 @@ def _nearest(calls: Sequence[DurableCall], tokens: Sequence[str]) -> list[Durabl
 
 
 def _sees(task: InnerTask, objects: Sequence[object] | None) -> bool:
-    """Whether the task's code has these very objects, too: then they do not tell it from others."""
+    """Whether the task's code has these very objects: they then cannot tell the task from others."""
     frame = getattr(task.get_coro(), "cr_frame", None)
     if frame is None or objects is None:
         return False
@@ -267,7 +268,7 @@ def _sees(task: InnerTask, objects: Sequence[object] | None) -> bool:
 
 
 class Draws(random.Random):
-    """Counts its numbers. They are those of `random.Random`."""
+    """A `random.Random` that counts its numbers."""
 
     def __init__(self, seed: str, drew: Callable[[], None]) -> None:
         self._drew = drew

@@ -1,4 +1,4 @@
-"""Calls that workflow code made and never awaited. They did not run, and the code went on as if they had."""
+"""Calls that workflow code made and never awaited. Such calls did not run, and the code continued without them."""
 
 import dis
 import linecache
@@ -14,7 +14,7 @@ SHOWN_MAX: Final = 100
 
 
 class Promise:
-    """Stands for a call that has no key yet."""
+    """Stands for a call without a key yet."""
 
     __slots__ = ("key", "name")
 
@@ -24,13 +24,12 @@ class Promise:
 
 
 Made: TypeAlias = tuple[Coroutine[Any, Any, Any], CodeType, int, int]
-"""A plain tuple costs a fifth of a named one: the coroutine, its caller's code and place in it, and the errors that the
-code had met before."""
+"""A plain tuple costs a fifth of a named one: the coroutine, the caller's code and place, and the errors met before."""
 
 
 def not_awaited(made: dict[Any, Made], upsets: int) -> NotAwaited | None:
-    """Closes all coroutines. These calls are not forgotten: the code closed the coroutine, a branch still holds it, or
-    an error came before its `await`."""
+    """Closes all coroutines. A call is not forgotten if the code closed the coroutine, a branch still holds it, or an
+    error came before the `await`."""
     found: list[str] = []
     for call in list(made):
         coro, code, at, before = made.pop(call)

@@ -1,9 +1,9 @@
 """A call of workflow code is
 
-- *made* when the code calls: it gets a key in the scope of its task
-- *asked for* when the code awaits it
-- *issued* when the runner starts it
-- *given up* when the code drops it before its outcome came
+- *made* when the code calls: the call gets a key in the scope of its task
+- *asked for* when the code awaits the call
+- *issued* when the runner starts the call
+- *given up* when the code drops the call before its outcome
 """
 
 import sys
@@ -26,7 +26,7 @@ from perdure.wire.base.records import Kind, fingerprint_of_timer
 from perdure.wire.runs.executions import Row
 
 OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
-"""This worker must act for these. Other outcomes come by themselves."""
+"""The worker must act for these kinds. Other outcomes come by themselves."""
 T = TypeVar("T")
 
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
@@ -62,12 +62,12 @@ class OpenCalls:
         self._calls: dict[str, DurableCall] = {}
         self._given_up: dict[str, Kind] = {}
         self._given_up_asked: dict[str, What] | None = {}
-        """Present until a call is started: from then on keys are fixed."""
+        """None once a call is started: keys are then fixed."""
         self._fresh: list[DurableCall] = []
         self._abandoned: list[DurableCall] = []
         self._ours = 0
         self._children: dict[str, Row | None] | None = None
-        """By key, with their ends so far."""
+        """The children by key, with their ends so far."""
         self._child_waits: dict[str, list[Future[Row]]] | None = None
         self._late_events: LateEvents | None = None
         self._orphaned: OrphanedOutcomes | None = None
@@ -76,7 +76,7 @@ class OpenCalls:
         self._made: dict[DurableCall | Promise, Made] | None = None
         """Calls that the code has not asked for yet."""
         self._upsets = 0
-        """Errors that calls raised in the code."""
+        """Number of errors raised by calls in the code."""
         self._drawn = 0
         """Counts random numbers."""
 
@@ -90,7 +90,7 @@ class OpenCalls:
         key: str | None = None,
         of: type[DurableCall] = DurableCall,
     ) -> DurableCall:
-        """At its start a callable `request` gets the final key. Raises `Fatal` beyond STEPS_MAX."""
+        """A callable `request` gets the final key at the call's start. Raises `Fatal` beyond STEPS_MAX."""
         loop = self.loop
         if kind is STEP:
             self.steps += 1
@@ -116,7 +116,7 @@ class OpenCalls:
         return coro
 
     def begins(self, name: str, run: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[object, None, T]:
-        """As `made`, for a call that gets its keys when it is awaited."""
+        """See `made`. The call gets its keys when the code awaits."""
         promise = Promise(name)
 
         async def begin() -> T:
@@ -209,7 +209,7 @@ class OpenCalls:
         return self.wait(self.new_call(kind, name, fingerprint, request, key=key))
 
     def child_end(self, key: str) -> "Future[Row]":
-        """Several branches may wait; one that gives up cancels its future."""
+        """Several branches may wait for one end; a branch that gives up cancels its own future."""
         future: Future[Row] = Future(loop=self.loop)
         if self.loop.closed:
             return future
@@ -246,7 +246,7 @@ class OpenCalls:
         return list(self._calls.values())
 
     def _swap(self, swap: Swap) -> None:
-        """None of their calls was issued."""
+        """The calls of both places were not issued."""
         self._swaps += (swap,)
         for call in self._calls.values():
             if call.key.startswith(swap):

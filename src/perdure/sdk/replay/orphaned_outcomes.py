@@ -12,9 +12,9 @@ class LateEvents:
 
     def __init__(self) -> None:
         self.waits: dict[str, DurableCall] = {}
-        """An event may still meet these abandoned waits."""
+        """Abandoned waits that an event may still meet."""
         self.rows: list[tuple[DurableCall, Row]] = []
-        """No later wait has taken these events."""
+        """Events not taken by a later wait."""
 
     def take(self, call: DurableCall) -> Row | None:
         for at, (wait, row) in enumerate(self.rows):
@@ -25,7 +25,7 @@ class LateEvents:
 
 
 def same_question(call: DurableCall, other: DurableCall) -> bool:
-    """True if the event of one wait may go to the other."""
+    """Whether the event of one wait may go to the other."""
     asked = split(call.fingerprint)[0]
     if not asked or asked.startswith(LATEST):
         return False
@@ -39,12 +39,12 @@ class OrphanedOutcomes:
         self.tries: dict[str, int] = {}
         self.failed_seqs: dict[int, str] = {}
         self.taken_back: dict[int, int] = {}
-        """By the `seq` of a step failure, that of its `retried` row."""
+        """The `seq` of the `retried` row, by the `seq` of the step failure taken back."""
         self.excused_until = 0
         """Outcomes without a call before this row come from a failed attempt."""
         self.aside: dict[str, list[Row]] = {}
         self.due: list[Row] = []
-        """Asked for since; delivered before the journal goes on."""
+        """Outcomes whose calls came later; delivered before the journal continues."""
 
     def other_key(self, key: str, seq: int | None = None) -> str:
         """The same in every replay."""
@@ -81,7 +81,7 @@ class OrphanedOutcomes:
         return row.seq < self.excused_until
 
     def ask(self, call: DurableCall) -> None:
-        """Deliver an outcome of the same call next; rename the call if the outcome is another's."""
+        """Deliver an outcome of the same call next; rename the call if the outcome belongs to another key."""
         while (rows := self.aside.get(call.key)) is not None:
             first = rows[0]
             same_input = only_tokens_differ(first.fingerprint, call.fingerprint)

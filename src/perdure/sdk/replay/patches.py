@@ -16,7 +16,7 @@ anyio_is_patched = False
 
 
 def patch_asyncio(loop_class: type[Any]) -> None:
-    """`gather`'s futures hash by number.
+    """Make `gather`'s futures hash by number.
 
     `as_completed` makes tasks in the order of the list. It refuses a set of coroutines, whose order does not replay.
 
@@ -62,9 +62,9 @@ def patch_asyncio(loop_class: type[Any]) -> None:
 
 
 def _exchange(function: Any, caller: Any, replacement: Any) -> Any:
-    """Make `function` call `replacement`, even where it was imported before, and return the original.
+    """Make `function` call `replacement`, even where already imported, and return the original.
 
-    It gets the code of `caller`, which finds `replacement` in its module's globals.
+    The function gets the code of `caller`, which finds `replacement` in its module's globals.
     """
     there = function.__globals__
     was = types.FunctionType(function.__code__, there, function.__name__, function.__defaults__)
@@ -75,7 +75,7 @@ def _exchange(function: Any, caller: Any, replacement: Any) -> Any:
 
 
 def patch_anyio(loop_class: type[Any]) -> None:
-    """anyio keeps cancel scopes in sets, so in inner loops they get a number."""
+    """anyio keeps cancel scopes in sets, so in inner loops cancel scopes hash by number."""
     global anyio_is_patched
     anyio_is_patched = True
     from anyio._backends import _asyncio as backend  # imported only if the user did

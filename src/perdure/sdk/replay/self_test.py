@@ -1,6 +1,6 @@
 """Proves on an untested version of Python that workflow code runs and replays.
 
-The inner loop uses parts of asyncio that a new version may change.
+The inner loop uses internal parts of asyncio, and a new version may change these.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ async def _code() -> list[object]:
 
 
 def _find_fault() -> str | None:
-    """None if it runs live and in replay from each row, and leaves the outer loop as it was."""
+    """None if the workflow runs live and replays from each row, and leaves the outer loop unchanged."""
     outside = _surroundings()
     rows = [Row(1, 1_000_000, Kind.CLAIMED, 1)]
     machine, due = _run(rows, 1)
@@ -107,7 +107,7 @@ def _run(rows: Sequence[Row], length: int) -> tuple[Machine, tuple[str, int] | N
 
 
 def _advance(machine: Machine, rows: Sequence[Row]) -> tuple[str, int] | None:
-    """The timer that the code waits for; None at its end."""
+    """The awaited timer; None at the code's end."""
     effects = machine.advance(rows)
     while effects.state is MachineState.AGAIN:
         effects = machine.advance(())

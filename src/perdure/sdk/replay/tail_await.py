@@ -1,6 +1,6 @@
-"""Whether a coroutine only returns what it awaits, as after `return await …`.
+"""Whether a coroutine only returns the awaited value, as after `return await …`.
 
-Then no line of the user's runs between the awaited value and the return.
+The user's code then runs no line between the awaited value and the return.
 """
 
 import dis
@@ -11,7 +11,7 @@ _NOTHING: Final = frozenset({"CACHE", "END_SEND", "NOP"})
 CODES_MAX: Final = 4_096
 
 _known: dict[int, tuple[CodeType, list[range]]] = {}
-"""By the code's id, since its hash costs more than a step may. The code is kept, so that no other code gets its id."""
+"""Tails by the code's id, since hashing code costs more than a step may. Keeping the code reserves its id."""
 
 
 def has_tails(coro: Any) -> bool:
@@ -20,7 +20,7 @@ def has_tails(coro: Any) -> bool:
 
 
 def only_returns(coro: Any, inner: CodeType) -> bool:
-    """Whether `coro`, and each coroutine that it awaits down to the one that runs `inner`, is at such a place."""
+    """Whether `coro`, and each awaited coroutine down to the one running `inner`, only returns the awaited value."""
     while isinstance(coro, CoroutineType):
         code = coro.cr_code
         if code is inner:
@@ -47,7 +47,7 @@ def _read(code: CodeType) -> tuple[CodeType, list[range]]:
 
 
 def _find_tails(code: CodeType) -> list[range]:
-    """Offsets at which code that only returns is suspended. An `await` is a loop of SEND, which jumps out of it."""
+    """Offsets at which code that only returns is suspended. An `await` is a loop of SEND, left by a jump."""
     tails: list[range] = []
     loop: range | None = None
     for one in dis.get_instructions(code):

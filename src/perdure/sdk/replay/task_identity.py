@@ -1,4 +1,4 @@
-"""Each process walks a set in another order. Tasks created in that order get each other's numbers, and their calls each
+"""Each process walks a set in another order. Tasks created in set order get each other's numbers, and their calls each
 other's keys. In a replay the task that asks for the recorded input takes the recorded number."""
 
 import re
@@ -57,7 +57,7 @@ def swapped(key: str, swap: Swap) -> str:
 
 
 def is_scope(place: str) -> bool:
-    """The name of a step or a topic may end with a slash, too.
+    """A step's or topic's name may also end with a slash.
 
     >>> is_scope("2/13/"), is_scope("2/fetch"), is_scope("orders/")
     (True, False, False)
@@ -66,7 +66,7 @@ def is_scope(place: str) -> bool:
 
 
 def parse_number(place: str) -> int:
-    """Of a scope within its parent, or of a key among those of its name.
+    """The number of a scope within its parent, or of a key among the keys of its name.
 
     >>> parse_number("2/13/"), parse_number("2/fetch#4"), parse_number("2/fetch")
     (13, 4, 1)
@@ -78,7 +78,7 @@ def parse_number(place: str) -> int:
 
 
 def parse_scopes(key: str) -> Iterator[str]:
-    """Of numbered tasks around a key, outermost first.
+    """The scopes of the numbered tasks around a key, outermost first.
 
     >>> list(parse_scopes("2/~model_1/3/fetch"))
     ['2/', '2/~model_1/3/']
@@ -116,7 +116,7 @@ class ScopeHistory:
 
 
 def has_siblings(scope: str, own: Sequence[str]) -> bool:
-    """Whether tasks below `scope` may change places with those around a key, whose scopes are `own`."""
+    """Whether tasks below `scope` may change places with the tasks around a key, whose scopes are `own`."""
     parents = {_parent(one) for one in own}
     return any(one not in own and _parent(one) in parents for one in parse_scopes(scope))
 

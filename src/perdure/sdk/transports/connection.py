@@ -19,13 +19,13 @@ from perdure.wire.base.errors import BadRequest
 
 CONNECT_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 50.0
-"""Less than the server's limit, so that both sides do not close at once."""
+"""Below the server's limit, so that both sides do not close at once."""
 CONNECTIONS_MAX: Final = 64
-"""Per server; further requests wait."""
+"""Most connections to a server; further requests wait."""
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 5), ("TCP_KEEPALIVE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
 """A silent peer is given up after eleven seconds. TCP_KEEPALIVE is TCP_KEEPIDLE on macOS."""
 UNREAD_BYTES_MAX: Final = 256 << 10
-"""A stream is read so far ahead of its reader."""
+"""Most bytes of a stream buffered ahead of its reader."""
 POLLS_MAX: Final = 256
 
 
@@ -214,7 +214,7 @@ class ServerConnections:
         self._polls = asyncio.Semaphore(POLLS_MAX)
 
     async def request(self, data: bytes, seconds: float, *, held: bool = False) -> Response:
-        """Raises `ConnectionLost`. Cancelling closes the connection, so that the server stops working. `held`: a long
+        """Raises `ConnectionLost`. Cancelling closes the connection and so stops the server's work. `held`: a long
         poll."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:

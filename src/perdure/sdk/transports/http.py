@@ -2,11 +2,11 @@
 
 A request takes 1.0 ms with httpx2, and 0.03 ms with `perdure.sdk.transports.connection`.
 
-After a lost connection and after the statuses 408, 429, 502, 503 and 504 the transport tries another server at once. It
-pauses with full jitter after all servers failed. Requests that create carry the same Idempotency-Key in every try.
+After a lost connection and after the statuses 408, 429, 502, 503 and 504 the transport tries another server at once. A
+pause with full jitter follows once all servers have failed. Requests that create carry the same Idempotency-Key in
+every try.
 
-The next request goes to the server that answered last. The first server is drawn by lot, so that workers and clients
-spread.
+The next request goes to the last server to answer. The first server is drawn by lot, which spreads workers and clients.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ PATIENCE_SECONDS: Final = 30.0
 OUTAGE_SECONDS: Final = 300.0
 """Waits for a result outlast the replacement of a server."""
 ANSWER_SECONDS: Final = 30.0
-"""In addition to the time that the server may hold the request."""
+"""Seconds for an answer, beyond the time that the server may hold the request."""
 SILENCE_SECONDS: Final = 60.0
-"""A stream without data or comments for so long is lost."""
+"""Seconds without data or comments after which a stream is lost."""
 PAUSE_SECONDS: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 2.0
 
@@ -101,7 +101,7 @@ class HttpTransport:
         outage_seconds: float = OUTAGE_SECONDS,
         timeout: float | None = None,
     ) -> None:
-        """`timeout` replaces both, and bounds a call from its begin, even if a server is silent."""
+        """`timeout` replaces both, and bounds a whole call, even if a server is silent."""
         self._servers = [ServerConnections(url) for url in ([urls] if isinstance(urls, str) else urls)]
         if not self._servers:
             raise BadRequest("No server is named; give an address like http://127.0.0.1:8080.")
@@ -121,12 +121,12 @@ class HttpTransport:
 
     @property
     def urls(self) -> list[str]:
-        """The one for the next request first."""
+        """The servers; the next request goes to the first."""
         turn = self._turn % len(self._servers)
         return [server.url for server in (*self._servers[turn:], *self._servers[:turn])]
 
     def leave(self, url: str) -> None:
-        """Leave a silent server, unless it is the only one."""
+        """Leave a silent server, unless no other server exists."""
         for n, server in enumerate(self._servers):
             if server.url == url and len(self._servers) > 1:
                 if n == self._turn % len(self._servers):

@@ -1,7 +1,7 @@
-"""Many callers who wait for results share a few long polls.
+"""Callers waiting for results share a few long polls.
 
-A poll names all ids that are awaited, and is repeated as results come in. New ids get a poll of their own at once;
-three polls are merged.
+A poll names all awaited ids, and is repeated as results arrive. New ids get a separate poll at once; three polls are
+merged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one seam between the wings: the SDK's requests, by HTTP or by function calls."""
+"""The only seam between the wings: the SDK's requests, by HTTP or by function calls."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -16,7 +16,7 @@ T = TypeVar("T")
 PAUSE_SECONDS_MAX: Final = 5.0
 
 REFUSALS: Final = (BadRequest, BadValue, TooLarge)
-"""They refuse a request as a whole."""
+"""Errors that refuse a request as a whole."""
 
 
 class Transport(Protocol):
@@ -56,4 +56,4 @@ async def until_answered(ask: Callable[[], Awaitable[T]]) -> T:
 
 class HasTransport(Protocol):
     _transport: Transport
-    """A process that forks gets another one."""
+    """A forked process gets another transport."""

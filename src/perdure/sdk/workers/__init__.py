@@ -1,1 +1,1 @@
-"""A worker claims executions, runs them, keeps its lease and reports."""
+"""A worker claims executions, runs workflow code, renews a lease and reports."""

@@ -1,7 +1,7 @@
-"""Finds what a replay does differently in workflow code: clocks, random numbers, input/output, threads, and sets.
+"""Finds workflow code that replays differently: clocks, random numbers, input/output, threads, and sets.
 
-Only calls count whose names resolve to the very functions, in the workflow or in plain functions of its package that it
-calls. Steps and functions that are only passed on are not looked at. A comment `# perdure: ok` in the line accepts it.
+A call counts only if its name resolves to the very function, in the workflow or in called plain functions of the same
+package. Steps and functions passed as arguments are not read. A comment `# perdure: ok` accepts a line.
 """
 
 import ast
@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 
 
 def find_in_code(fn: Callable[..., Any], *, sets: bool = False) -> list[Finding]:
-    """`sets` also finds tasks and calls that are made in the order of a set. Never raises."""
+    """`sets` also finds tasks and calls made in the order of a set. Never raises."""
     search = _Search(sets)
     with contextlib.suppress(Exception):  # odd code must not keep a worker from its work
         if isinstance(fn, FunctionType) and (sets or search.suspects(fn)):
@@ -103,7 +103,7 @@ class _Search:
         return self._remedies.get(value) if callable(value) and isinstance(value, Hashable) else None
 
     def suspects(self, fn: FunctionType) -> bool:
-        """A quick look at the names in the code, so that most files need not be read."""
+        """A quick look at the names in the code, which spares reading most files."""
         reached = {fn: None}
         waiting = [fn]
         for one in waiting:
@@ -131,13 +131,13 @@ class _Search:
 
 
 class _Body:
-    """The code of one function, with the functions in it that it calls."""
+    """One function's code, with the called functions defined inside."""
 
     def __init__(self, search: _Search, fn: FunctionType, node: ast.AST, lines: list[str]) -> None:
         self._search, self._fn, self._lines = search, fn, lines
         self._outer = _outer(fn)
         self._local: dict[str, list[Any]] = defaultdict(list)
-        """The nodes that bind each local name; for an import what it gives."""
+        """The nodes that bind each local name; for an import, the imported object."""
         self._entered: list[ast.AST] = []
         values: dict[ast.AST, ast.AST] = {}
         for one in list(ast.walk(node))[1:]:
@@ -185,7 +185,7 @@ class _Body:
             self._search.found.add(Finding(self._fn.__code__.co_filename, line, text))
 
     def _value(self, node: ast.AST) -> Any:
-        """The object that an expression names, the node if that is defined in this code, or None."""
+        """The object named by an expression, the node if defined in this code, or None."""
         match node:
             case ast.Name(id=name) if name not in self._local:
                 return self._outer.get(name)
@@ -200,7 +200,7 @@ class _Body:
         return None
 
     def _made_of_set(self, node: ast.AST) -> list[Any]:
-        """The code that runs in the order of a set."""
+        """The code running in the order of a set."""
         match node:
             case ast.For(iter=over, body=made) if self._is_set(over):
                 return made

@@ -1,13 +1,13 @@
-"""A worker's lease, renewed by a thread of its own over a connection of its own.
+"""A worker's lease, renewed by a separate thread over a separate connection.
 
-Beats go on while a step blocks the event loop or holds the interpreter. The connection stays open between beats, so
-that each side notices at once when the other one closes it.
+Beats continue while a step blocks the event loop or holds the interpreter. The connection stays open between beats, so
+each side notices at once when the other side closes it.
 
-The thread, and with it the worker's requests, leaves a silent server. It then first checks that answers arrive: if only
-requests do, a beat would renew a lease that this side cannot trust.
+If a server is silent, the thread, and with it the worker's requests, turns to another server. The thread then first
+checks that answers arrive: if only requests do, a beat would renew a lease without this side knowing.
 
-The deadline counts from the moment a beat was *sent*, on a clock that includes the machine's sleep. So a frozen process
-that wakes up starts steps only after a new beat.
+The deadline counts from the moment a beat was *sent*, on a clock that runs on while the machine sleeps. So a frozen
+process starts steps only after a new beat.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 MARGIN = 0.1
-"""Steps do not start in this last part of the lease."""
+"""Share of the lease at its end during which steps do not start."""
 ANSWER_SECONDS = 5.0
-"""At most a third of the lease, which leaves time for two other servers."""
+"""Seconds for an answer, at most a third of the lease, which leaves time for two other servers."""
 EARLY_SECONDS = 1.0
-"""A beat that names other steps comes so long after the one before."""
+"""Seconds between beats that name different steps."""
 _AWAY = f'"{StoreAway.code}"'.encode()
 CONNECTION_GONE_SECONDS = 0.8
-"""The lease is trusted so long without a connection. The server leaves it a second."""
+"""Seconds that the lease is trusted without a connection. The server allows a second more."""
 
 
 def boottime() -> float:
@@ -76,7 +76,7 @@ class Lease(ABC):
         self._deadline = 0.0
         self._unreachable_since: float | None = None
         self._away_since: float | None = None
-        """When a server first said that the store takes no writes."""
+        """The time when a server first said that the store takes no writes."""
         self._good = asyncio.Event()
 
     def now(self) -> float:
@@ -99,7 +99,7 @@ class Lease(ABC):
         """Stop beating."""
 
     def steps(self) -> list[StepInFlight]:
-        """The steps that the next beat names. Thread-safe."""
+        """The steps for the next beat to name. Thread-safe."""
         assert self._worker is not None and self._reply is not None
         return list(self._worker.in_flight) if self._reply.beats_name_steps else []
 
@@ -120,7 +120,7 @@ class Lease(ABC):
         await self._good.wait()
 
     def _is_given_up(self, sent: float) -> bool:
-        """The store took no beat that left at `sent`. True if it takes none for longer than an outage may last."""
+        """The store did not take the beat sent at `sent`. True after the longest allowed outage."""
         assert self._reply is not None
         self._away_since = self._away_since or sent
         if sent - self._away_since < self._reply.outage_us / 1e6:
@@ -129,7 +129,7 @@ class Lease(ABC):
         return True
 
     def _accepted(self, worker_id: str, holding: list[tuple[str, int, int]], sent: float) -> None:
-        """On the worker's loop. Drops executions that the server does not list before their steps can start."""
+        """Runs on the worker's loop. Drops executions missing from the server's list before their steps can start."""
         assert self._worker is not None
         if worker_id != self._worker_id:
             return
@@ -156,7 +156,7 @@ class HttpLease(Lease):
         self._turn = 0
         self._named: list[StepInFlight] = []
         self._is_blocked = False
-        """The event loop, as of the last look."""
+        """Whether the last look found the event loop blocked."""
         self._key = key
         self._thread: threading.Thread | None = None
         self._line: BlockingConnection | None = None
@@ -286,8 +286,8 @@ class HttpLease(Lease):
         worker.loop.call_soon_threadsafe(worker.on_kept, found.kept, replies[len(found.given) :])
 
     def _until_closed(self, line: BlockingConnection, seconds: float) -> bool:
-        """True if the peer closes before the next beat, which comes earlier if it has other steps to name, or if the
-        event loop is blocked."""
+        """True if the peer closes before the next beat, due earlier if the steps to name change, or if the event loop
+        is blocked."""
         if line.socket is None:
             return True
         assert self._worker is not None

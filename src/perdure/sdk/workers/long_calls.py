@@ -1,4 +1,4 @@
-"""Finds steps that run for long, so that acts and beats can name them. Shorter steps cost nothing."""
+"""Finds long-running steps, so that acts and beats can name them. Shorter steps cost nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 LONG_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 1.0
 IN_FLIGHT_SECONDS: Final = 0.5
-"""A beat names steps from this age on."""
+"""Age in seconds from which beats name a step."""
 LISTED_MAX: Final = 1_000
-"""Steps, and timers, of an execution. The server writes the whole list whenever it changes."""
+"""Most steps and timers listed per execution. The server writes the whole list whenever the list changes."""
 
 
 class CallTasks(Protocol):
@@ -28,7 +28,7 @@ class CallTasks(Protocol):
 
 
 class CallingRun(Protocol):
-    """A runner, as far as its long calls depend on it."""
+    """The parts of a runner that its long calls depend on."""
 
     claimed: Claimed
 
@@ -43,14 +43,14 @@ class CallingRun(Protocol):
 
 
 class LongCalls:
-    """It samples the tasks of steps, so a step's begin is known to a second."""
+    """Samples the tasks of steps, so a step's begin is known to a second."""
 
     def __init__(self) -> None:
         self._seen: WeakKeyDictionary[asyncio.Task[None], float] = WeakKeyDictionary()
-        """An idle worker looks no more, and a task that failed holds its execution by its traceback."""
+        """Weak keys, since an idle worker looks no more, and a failed task holds its execution by the traceback."""
         self._looked = 0.0
         self.in_flight: Sequence[StepInFlight] = ()
-        """Replaced at each look; the lease's thread reads it."""
+        """Replaced at each look, and read by the lease's thread."""
 
     def look(self, runs: Iterable[CallingRun], now: float) -> None:
         """`now` is the loop's time. Looks at most once a second."""
@@ -86,7 +86,7 @@ def _in_flight(run: CallingRun) -> Iterator[StepInFlight]:
 
 
 def _step_calls(run: CallingRun, long: Mapping[str, float]) -> list[OpenCall]:
-    """And the timers beside them."""
+    """The steps of a run, followed by its timers."""
     machine = run.machine
     assert machine is not None
     now_us = run.now_us()

@@ -1,5 +1,5 @@
-"""Warns when code blocks a worker's event loop, and shows that code. The lease does not run out, so nothing else would
-explain the delays."""
+"""Warns about code that blocks a worker's event loop, and shows the code. The lease continues meanwhile, so nothing
+else would explain the delays."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ logger = logging.getLogger("perdure.worker")
 LOOK_SECONDS: Final = 1.0
 BLOCKED_SECONDS: Final = 2.0
 _NOT_THEIRS: Final = frozenset({"perdure", "asyncio", "selectors", "uvloop"})
-"""Frames inside of these packages are the users' code."""
+"""Frames outside these packages are the users' code."""
 
 
 @contextmanager
 def loop_watchdog(
     loop: asyncio.AbstractEventLoop, *, look_seconds: float = LOOK_SECONDS, blocked_seconds: float = BLOCKED_SECONDS
 ) -> Iterator[None]:
-    """`loop` runs in this thread."""
+    """Watches `loop`, which runs in this thread."""
     stop = threading.Event()
     thread = threading.Thread(
         target=_watch,
@@ -73,7 +73,7 @@ def _watch(
 
 
 def blocking_code(thread_id: int) -> traceback.StackSummary:
-    """The user's frames, outermost first; none while the loop waits."""
+    """The user's frames, outermost first; empty while the loop waits."""
     frame = sys._current_frames().get(thread_id)
     places: list[tuple[FrameType, int]] = []
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_THEIRS:

@@ -1,4 +1,4 @@
-"""Refuses plain agents in workflow code: their runs are not recorded, and a replay would ask the model again.
+"""Refuses plain agents in workflow code: runs of plain agents are not recorded, and a replay would ask the model again.
 
 A program may use Pydantic AI without `perdure.agents`, so workers refuse them wherever the library is loaded.
 """
@@ -19,7 +19,7 @@ def _never() -> bool:
 
 
 begins_durable_run: Callable[[], bool] = _never
-"""Set by `perdure.agents`: true once for each durable run."""
+"""`perdure.agents` sets this function, which is true once for each durable run."""
 
 
 def refuse_plain_agents() -> None:

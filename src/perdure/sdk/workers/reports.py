@@ -25,7 +25,7 @@ from perdure.wire.runs.requests import (
 )
 
 LAST_NUMBER = 1 << 40
-"""After every report, and every row."""
+"""A number after every report, and every row."""
 
 
 def hand_back(execution_id: str, attempt: int) -> ReportItem:
@@ -33,7 +33,7 @@ def hand_back(execution_id: str, attempt: int) -> ReportItem:
 
 
 def acknowledgement(execution_id: str, attempt: int) -> ReportItem:
-    """It fetches no rows."""
+    """An empty report, which fetches no rows."""
     return ReportItem(execution_id, attempt, 0, LAST_NUMBER)
 
 
@@ -63,7 +63,7 @@ def entry_size(entry: Entry) -> int:
 
 
 def item_size(item: ReportItem) -> int:
-    """As `entry_size`."""
+    """See `entry_size`."""
     size = 200
     for entry in item.entries:
         size += entry_size(entry)
@@ -74,13 +74,13 @@ def item_size(item: ReportItem) -> int:
 
 
 def returns_step(item: ReportItem) -> bool:
-    """Whether the worker reports a step together with the end that returns it."""
+    """Whether the worker reports a step together with the end returning the step's outcome."""
     return type(item.end) is Complete and item.end.returns_step
 
 
 def drop_schemas(items: Sequence[ReportItem]) -> bool:
-    """Take the schemas of answers out of the items, as servers of earlier releases refuse them. False if they have
-    none."""
+    """Take the schemas of answers out of the items, as servers of earlier releases refuse schemas. False without
+    schemas."""
     found = False
     for item in items:
         for n, entry in enumerate(item.entries):
@@ -100,7 +100,7 @@ def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
 
 
 def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
-    """The reply's rows and those of the item's steps and timers, in order."""
+    """The reply's rows and the rows of the item's steps and timers, in order."""
     rows = reply.rows
     if reply.more:  # further rows come first, and the item's own with them
         return rows

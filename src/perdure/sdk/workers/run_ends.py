@@ -1,4 +1,4 @@
-"""The end that a run of the code reports: its result, or what failed, and whether it is retried, held or suspended."""
+"""The end reported by a run of the code: the result, or the failed calls, and whether to retry, hold or suspend."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class EndingSteps(Protocol):
 
 
 class EndingRun(Protocol):
-    """A runner, as far as its end depends on it."""
+    """The parts of a runner that its end depends on."""
 
     claimed: Claimed
     machine: Machine | None
@@ -81,7 +81,7 @@ class EndingRun(Protocol):
 
 
 def is_over(end: End | None) -> bool:
-    """Whether the code goes no further in this attempt, even if the server refuses the end."""
+    """Whether the attempt is over for the code, even if the server refuses the end."""
     if type(end) is Hold:
         return not end.steps
     return type(end) is Complete or type(end) is Fail or type(end) is Cancelled or type(end) is Block
@@ -92,7 +92,7 @@ def only_starts(entries: list[Entry]) -> bool:
 
 
 def suspension(run: EndingRun, timer: tuple[str, int] | None, *, parked: bool) -> Suspend | None:
-    """The execution may wait for children that the same report starts: the server suspends only if all of them were
+    """The execution may wait for children started by the same report: the server suspends only if all of them were
     started."""
     machine = run.machine
     assert machine is not None
@@ -104,7 +104,7 @@ def suspension(run: EndingRun, timer: tuple[str, int] | None, *, parked: bool) -
 
 
 def rest(run: EndingRun, timer: tuple[str, int] | None) -> Suspend | Hold | None:
-    """For a run whose every step is paused or held."""
+    """The end of a run whose every step is paused or held."""
     wanted = run.wanted()
     pauses, held = run.step_runner.pauses, run.step_runner.held or {}
     failures = [held[call.key] for call in wanted if call.key in held]
@@ -132,8 +132,8 @@ def _suspension_for_pause(run: EndingRun, timer: tuple[str, int] | None) -> Susp
 
 
 def _hold(failures: list[Row]) -> Hold:
-    """For the last failed tries of the held steps. Timers and waits of other branches go on in the journal. The code
-    sees them later."""
+    """Names the last failed tries of the held steps. Timers and waits of other branches continue in the journal, and
+    the code sees their outcomes later."""
     first = failures[0]
     tried = f" after {first.tries} tries" if first.tries > 1 else ""
     others = len(failures) - 1
@@ -163,8 +163,8 @@ def outcome(run: EndingRun) -> End:
 
 
 def returned(run: EndingRun, result: object) -> Complete | None:
-    """Reported together with the step whose outcome it is, which saves a commit. The code returns after the reply:
-    callbacks, finalizers and tracers may follow."""
+    """Reports the result together with the returned step's outcome, which saves a commit. The code returns after the
+    reply: callbacks, finalizers and tracers may follow."""
     workflow = run.workflow
     assert workflow is not None
     try:
@@ -176,7 +176,7 @@ def returned(run: EndingRun, result: object) -> Complete | None:
 
 
 def _completed(workflow: Workflow[Any, Any], result: object, *, returns_step: bool = False) -> Complete:
-    """Raises what the result's own conversion raises."""
+    """Raises the errors of the result's own conversion."""
     return Complete(Raw(encode(result, workflow.result_type, where="result")), returns_step)
 
 
@@ -236,7 +236,7 @@ def _holds(run: EndingRun) -> bool:
 
 
 def _to_blame(run: EndingRun, error: BaseException) -> tuple[list[str], list[str]]:
-    """The keys of the steps and of the children that ended this attempt; none if the code itself failed."""
+    """The keys of the steps and children that ended this attempt; empty if the code itself failed."""
     try:
         steps, children = calls_to_blame(error)
     except BaseException as wrong:  # raised by the error's own group
@@ -260,7 +260,7 @@ def _later_than(run: EndingRun, blamed: list[str]) -> dict[str, str | None] | No
 
 
 def _with_failed_beside(run: EndingRun, steps: list[str]) -> list[str]:
-    """The steps that ended this attempt, and those under way that failed as well, even if not recorded yet."""
+    """The steps that ended this attempt, plus failed steps under way, even if not recorded yet."""
     found = dict.fromkeys(steps)
     if run.machine is not None:
         found |= dict.fromkeys(run.machine.failed_beside(steps))

@@ -1,6 +1,6 @@
-"""An execution runs in callbacks of the worker's event loop; only its steps are tasks. Workflow code sees an outcome
-only after the reply to the report says that it is recorded. If the code does nothing more than return the outcome, the
-same report holds the end."""
+"""An execution runs in callbacks of the worker's event loop; only steps are tasks. Workflow code sees an outcome only
+after the reply to its report, when the outcome is recorded. If the code merely returns the outcome, the same report
+holds the end."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ class Runner:
         self.claimed = claimed
         self.taken_at = taken_at
         self.ours_until = ours_until
-        """On the lease's clock. Later steps wait for the reply to a report."""
+        """The end of sure ownership on the lease's clock. Later steps wait for the reply to a report."""
         self.unbegun: Unstarted | None = None
-        """While another worker may begin it instead."""
+        """Set while another worker may begin the execution instead."""
         self.machine: Machine | None = None
         self.context: Context | None = None
         self.number = 0
@@ -122,7 +122,7 @@ class Runner:
         self._held_back: Sequence[Row] = ()
         self._timer: tuple[str, asyncio.TimerHandle] | None = None
         self._fired: dict[str, None] = {}
-        """Reported timers without their rows yet. An empty set is three times as large."""
+        """Reported timers without rows yet. An empty set is three times as large."""
         self._rows_at = 0.0
         self._readings: dict[int, Transcript] = {}
         self._unread: Unread | None = None
@@ -150,7 +150,8 @@ class Runner:
             self._keep(msgspec.structs.replace(claimed, rows=[]))
 
     def parked(self) -> None:
-        """Drop what the next claim brings again. Input, tags and rows would keep the whole reply in memory."""
+        """Drop everything that the next claim brings again. Input, tags and rows would keep the whole reply in
+        memory."""
         claimed = self.claimed
         tags = None if claimed.tags is None else claimed.tags.copy()
         self._keep(msgspec.structs.replace(claimed, payload=NULL, tags=tags, rows=[]))
@@ -232,7 +233,7 @@ class Runner:
         self._give(rows, more, replay)
 
     def _given(self, row: Row) -> None:
-        """The journal has an outcome: an act may have given it. The worker's own must not follow."""
+        """The journal has an outcome, perhaps from an act. The worker's own outcome must not follow."""
         assert row.key is not None
         if row.kind is STEP:
             self.step_runner.give_up(row.key)
@@ -254,7 +255,7 @@ class Runner:
             self.drop()
 
     def may_begin(self) -> bool:
-        """Before its first step, and before its first report with more than an acknowledgement."""
+        """Asked before the first step, and before the first report with more than an acknowledgement."""
         unbegun, self.unbegun = self.unbegun, None
         if unbegun is None or unbegun.begin(self):
             return True
@@ -322,7 +323,7 @@ class Runner:
             self.entries.append(CloseWait(call.key))
 
     def now_us(self) -> int:
-        """The last row's time, plus the time since it came."""
+        """The last row's time, plus the time since the row came."""
         assert self.machine is not None
         return self.machine.now_us + int((self.worker.loop.time() - self._rows_at) * 1_000_000)
 
@@ -351,7 +352,7 @@ class Runner:
         self.end = end
 
     def list_calls(self, calls: list[OpenCall]) -> None:
-        """Tell the server, if they have changed."""
+        """Tell the server about changed open calls."""
         keys = tuple(call.key for call in calls)
         if keys != self.listed:
             self.listed = keys
@@ -375,7 +376,7 @@ class Runner:
             self.release_when_quiet()
 
     def _only_returns(self, machine: Machine, call: DurableCall) -> bool:
-        """Whether the code does nothing more than return the outcome of the step `call`."""
+        """Whether the code merely returns the outcome of the step `call`."""
         is_alone = len(self.entries) == 1 and self.in_flight is None and not self.step_runner.running
         return (
             is_alone
@@ -397,8 +398,8 @@ class Runner:
             logger.exception("Execution %s failed after its end.", self.claimed.id)
 
     def without_end(self, item: ReportItem) -> ReportItem:
-        """The item, if it holds a step and the end that returns it, with the step alone: together the server refuses
-        them, perhaps as a server of an earlier release."""
+        """The step alone, for an item with a step and the end returning its outcome: the server, perhaps of an earlier
+        release, refuses both together."""
         if not reports.returns_step(item):
             return item
         step = msgspec.structs.replace(item, end=None)
@@ -511,8 +512,8 @@ class Runner:
         self.feed(rows, more=reply.more)
 
     def _waits_on(self, item: ReportItem, reply: ItemReply) -> bool:
-        """Show the code the children that this item started. If it does more than wait for them, the execution goes on
-        at its next claim."""
+        """Show the code the children started by this item. If the code does more than wait for the children, the
+        execution continues at the next claim."""
         rows = reports.merge(item, reply)
         if not rows or not any(type(entry) is StartChild for entry in item.entries):
             return True
@@ -522,7 +523,7 @@ class Runner:
         return self.machine.only_waits(rows)
 
     def acknowledged(self) -> None:
-        """The server does not take it back any more."""
+        """The server no longer takes the execution back."""
         if self.ours_until != math.inf:
             self.ours_until = math.inf
             self.step_runner.go_on()
@@ -569,7 +570,7 @@ class Runner:
             self.step_runner.start(call)
 
     def broke(self, error: Exception) -> None:
-        """Without the worker the execution must not seem to run."""
+        """The execution must not seem to run without a worker."""
         self.in_flight = None
         if self.end is None:
             self._finish(run_ends.failed(self, error))
@@ -600,5 +601,5 @@ class Runner:
 
     @property
     def is_ending(self) -> bool:
-        """Steps do not start while it waits for the reply to its end."""
+        """No step starts while the runner waits for the reply to the end."""
         return self.end is not None

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from perdure.sdk.workers.runner import Runner
 
 TRACED_TRIES: Final = 5
-"""Up to this try, and for the last one, the journal keeps the traceback."""
+"""The journal keeps the traceback of a step's first tries, and of the last one."""
 READ_BYTES_MAX: Final = 1 << 18
-"""A larger value does not wait in memory; it is read again."""
+"""A larger value does not wait in memory; the worker reads the value again."""
 
 
 class _Pause(NamedTuple):
@@ -43,7 +43,7 @@ class StepRunner:
         self.pauses: dict[str, _Pause] = {}
         # None until needed, to save memory.
         self._not_before: dict[str, int] | None = None
-        """When failed steps may run again, from the journal."""
+        """The earliest time of each failed step's next try, from the journal."""
         self.held: dict[str, Row] | None = None
         """The last failed try of each held step, from the journal."""
         self.let_go: list[str] | None = None
@@ -51,14 +51,14 @@ class StepRunner:
         self._failed: dict[str, int] | None = None
         """Failed tries here, perhaps not in the journal yet."""
         self._unsure: list[DurableCall] | None = None
-        """Steps that wait until the server acknowledges the claim."""
+        """Steps waiting for the server to acknowledge the claim."""
 
     @property
     def running(self) -> bool:
         return bool(self._tasks)
 
     def note_failure(self, row: Row) -> None:
-        """The try may be another worker's."""
+        """The failed try may be another worker's."""
         assert row.key is not None
         if self.held is not None:
             self.held.pop(row.key, None)
@@ -76,7 +76,7 @@ class StepRunner:
             self.held[row.key] = row
 
     def note_act(self, key: str) -> None:
-        """An act has ended the hold of a step, with fresh tries, or its pause."""
+        """An act has ended a step's pause, or a hold, which gives the step fresh tries."""
         released = self.held is not None and self.held.pop(key, None) is not None
         if released and self._failed is not None:
             self._failed.pop(key, None)
@@ -142,7 +142,7 @@ class StepRunner:
         self.pauses.clear()
 
     def close(self) -> None:
-        """For good, leaving no cycle."""
+        """Ends the runner for good, leaving no cycle."""
         self.stop()
         del self._runner
 
@@ -252,7 +252,7 @@ class StepRunner:
     def _failure(
         self, call: DurableCall, step: StepCall, error: BaseException, started_at_us: int, tries: int, *, expired: bool
     ) -> StepDone:
-        """`expired`: the step's own time-out is over, not one of its code."""
+        """`expired`: the step's own time-out is over, not a time-out of its code."""
         asked = asked_pause(error)
         delay: int | None = None
         if not isinstance(error, asyncio.CancelledError) and not step.settings.is_final(error):
@@ -289,7 +289,7 @@ class StepRunner:
 
 
 def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
-    """After a failure the step must not run again: it has done its work."""
+    """Failing here must not run the step again: the step's work is done."""
     try:
         return encode_and_read(value, step.result_type, where=f"result of step {key!r}")
     except BaseException as error:

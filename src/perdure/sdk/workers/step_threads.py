@@ -16,7 +16,7 @@ THREAD_NAME = "perdure-step"
 
 
 class StepThreads:
-    """For sync steps of a worker with this capacity."""
+    """Threads for sync steps of a worker with this capacity."""
 
     def __init__(self, capacity: int) -> None:
         count = min(capacity, THREADS_MAX)
@@ -35,7 +35,7 @@ class StepThreads:
         return await value if inspect.isawaitable(value) else value
 
     def _ended(self, loop: asyncio.AbstractEventLoop, thread: Future[Any]) -> None:
-        """Only the thread's end frees it, however long ago its step was given up."""
+        """A place becomes free at the end of its thread, even if the step was given up long ago."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the thread outlived the worker
             loop.call_soon_threadsafe(self.free.release)
 

@@ -1,4 +1,4 @@
-"""Hands work back while the event loop is blocked, so that another worker runs it."""
+"""Hands work back while the event loop is blocked, so that another worker runs the work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCKED_SECONDS: Final = 0.5
 
 
 class UnstartedRunner(Protocol):
-    """A runner, as far as it matters here."""
+    """The parts of a runner that matter here."""
 
     claimed: Claimed
     gone: bool
@@ -28,9 +28,9 @@ class UnstartedRunner(Protocol):
 
 class HandBack(NamedTuple):
     given: Sequence[UnstartedRunner]
-    """They begin elsewhere."""
+    """Runners that begin elsewhere."""
     kept: Sequence[UnstartedRunner]
-    """They begin here. An acknowledgement keeps the server from taking them back."""
+    """Runners that begin here. An acknowledgement stops the server from taking them back."""
     blocked_seconds: float
 
 
@@ -38,14 +38,14 @@ class Unstarted:
     """Executions without any begun step or report.
 
     The lease's thread calls `is_blocked` and `hand_back`, the event loop's thread everything else. An execution belongs
-    to the thread that takes it out first. Code that runs at the moment never moves, so code that blocks an event loop
-    blocks only its own.
+    to the thread that takes it out first. Running code never moves, so code that blocks an event loop blocks only its
+    own loop.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runners: dict[UnstartedRunner, bool] = {}
-        """True: its code has run up to its first call. In the order in which they came."""
+        """Runners in order of arrival. True: the code has run up to the first call."""
         self._running: UnstartedRunner | None = None
         self._acknowledged: set[UnstartedRunner] = set()
         """Kept, as the server knows."""
@@ -64,7 +64,7 @@ class Unstarted:
                     runner.unbegun = self
 
     def enter(self, runner: UnstartedRunner) -> bool:
-        """Its code is about to run. False: it was handed back."""
+        """The runner's code is about to run. False: the runner was handed back."""
         with self._lock:
             if runner not in self._runners:
                 return False
@@ -73,14 +73,14 @@ class Unstarted:
             return True
 
     def leave(self, runner: UnstartedRunner) -> None:
-        """Its code waits."""
+        """The runner's code waits."""
         with self._lock:
             self._running = None
             if runner in self._runners:
                 self._runners[runner] = True
 
     def begin(self, runner: UnstartedRunner) -> bool:
-        """It belongs to this worker from now on. False: it was handed back."""
+        """The runner belongs to this worker from now on. False: the runner was handed back."""
         with self._lock:
             self._progress += 1
             self._acknowledged.discard(runner)
@@ -92,7 +92,8 @@ class Unstarted:
             self._runners.pop(runner, None)
 
     def is_blocked(self, loop: asyncio.AbstractEventLoop, now: float) -> bool:
-        """Ask the loop, or look whether it has answered in time. If this thread is late too, the machine is busy."""
+        """Ask the loop, or look whether the loop has answered in time. If this thread is also late, the machine is
+        busy."""
         probe, is_late = self._probe, now - self._looked > BLOCKED_SECONDS
         self._looked = now
         if not self._runners:
@@ -107,10 +108,11 @@ class Unstarted:
         return False
 
     def hand_back(self, now: float, *, others_wait: bool) -> HandBack | None:
-        """Half of it, or all if nothing has begun since the last time. Two workers share blocking code best by halves.
+        """Half of the runners, or all if nothing has begun since the last time. Two workers share blocking code best by
+        halves.
 
-        Without another worker that waits, only what the server may take back moves. If code runs, executions whose code
-        has run stay.
+        Without another waiting worker, only runners that the server may take back move. While code runs, executions
+        whose code has run stay.
         """
         probe = self._probe
         if probe is None or probe.answered:

@@ -1,5 +1,5 @@
-"""At most two reports are in flight, never with items of the same execution. If the server is unreachable, running
-steps go on, new ones wait while the lease is in doubt, and reports are repeated until they are taken or too late."""
+"""A worker has at most two reports in flight, never with items of the same execution. If the server is unreachable,
+running steps continue, new steps wait while the lease is in doubt, and reports repeat until taken or too late."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ logger = logging.getLogger("perdure.worker")
 
 
 class TaskWatcher(Protocol):
-    """Sees what a worker does, before it does it."""
+    """Sees a worker's actions beforehand."""
 
     def claimed(self, execution_id: str) -> None: ...
 
@@ -65,17 +65,17 @@ PARKED_MAX = 5_000
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 OURS_SECONDS = 0.75
-"""For so long unacknowledged work is surely this worker's. The server waits longer."""
+"""Seconds during which unacknowledged work is surely this worker's. The server waits longer."""
 REPORT_CHECK_SECONDS = 0.25
 EMIT_SECONDS = 0.01
-"""Emitted items leave after this pause, or at once if none left within it."""
+"""Seconds that emitted items wait for more. The first item after such a pause leaves at once."""
 BACKOFF_SECONDS_MAX = 5.0
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
 
 
 class Worker:
-    """At most `capacity` executions run at once; suspended ones do not count. An embedded worker with a store of its
-    own has no `lease`."""
+    """A worker runs at most `capacity` executions at once; suspended executions do not count. An embedded worker with
+    its own store has no `lease`."""
 
     def __init__(
         self,
@@ -104,16 +104,16 @@ class Worker:
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self.ends_with_steps = False
-        """The server takes an outcome and the end that returns it in one report."""
+        """Whether the server takes an outcome and the end returning that outcome in one report."""
         self._epoch = ""
         self._running: dict[str, Runner] = {}
         self._parked: OrderedDict[str, Runner] = OrderedDict()
         self._dirty: dict[Runner, None] = {}
         self._strangers: dict[tuple[str, int], int] = {}
-        """Attempts that a beat names but that never came, each with the last claim sent at the first such beat."""
+        """Attempts named by a beat that never came, with the last claim sent at the first such beat."""
         self._claims_sent = 0
         self._claims_answered = 0
-        """The last claim sent that was answered."""
+        """Number of the last answered claim."""
         self._claim_number = 0
         self._held_back: list[tuple[Runner, DurableCall]] = []
         self._flush_scheduled = False
@@ -233,7 +233,7 @@ class Worker:
         return len(self._running)
 
     def _begin(self, items: Sequence[Claimed], ours_until: float) -> None:
-        """No part of `_claim`, whose names would keep the runners while its next claim waits."""
+        """Separate from `_claim`, whose names would keep the runners during the wait for the next claim."""
         now = 0.0 if self.lease is None else self.lease.now()
         taken = [self._take(claimed, now, ours_until) for claimed in items]
         runners = [runner for runner in taken if runner is not None]
@@ -244,8 +244,8 @@ class Worker:
                 runner.begin()
 
     async def _claim(self) -> None:
-        """A claim also acknowledges the work of the one before, so it leaves at once, even without room. After a lost
-        reply it is repeated under the same id."""
+        """A claim also acknowledges the work of the claim before, so it leaves at once, even without room. After a lost
+        reply the worker repeats the claim under the same id."""
         pause = 0.1
         arrived: str | None = None
         while not self._draining:
@@ -301,7 +301,7 @@ class Worker:
                 self.fetch_rows(execution_id)
 
     def _take(self, claimed: Claimed, now: float, ours_until: float) -> Runner | None:
-        """None: it is here already."""
+        """None: the execution is here already."""
         if self.watcher is not None:
             self.watcher.claimed(claimed.id)
         known = self._running.get(claimed.id)
@@ -393,7 +393,7 @@ class Worker:
                 self._emit_timer = self.loop.call_later(pause, self._report_emitted)
 
     def _report_emitted(self) -> None:
-        """In batches: a commit for each token would cost more than the steps."""
+        """Reports items in batches: a commit for each token would cost more than the steps."""
         self._emit_timer = None
         self._emitted_at = self.loop.time()
         for execution_id in self._emitting:
@@ -511,7 +511,7 @@ class Worker:
             self._held_back.append((runner, call))
 
     def on_kept(self, runners: Sequence[UnstartedRunner], replies: Sequence[ItemReply]) -> None:
-        """The lease's thread has acknowledged them."""
+        """The lease's thread has acknowledged these runners."""
         for runner, reply in zip(runners, replies, strict=True):
             if reply.lost:
                 runner.drop()
@@ -526,8 +526,8 @@ class Worker:
     def on_beat(self, holding: Sequence[tuple[str, int, int]], sent: float) -> None:
         """`holding` is the server's list of executions held here, asked at `sent` on the lease's clock.
 
-        Unknown executions may be under way, so they are handed back only after the answer to a claim that was sent
-        after the first such beat.
+        Unknown executions may be under way, so the worker hands them back only after the answer to a claim sent after
+        the first such beat.
         """
         held = {id: (attempt, seq) for id, attempt, seq in holding}
         for id, runner in list(self._running.items()):
@@ -548,7 +548,7 @@ class Worker:
                     self.loop.create_task(self._hand_back(id, attempt))
 
     async def _hand_back(self, execution_id: str, attempt: int) -> None:
-        """If this fails, the next beat repeats it."""
+        """A failure is harmless: the next beat repeats the hand-back."""
         logger.warning("Execution %s, attempt %d, never arrived here; it is handed back.", execution_id, attempt)
         item = reports.hand_back(execution_id, attempt)
         with contextlib.suppress(PerdureError):
@@ -581,7 +581,7 @@ class Worker:
             await self.transport.call(lost)
 
     async def _register_anew(self, *, refusals: bool) -> None:
-        """Refusals are raised at the start. Later the key or the server may be put right."""
+        """Raises refusals only at the start. Later the key or the server may be repaired."""
         pause = 0.1
         while not self._draining:
             try:
@@ -597,13 +597,14 @@ class Worker:
 
 
 async def _fall_back(what: str, pause: float, why: object) -> None:
-    """A random part of the pause: workers that lost their server together must not return together."""
+    """A random part of the pause: workers must not return together after an outage of their server."""
     part = pause * random.uniform(0.2, 1.0)
     logger.warning("%s failed, next try in %.2f s: %s", what, part, why)
     await asyncio.sleep(part)
 
 
 def _collect_less() -> None:
-    """With thousands of executions in memory, collections took a sixth of all time. A user's own pace stays."""
+    """Makes garbage collections rarer: with thousands of executions in memory they took a sixth of all time. A user's
+    own thresholds stay."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.set_threshold(50_000, 20, 100)

@@ -47,7 +47,7 @@ class ChildHandle(Generic[R_co]):
         self._context = context
 
     def result(self) -> Coroutine[object, None, R_co]:
-        """As `ctx.run_child`."""
+        """See `ctx.run_child`."""
         return self._context.machine.begins("handle.result()", self._result)
 
     async def _result(self) -> R_co:
@@ -68,7 +68,7 @@ class Mapped(Generic[R]):
 
     @property
     def failures(self) -> list[tuple[int, ChildFailed]]:
-        """Each failed child's error, with the place of its input."""
+        """Each failed child's error, with the index of its input."""
         return [(n, one) for n, one in enumerate(self.outcomes) if isinstance(one, ChildFailed)]
 
     def results(self) -> list[R]:
@@ -179,7 +179,7 @@ async def run_all(
 
 
 class _MappedChild:
-    """Driven by callbacks, so that thousands of children need no tasks."""
+    """Driven by callbacks, so thousands of children need no tasks."""
 
     __slots__ = ("_call", "_end", "_future", "_id", "_machine", "_name", "_result_type", "index")
 

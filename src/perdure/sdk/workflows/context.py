@@ -1,5 +1,5 @@
-"""A call allocates its key at once and asks when it is awaited, so that `asyncio.gather(ctx.step(…), ctx.step(…))`
-works as in plain asyncio.
+"""A call allocates its key at once and asks when awaited, so `asyncio.gather(ctx.step(…), ctx.step(…))` works as in
+plain asyncio.
 
 Methods return `Coroutine[object, None, T]`. With Any, mypy would infer Any for a `gather` of several types.
 """
@@ -93,7 +93,7 @@ class Context(ExecutionState, metaclass=_WithoutInner):
 
     @property
     def idempotency_key(self) -> str:
-        """In a step: the same in every try, attempt, fork and retry, for services that drop repeats."""
+        """The step's key for services that drop repeats: the same in every try, attempt, fork and retry."""
         info = running_step.get()
         if info is None:
             raise Misplaced(
@@ -166,11 +166,11 @@ class Context(ExecutionState, metaclass=_WithoutInner):
     ) -> Coroutine[object, None, Any]:
         """Run `fn(*args)` as a step. Its outcome is recorded before the next line runs, and replays return it.
 
-        Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names the step, else
-        its function does. `retry` is a RetryPolicy or a number of tries, `timeout` as in `@step`, `key`
+        Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names the step; the
+        default name is the function's. `retry` is a RetryPolicy or a number of tries, `timeout` as in `@step`, `key`
         replaces the generated key. Raises `StepFailed` when the last try fails; with `on_failure="hold"` the execution
-        is held instead. `on_retry` is that of `@step`. `label` is how people read this call in a timeline, at most 200
-        bytes: `label="SKU 7712"`. Timelines fold `quiet` steps with their neighbours.
+        is held instead. See `@step` for `on_retry`. Timelines show the call's `label`, at most 200 bytes (`label="SKU
+        7712"`), and fold `quiet` steps with their neighbours.
 
             total = await ctx.step("sum up", add, 1, 2, retry=3)
         """
@@ -200,7 +200,7 @@ class Context(ExecutionState, metaclass=_WithoutInner):
         return self.machine.begins("ctx.sleep()", partial(asyncio.sleep, _seconds(duration)))
 
     def sleep_until(self, moment: datetime) -> Coroutine[object, None, None]:
-        """Sleep until a moment with a time zone; return at once if it has passed."""
+        """Sleep until a moment with a time zone; return at once for a past moment."""
         return self.machine.begins("ctx.sleep_until()", partial(_sleep_until, moment))
 
     @overload
@@ -220,7 +220,8 @@ class Context(ExecutionState, metaclass=_WithoutInner):
         latest: bool = False,
         key: str | None = None,
     ) -> Coroutine[object, None, Event[Any]]:
-        """Wait for the next event of `topic` since this execution's creation that it has not taken.
+        """Wait for the next event of `topic` that this execution has not taken. Events before its creation do not
+        count.
 
         `match={"order_id": 7}` takes only events with these top-level fields. `after=n` skips events up to number n,
         `latest=True` all published so far. Raises `TimeoutError` after `timeout`, in seconds or a timedelta.
@@ -243,7 +244,8 @@ class Context(ExecutionState, metaclass=_WithoutInner):
         """Show the question `data`, and wait for the answer under `key`.
 
         Pages show the fields of `answer_type`. Raises `TimeoutError` after `timeout` (seconds or a timedelta), and
-        `BadValue` if a validator of `answer_type` refuses the answer. It stands, so ask again under another key.
+        `BadValue` if a validator of `answer_type` refuses the answer. The refused answer stays, so ask again under
+        another key.
 
             answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
         """
@@ -277,7 +279,7 @@ class Context(ExecutionState, metaclass=_WithoutInner):
         dedup_key: str | None = None,
         key: str | None = None,
     ) -> Coroutine[object, None, int]:
-        """Publish an event, exactly once. Returns its number in the topic."""
+        """Publish an event, exactly once. Returns the event's number in the topic."""
         call = publish_call(self.machine, topic, data, event_type=event_type, dedup_key=dedup_key, key=key)
         return self.machine.made(call, publish(self.machine, call))
 
@@ -298,8 +300,8 @@ class Context(ExecutionState, metaclass=_WithoutInner):
     ) -> Coroutine[object, None, ChildHandle[Any]]:
         """Start a child execution, exactly once. `await handle.result()` gives its result.
 
-        It takes the options of `Client.start` except `at`, `deployment_id` and `webhook_url`. `execution_key` is the
-        child's readable key, `key` that of this call in the journal. By default the child gets this execution's session
+        Takes the options of `Client.start` except `at`, `deployment_id` and `webhook_url`. `execution_key` is the
+        child's readable key, `key` the call's key in the journal. By default the child gets this execution's session
         and user.
         """
         made = child_call(self, workflow, input, **options)
@@ -324,10 +326,10 @@ class Context(ExecutionState, metaclass=_WithoutInner):
     def run_child(
         self, workflow: Workflow[Any, Any] | str, input: Any = None, **options: Any
     ) -> Coroutine[object, None, Any]:
-        """Start a child as `start_child`, and wait for its result.
+        """Start a child like `start_child`, and wait for the result.
 
-        Raises `ChildFailed` or `ChildCancelled`, and `BudgetExceeded` with its last words as `answer` if a budget
-        ended an agent. A time-out or a cancelled branch does not cancel the child.
+        Raises `ChildFailed` or `ChildCancelled`, and `BudgetExceeded` with the last words as `answer` if a budget ended
+        an agent. A time-out or a cancelled branch does not cancel the child.
         """
         made = child_call(self, workflow, input, **options, awaited=True)
         return self.machine.made(made[0], self._run_child(*made))
@@ -352,8 +354,7 @@ class Context(ExecutionState, metaclass=_WithoutInner):
         """Run a child for each input, at most `limit` at a time, and wait for all.
 
         Outcomes are in the order of the inputs. An async generator of inputs may run steps. A failed child does not
-        stop the others. The children share a batch id. `concurrency_key` is one key for all, or a function of the
-        input.
+        stop the rest. The children share a batch id. `concurrency_key` is one key for all, or a function of the input.
 
             done = await ctx.map_children(verify, packages, limit=20)
             sizes = done.results()          # or look at done.outcomes and done.failures
@@ -389,10 +390,10 @@ class Context(ExecutionState, metaclass=_WithoutInner):
             add_line(self, line)
 
     def progress(self, done: float, total: float | str | None = None, text: str | None = None) -> None:
-        """Report progress to clients that watch the execution: `ctx.progress(3, 10, "shipping")`, or a share from 0 to
-        1, `ctx.progress(0.3, "shipping")`.
+        """Report progress to clients watching the execution: `ctx.progress(3, 10, "shipping")`, or a share from 0 to 1,
+        `ctx.progress(0.3, "shipping")`.
 
-        It is neither a step nor in the journal. Only the newest report counts; `text` is cut to 500 bytes.
+        Progress is neither a step nor in the journal. Only the newest report counts; `text` is cut to 500 bytes.
         """
         if isinstance(total, str):
             total, text = None, total
@@ -403,9 +404,9 @@ class Context(ExecutionState, metaclass=_WithoutInner):
             self.pending_progress[:] = [progress]
 
     def emit(self, kind: str, data: object = None) -> None:
-        """Send an item to clients that follow the execution live (`handle.stream()`).
+        """Send an item to clients following the execution live (`handle.stream()`).
 
-        Works in workflow code, once for all replays, and in steps. Items are not in the journal; an execution keeps its
+        Works in workflow code, once for all replays, and in steps. Items are not in the journal; an execution keeps the
         newest 10,000. `data` is JSON of at most 64 KiB, else `BadValue`.
 
             ctx.emit("token", "Hel")

@@ -1,7 +1,7 @@
-"""Schedules as a workflow declares them.
+"""Schedules declared by a workflow.
 
-@workflow(schedule=Schedule("0 9 * * MON-FRI", timezone="Europe/Berlin"))
-async def report(ctx: Context, due: ScheduledFor) -> None: ...
+@workflow(schedule=Schedule("0 9 * * MON-FRI", timezone="Europe/Berlin")) async def report(ctx: Context, due:
+ScheduledFor) -> None: ...
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ NO_INPUT: Final = _NoInput()
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """An option left out has its default, or stays as it is.
+    """Options left out have their default, or keep the stored value.
 
-    While an execution of the schedule is open, the next one is skipped (`overlap="skip"`), waits its turn ("queue", the
-    default) or runs in parallel ("allow"). Of due times that passed while no server ran, the schedule fires none
-    (`missed="skip"`), the last one ("latest", the default), or each one within `missed_window` ("all"; seconds,
-    default: a day).
+    While an execution of the schedule is open, the next execution is skipped (`overlap="skip"`), waits ("queue", the
+    default) or runs in parallel ("allow"). If due times passed while no server ran, the schedule fires none
+    (`missed="skip"`), the last ("latest", the default), or all within `missed_window` ("all"; seconds, default: a day).
     """
 
     overlap: Literal["skip", "queue", "allow"]
@@ -43,7 +42,7 @@ class Schedule:
     """Starts a workflow by the clock: five cron fields in a time zone.
 
     `key` tells the schedules of one workflow apart. Without `input`, a workflow that takes an input gets a
-    `ScheduledFor`. Raises `BadValue` for an unreadable expression or zone, and for an expression that is never due.
+    `ScheduledFor`. Raises `BadValue` for an unreadable expression or zone, and for an expression without any due time.
 
     >>> Schedule("30 2 * * *", timezone="America/New_York")
     Schedule('30 2 * * *', timezone='America/New_York')
@@ -80,7 +79,7 @@ class Schedule:
 
 
 def option_fields(options: ScheduleOptions) -> dict[str, Any]:
-    """Raises `BadValue` for a value that cannot be sent."""
+    """Raises `BadValue` for a value outside the API's limits."""
     said: dict[str, Any] = {}
     for name, kind in (("overlap", Overlap), ("missed", Missed)):
         word = options.get(name)

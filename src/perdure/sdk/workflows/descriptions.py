@@ -1,4 +1,4 @@
-"""Descriptions of workflows for people, which a registration carries: types, place and docstring of the function."""
+"""Descriptions of workflows for people, sent with a registration: types, place and docstring of the function."""
 
 from __future__ import annotations
 

@@ -24,13 +24,13 @@ from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import Answer, EventItem, OpenWait, Publish
 
 FOREVER_SECONDS = 1e10
-"""From here on a time-out counts as none."""
+"""A time-out from this number of seconds on counts as none."""
 
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Event(NamedTuple, Generic[T_co]):
-    """An event that workflow code waited for. `sequence_id` is its number in its topic."""
+    """An event taken by workflow code. `sequence_id` is the event's number in the topic."""
 
     id: str
     sequence_id: int

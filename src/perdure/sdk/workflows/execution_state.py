@@ -49,9 +49,9 @@ class ExecutionState:
         self.claim = claim
         self.logs: list[LogLine] = []
         self.pending_progress: list[Raw] = []
-        """Only the last one counts."""
+        """Only the last report counts."""
         self.readings = {} if readings is None else readings
-        """By their row's `seq`."""
+        """Readings by the `seq` of their rows."""
         self.taken: dict[str, None] = {}
         self.outbox = Outbox(claim.id, notify)
         self.outside = outside
@@ -61,7 +61,7 @@ class ExecutionState:
         self.unlimited = False
         """The server said that the execution has no budget."""
         self.refused: dict[str, asyncio.Event] = {}
-        """Exhausted budgets. One branch waits for a raise, the other ones for that branch."""
+        """Exhausted budgets. One branch waits for a raise, the other branches for the first."""
 
     @property
     def execution_id(self) -> str:
@@ -110,12 +110,12 @@ class ExecutionState:
 
     @property
     def attempt(self) -> int:
-        """How often a worker has claimed the execution. Do not branch on it: it differs between replays."""
+        """Number of claims of the execution by workers. Do not branch on this number: replays get another."""
         return self.claim.attempt
 
     @property
     def retry_count(self) -> int:
-        """How often the workflow was retried. Do not branch on it."""
+        """Number of retries of the workflow. Do not branch on this number."""
         return self.claim.retry_count
 
     @property

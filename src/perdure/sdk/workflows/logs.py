@@ -19,7 +19,7 @@ LOG_TEXT_BYTES_MAX: Final = 8 << 10
 LOG_LINES_MAX: Final = 1_000
 TOLD_MAX: Final = 1_000
 TOLD: Final[dict[tuple[str, str], None]] = {}
-"""By workflow, the texts about calls that nothing tells apart. The log of the process has each of them once."""
+"""Warnings about indistinguishable calls, by workflow. The log of the process has each warning once."""
 
 
 def to_log_line(context: ExecutionState, level: int, text: str) -> LogLine:
@@ -45,7 +45,7 @@ def log_findings(context: ExecutionState | None, machine: Machine) -> int:
 
 
 def _tell(context: ExecutionState, text: str) -> None:
-    """The execution's log has it each time, and that of the worker once for each line of the code."""
+    """The execution's log gets the text each time, the worker's log once for each line of the code."""
     if (context.workflow_id, text) not in TOLD:
         if len(TOLD) >= TOLD_MAX:
             TOLD.clear()
@@ -66,7 +66,7 @@ def _log_changed_inputs(context: ExecutionState | None, changed: ChangedInputs) 
 
 
 class LogHandler(logging.Handler):
-    """Sends logs of workflow code and steps to their execution, without those of replays."""
+    """Sends logs of workflow code and steps to their execution, without the logs of replays."""
 
     def emit(self, record: logging.LogRecord) -> None:
         info = running_step.get()
@@ -80,7 +80,7 @@ class LogHandler(logging.Handler):
 
 
 class ReplayFilter(logging.Filter):
-    """For other handlers (console, files): drops the lines of replays."""
+    """Drops the lines of replays from other handlers (console, files)."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         context = current_context.get()
@@ -89,10 +89,10 @@ class ReplayFilter(logging.Filter):
 
 @cache
 def keep_logs() -> None:
-    """From now on executions keep the logs of their steps and workflow code.
+    """Start to keep the logs of steps and workflow code in executions.
 
-    This wraps the method that passes each record to the handlers. A handler of the root logger would end Python's
-    output of last resort, and turn a later `logging.basicConfig()` into nothing.
+    The function wraps the method that passes each record to the handlers. A handler of the root logger would end
+    Python's output of last resort, and turn a later `logging.basicConfig()` into nothing.
     """
     handler, call_handlers = LogHandler(), logging.Logger.callHandlers
 

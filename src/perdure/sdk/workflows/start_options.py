@@ -1,4 +1,4 @@
-"""The options of a start, by a client or by a workflow's code, and the fields of the request that they become."""
+"""The options of a start, by a client or by workflow code, and the matching fields of the request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from perdure.wire.base.times import microseconds
 
 
 class Budget:
-    """Limits on what an execution and its descendants spend on calls to models. None sets no limit of that kind.
+    """Limits on the spending of an execution and its descendants for calls to models. None sets no limit of a kind.
 
     `usd` is money, `tokens` are input and output together, `calls` are calls to models, `seconds` count from the
     budget's start. At most one call exceeds a limit. When nothing is left, the run asks for more ("ask"), ends with its
@@ -77,9 +77,9 @@ class StartOptions(CommonOptions, total=False):
 
 
 class ChildOptions(CommonOptions, total=False):
-    """`execution_key` is the child's readable key within its workflow, `key` the call's in the journal.
+    """`execution_key` is the child's readable key within its workflow, `key` the call's key in the journal.
 
-    `on_conflict` makes it a turn of a session of its own (`session_id`). If that is refused, `ChildFailed` is raised.
+    `on_conflict` makes the child a turn of another session (`session_id`). A refusal raises `ChildFailed`.
     """
 
     execution_key: str | None
@@ -89,8 +89,8 @@ class ChildOptions(CommonOptions, total=False):
 def start_fields(options: Mapping[str, Any], known: type[CommonOptions]) -> dict[str, Any]:
     """The fields of a `StartItem` for these options.
 
-    Raises `BadValue` for each fault that would fail a request of many starts as a whole, and `TypeError` for an option
-    that is not in `known`.
+    Raises `BadValue` for each fault that would fail a whole request of many starts, and `TypeError` for an option
+    missing from `known`.
     """
     fields: dict[str, Any] = {}
     for name, value in options.items():
@@ -141,4 +141,4 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "budget": ("budget", lambda value, _: value.spec()),
     "execution_key": ("key", checked_name),
 }
-"""By option: the field, and the check that makes its value."""
+"""The field of each option, and the check that makes the field's value."""

@@ -125,7 +125,7 @@ class StepSettings:
         )
 
     def is_final(self, error: BaseException) -> bool:
-        """One fatal error in a group is enough. A group is retried if it or all its errors may be."""
+        """One fatal error in a group is enough. A group is retried if the group itself or all its errors may be."""
         return self._is_fatal(error) or not self._may_be_tried_again(error)
 
     def _is_fatal(self, error: BaseException) -> bool:
@@ -253,11 +253,11 @@ def step(
 
     A plain `def` runs in a thread and is awaited like an `async def`; `fetch.__wrapped__` is the function itself.
     `retry` is a RetryPolicy or a number of tries, `timeout` the seconds (or a timedelta) for each try. A thread cannot
-    be stopped: a plain `def` that times out runs on, and may still write after its failure was recorded. Errors in
-    `fatal` end the step at once; with `retry_if` only its errors are retried. Both are classes or a predicate. With
-    `on_failure="hold"` the code does not see the failure of the last try: the execution is held until `Client.act` says
-    how it goes on. `on_retry` says what a retry of the execution does with the outcome of this step, if the code called
-    it after the failure that is retried: `"keep"` it, or drop it and `"redo"` the step. Without it a retry asks.
+    be stopped: after a time-out a plain `def` runs on, and may still write after the recorded failure. Errors in
+    `fatal` end the step at once; with `retry_if` only matching errors are retried. Both are classes or a predicate.
+    With `on_failure="hold"` the code does not see the failure of the last try: the execution is held until `Client.act`
+    decides. `on_retry` says what a retry of the execution does with this step's outcome, if the code called the step
+    after the retried failure: `"keep"` the outcome, or `"redo"` the step. Without `on_retry`, a retry asks.
     `quiet=True` marks a small step, which timelines fold with its neighbours. Raises `TypeError` for an object that
     cannot be a step, and for an unknown option.
 
@@ -340,7 +340,7 @@ def _is_one_of(error: BaseException, errors: Errors) -> bool:
 
 
 class StepChoices(TypedDict, total=False):
-    """They override those of `@step`."""
+    """Options of one call, which override the options of `@step`."""
 
     retry: Retry | None
     timeout: float | timedelta | None
@@ -362,7 +362,7 @@ def not_a_function(given: object) -> TypeError:
 
 
 def _refuse_coroutines(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """The first try would use one up."""
+    """The first try would use a coroutine up."""
     for place, value in (*enumerate(args, 1), *kwargs.items()):
         if inspect.iscoroutine(value):
             value.close()
@@ -443,15 +443,15 @@ class StepInfo(Struct, frozen=True):
     context: ExecutionState | None = None
     worker: StepWorker | None = None
     keys_id: str | None = None
-    """The execution whose idempotency keys this one continues, if it is a fork."""
+    """The execution whose idempotency keys this execution continues, if it is a fork."""
 
     @property
     def idempotency_key(self) -> str:
-        """The same in every try, attempt, fork and retry, for services that drop repeats."""
+        """A key for services that drop repeats: the same in every try, attempt, fork and retry."""
         return f"{self.keys_id or self.execution_id}:{self.key}"
 
     def emit(self, kind: str, data: object = None) -> None:
-        """As `ctx.emit`."""
+        """See `ctx.emit`."""
         if self.context is not None:
             self.context.outbox.add(to_emitted(kind, data, self.key, self.tries))
 

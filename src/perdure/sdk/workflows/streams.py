@@ -25,34 +25,34 @@ if TYPE_CHECKING:
     from perdure.sdk.transports.transport import Transport
 
 WAITING_MAX: Final = 10_000
-"""Items that wait in a worker for its server; beyond that the oldest are dropped."""
+"""Most items waiting in a worker for its server; beyond the limit the oldest are dropped."""
 REPORT_BYTES: Final = 4 << 20
-"""In one report."""
+"""Most bytes of items in one report."""
 PLACES_MAX: Final = 10_000
-"""A client remembers the runs of so many keys."""
+"""Most keys whose runs a client remembers."""
 
 
 class StreamItem(NamedTuple):
     """An item of an execution or a descendant, with `kind` and `data` as given to `ctx.emit`.
 
-    `restarted`: the step under this `key` began anew, after a lost worker or a failed try. Drop the earlier items of
-    this execution and key.
+    `restarted`: the step under `key` restarted after a lost worker or a failed try. Drop earlier items of the same
+    execution and key.
     """
 
     kind: str
     data: Any
     path: tuple[str, ...]
-    """The keys of the children that lead to it; empty for the execution's own items."""
+    """The keys of the children that lead to the descendant; empty for the execution's own items."""
     key: str
     attempt: int
     tries: int
     restarted: bool
     execution_id: str
     n: int
-    """Within its execution, without gaps: a jump tells how many were dropped."""
+    """The item's number within its execution, without gaps: a jump counts the dropped items."""
     at: datetime
     cursor: str
-    """`handle.stream(after=item.cursor)` continues behind it."""
+    """`handle.stream(after=item.cursor)` continues behind the item."""
 
 
 def to_emitted(kind: str, data: object, key: str, tries: int) -> Emitted:
@@ -67,7 +67,7 @@ _making: Final = threading.Lock()
 
 
 class Outbox:
-    """Threads add items, too.
+    """Items come from any thread.
 
     `notify` gets the execution's id, in any thread, when the first item arrives after a `take`.
     """

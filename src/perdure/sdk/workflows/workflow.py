@@ -36,7 +36,7 @@ R_co = TypeVar("R_co", covariant=True)
 Schedulings: TypeAlias = Schedule | str | Sequence[Schedule | str]
 """A text is a cron expression in UTC."""
 Triggerings: TypeAlias = EventTrigger | str | Sequence[EventTrigger | str]
-"""A text is a topic whose events start the workflow one by one."""
+"""A text is a topic. Each of its events starts the workflow."""
 
 
 def _listed(given: Any, kind: type[StartT], key: str, twice: str) -> list[StartT]:
@@ -51,7 +51,7 @@ def _listed(given: Any, kind: type[StartT], key: str, twice: str) -> list[StartT
 
 
 class Queue:
-    """A queue, with limits on the executions that run at once.
+    """A queue, with limits on the executions running at once.
 
     `concurrency_limit` is for each value of `concurrency_key`, `total_limit` for all together; None sets no limit. The
     last registered declaration counts.
@@ -104,7 +104,7 @@ def _is_method(fn: Callable[..., Any]) -> TypeError:
 class Workflow(Generic[I_contra, R_co]):
     """An `async def f(ctx, input)` and its options, made by `@workflow`.
 
-    A call runs the function inside the calling workflow; `ctx.run_child` runs it as an execution of its own.
+    A call runs the function inside the calling workflow; `ctx.run_child` starts a separate execution.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Workflow(Generic[I_contra, R_co]):
         return NO_INPUT if has_none else decode(payload, self.input_type, where="input")
 
     def begin(self, ctx: "Context", input: Any) -> Coroutine[Any, Any, R_co]:
-        """Steps that the code calls directly find `ctx`."""
+        """Directly called steps find `ctx`."""
         current_context.set(ctx)
         if self.takes_input:
             return self.fn(ctx) if input is NO_INPUT else self.fn(ctx, input)
@@ -217,11 +217,11 @@ class Workflow(Generic[I_contra, R_co]):
         )
 
     def starting(self, outside: Mapping[ContextVar[Any], Any] | None) -> None:
-        """Raises if a client must not start it. `outside` holds the context variables around the start of the client's
-        own worker, if any."""
+        """Raises if a client must not start the workflow. `outside` holds the context variables around the start of the
+        client's own worker, if any."""
 
     def unpriced(self) -> list[str]:
-        """Models that a budget in money would refuse, because their prices are not known."""
+        """Models that a budget in money would refuse: their prices are unknown."""
         return []
 
     @functools.cached_property
@@ -299,7 +299,7 @@ def encode_scheduled(workflow: "Workflow[Any, Any] | str", input: object) -> Raw
 
 
 def _is_empty(input: object) -> bool:
-    """Clients send these to mean none."""
+    """Inputs that clients send for no input."""
     return input is None or (isinstance(input, dict) and not input)
 
 
@@ -352,16 +352,16 @@ def workflow(
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
     """Make an `async def f(ctx, input)` a workflow. `name` is its name for clients, by default the function's.
 
-    - `retry`: tries of the whole workflow if its code fails. Steps whose failures ended it run again; those whose
+    - `retry`: tries of the whole workflow if its code fails. Steps whose failures ended the try run again; steps whose
       failures were caught do not.
     - `run_timeout_seconds`: bounds the running time, without waits.
     - `on_cancel="wake"`: a cancelled execution that waits or is queued again runs its clean-up.
-    - `on_failure="hold"`: a run whose tries are used up is held, not failed, until `Client.act` says how it goes on.
+    - `on_failure="hold"`: after the last try the run is held, not failed, until `Client.act` decides.
     - `strict`: a step with another input than recorded is an error, and so are concurrent steps that nothing tells
       apart; by default both are only marked.
-    - `searchable`: fields of payload and result by which its executions are found, such as `["payload.customer.id"]`.
-    - `schedule` starts it by the clock: a `Schedule`, five fields of cron (in UTC), or a list.
-    - `trigger_on` starts it from events: an `EventTrigger`, a topic, or a list.
+    - `searchable`: fields of payload and result for finding executions, such as `["payload.customer.id"]`.
+    - `schedule` starts the workflow by the clock: a `Schedule`, five fields of cron (in UTC), or a list.
+    - `trigger_on` starts the workflow from events: an `EventTrigger`, a topic, or a list.
 
         >>> @workflow(retry=2)
         ... async def order(ctx: "Context", order_id: int) -> str:
@@ -375,7 +375,7 @@ _declared: list[weakref.ref[Workflow[Any, Any]]] = []
 
 
 def declare(made: Workflow[Any, Any]) -> None:
-    """For `Registry.declared()`, while the workflow exists."""
+    """Lists the workflow in `Registry.declared()` while the workflow exists."""
     _declared.append(weakref.ref(made))
 
 
@@ -409,7 +409,7 @@ class Registry:
 
     @classmethod
     def declared(cls) -> "Registry":
-        """All plain `@workflow`s of this process. Of equal names the newest counts."""
+        """All plain `@workflow`s of this process. The newest of equal names counts."""
         found = cls()
         _declared[:] = [one for one in _declared if one() is not None]
         for one in _declared:
