@@ -16,6 +16,7 @@ from perdure.store.verbs.runs.starts import New
 from perdure.wire.agents.budgets import Amounts, BudgetChange, BudgetSpec, Reserve, Settle
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.insight.traces import StoredSpan
+from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution
 from perdure.wire.outside.webhooks import DeliveryState
 from perdure.wire.runs.requests import EventItem, StartItem
 
@@ -47,9 +48,9 @@ async def set_up(world: World) -> tuple[str, str]:
     await world.store.write(webhooks.make_webhook(project_id=PROJECT, now_us=world.now_us, **made))
     told_id = await world.start("anything", deployment_id="push")
     await world.store.write(push_workers.claim_pushed(claim_id="b", at_most=9, grace_us=GRACE_US, **same))
-    ended: dict[str, Any] = {"output_schema_name": None, "final_state": None, **same}
+    done = CompleteExecution(told_id, raw(1), PUSH_WORKER)
     await world.store.write(
-        push_reports.complete_pushed(project_id=PROJECT, execution_id=told_id, result=bytes(raw(1)), **ended)
+        push_reports.end_pushed(project_id=PROJECT, op=done, now_us=world.now_us, grace_us=GRACE_US)
     )
     takes: dict[str, Any] = {"busy": "[]", "limit": 9, "until_us": world.now_us + 9, "now_us": world.now_us}
     assert len(await world.store.write(webhooks.take_deliveries(**takes))) == 1
@@ -75,7 +76,7 @@ def verb_of(
     same: dict[str, Any] = {"project_id": PROJECT, "now_us": now_us}
     one: dict[str, Any] = {"project_id": PROJECT, "execution_id": id}
     held: dict[str, Any] = {**one, "attempt": 1, "worker_id": PUSH_WORKER}
-    said: dict[str, Any] = {**one, "worker_id": PUSH_WORKER, "now_us": now_us}
+    said: dict[str, Any] = {**same, "grace_us": GRACE_US}
     leased: dict[str, Any] = {**same, "worker_id": PUSH_WORKER, "lease_us": 90_000_000 + n, "check_us": 5_000_000}
     taken = webhooks.TakenDelivery(PROJECT, told_id, "webhook", "https://worker.example", "worker.example", 1)
     match kind:
@@ -83,12 +84,13 @@ def verb_of(
             key = f"s{dice.randint(0, 1)}"
             return push_reports.save_step(step_key=key, ok=True, value=bytes(raw(n)), now_us=now_us, **one)
         case "pushed result":
-            return push_reports.complete_pushed(result=bytes(raw(n)), output_schema_name=None, final_state=b"1", **said)
+            done = CompleteExecution(id, raw(n), PUSH_WORKER, final_state=raw(1))
+            return push_reports.end_pushed(op=done, **said)
         case "pushed failure":
             retry = dice.choice([True, False])
-            return push_reports.fail_pushed(error=f"e{n}", stack=None, retryable=retry, final_state=None, **said)
+            return push_reports.end_pushed(op=FailExecution(id, f"e{n}", PUSH_WORKER, retryable=retry), **said)
         case "pushed cancel":
-            return push_reports.confirm_cancel_pushed(grace_us=GRACE_US, **said)
+            return push_reports.end_pushed(op=ConfirmCancellation(id, PUSH_WORKER), **said)
         case "pushed wait":
             return push_reports.wait_pushed(wait=push_reports.Wait(f"e{n}", b"{}", topic="t"), now_us=now_us, **one)
         case "pushed timer":

@@ -9,12 +9,12 @@ from typing import Any
 from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw
 
 from perdure.store.verbs.outside import push_reports, push_steps, push_workers
-from perdure.store.verbs.outside.push_reports import Wait
+from perdure.store.verbs.outside.push_reports import PushedEnd, Wait
 from perdure.store.verbs.outside.push_workers import Handed, Pushed
 from perdure.store.verbs.runs import events
 from perdure.store.verbs.runs.starts import New
 from perdure.wire.base.times import rfc3339
-from perdure.wire.outside.push_workers import SavedStep
+from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution, SavedStep
 from perdure.wire.runs.requests import EventItem, Started, StartItem
 
 LEASE_US = 90 * SECOND
@@ -159,36 +159,17 @@ class PushWorld:
         return json.loads(bytes(step.error))
 
     async def complete(self, id: str, worker: str, result: object = "done", **fields: Any) -> None:
-        await self.store.write(
-            push_reports.complete_pushed(
-                project_id=PROJECT,
-                execution_id=id,
-                worker_id=worker,
-                result=json.dumps(result).encode(),
-                now_us=self.world.now_us,
-                **{"output_schema_name": None, "final_state": None, **fields},
-            )
-        )
+        await self._end(CompleteExecution(id, raw(result), worker, **fields))
 
     async def fail(self, id: str, worker: str, error: str = "it failed", *, retryable: bool = True) -> None:
-        await self.store.write(
-            push_reports.fail_pushed(
-                project_id=PROJECT,
-                execution_id=id,
-                worker_id=worker,
-                error=error,
-                stack="Traceback …",
-                retryable=retryable,
-                final_state=None,
-                now_us=self.world.now_us,
-            )
-        )
+        await self._end(FailExecution(id, error, worker, "Traceback …", retryable))
 
     async def confirm(self, id: str, worker: str) -> None:
+        await self._end(ConfirmCancellation(id, worker))
+
+    async def _end(self, op: PushedEnd) -> None:
         await self.store.write(
-            push_reports.confirm_cancel_pushed(
-                project_id=PROJECT, execution_id=id, worker_id=worker, now_us=self.world.now_us, grace_us=GRACE_US
-            )
+            push_reports.end_pushed(project_id=PROJECT, op=op, now_us=self.world.now_us, grace_us=GRACE_US)
         )
 
     async def wait(

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 from tests.store.pushing import PushWorld
-from tests.store.world import PROJECT, SECOND, START_US, raw
+from tests.store.world import GRACE_US, PROJECT, SECOND, START_US, raw
 from uuid_utils import uuid7
 
 from perdure.store.base.executions import EndedExecution
@@ -19,6 +19,7 @@ from perdure.wire.base.errors import Conflict, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import rfc3339
+from perdure.wire.outside.push_workers import CompleteExecution
 from perdure.wire.runs.requests import StartItem
 
 
@@ -76,10 +77,10 @@ async def test_a_step_acknowledges_the_delivery(pushes: PushWorld, worker: str) 
 
 async def test_an_execution_ends_with_its_result(pushes: PushWorld, worker: str) -> None:
     id = await pushes.running(worker)
-    await pushes.complete(id, worker, {"n": 1}, output_schema_name="shop.Order", final_state=b'{"k": 1}')
+    await pushes.complete(id, worker, {"n": 1}, output_schema_name="shop.Order", final_state=raw({"k": 1}))
     ended = await pushes.world.get(id)
     assert (ended.phase, ended.output_schema_name) == (Phase.COMPLETED, "shop.Order")
-    assert ended.result is not None and bytes(ended.result) == b'{"n": 1}'
+    assert ended.result is not None and bytes(ended.result) == b'{"n":1}'
     await pushes.complete(id, worker, {"n": 1})  # its reply was lost
     with pytest.raises(Conflict, match="is completed and not held"):
         await pushes.fail(id, worker)
@@ -512,14 +513,13 @@ async def test_a_batch_that_ends_at_once_wakes_its_parent_once(pushes: PushWorld
     for id in await pushes.online_ids():
         await pushes.claim(id)
     verbs = [
-        push_reports.complete_pushed(
+        push_reports.end_pushed(
             project_id=PROJECT,
-            execution_id=one.execution_id,
-            worker_id=(await world.get(one.execution_id)).assigned_to_worker or "",
-            result=b"1",
-            output_schema_name=None,
-            final_state=None,
+            op=CompleteExecution(
+                one.execution_id, raw(1), (await world.get(one.execution_id)).assigned_to_worker or ""
+            ),
             now_us=world.now_us,
+            grace_us=GRACE_US,
         )
         for one in started
     ]

@@ -15,7 +15,7 @@ from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.base.start_checks import check_item
 from perdure.engine.outside.dispatch import CHECK_US, LEASE_US, Dispatcher, work_of
 from perdure.store.verbs.outside import push_reports, push_steps, push_workers
-from perdure.store.verbs.outside.push_reports import Wait
+from perdure.store.verbs.outside.push_reports import PushedEnd, Wait
 from perdure.store.verbs.outside.push_workers import Pushed
 from perdure.store.verbs.runs.starts import New
 from perdure.wire.agents.approvals import ANSWERED
@@ -195,45 +195,20 @@ class Push(Service):
 
     @serves(CompleteExecution)
     async def complete(self, scope: Scope, op: CompleteExecution) -> Done:
-        await self.write(
-            push_reports.complete_pushed(
-                project_id=scope.project_id,
-                execution_id=op.execution_id,
-                worker_id=op.worker_id,
-                result=bytes(op.result),
-                output_schema_name=op.output_schema_name,
-                final_state=None if op.final_state is None else bytes(op.final_state),
-                now_us=self.now_us(),
-            )
-        )
-        return self._freed(op.execution_id, op.worker_id)
+        return await self._end(scope, op)
 
     @serves(FailExecution)
     async def fail(self, scope: Scope, op: FailExecution) -> Done:
-        await self.write(
-            push_reports.fail_pushed(
-                project_id=scope.project_id,
-                execution_id=op.execution_id,
-                worker_id=op.worker_id,
-                error=op.error,
-                stack=op.stack,
-                retryable=op.retryable is not False,
-                final_state=None if op.final_state is None else bytes(op.final_state),
-                now_us=self.now_us(),
-            )
-        )
-        return self._freed(op.execution_id, op.worker_id)
+        return await self._end(scope, op)
 
     @serves(ConfirmCancellation)
     async def confirm_cancellation(self, scope: Scope, op: ConfirmCancellation) -> Done:
+        return await self._end(scope, op)
+
+    async def _end(self, scope: Scope, op: PushedEnd) -> Done:
+        grace_us = self._core.grace_us
         await self.write(
-            push_reports.confirm_cancel_pushed(
-                project_id=scope.project_id,
-                execution_id=op.execution_id,
-                worker_id=op.worker_id,
-                now_us=self.now_us(),
-                grace_us=self._core.grace_us,
-            )
+            push_reports.end_pushed(project_id=scope.project_id, op=op, now_us=self.now_us(), grace_us=grace_us)
         )
         return self._freed(op.execution_id, op.worker_id)
 

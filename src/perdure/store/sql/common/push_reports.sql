@@ -36,8 +36,8 @@ WHERE e.project_id = :project_id AND e.id = :id;
 -- name: lock_pushed
 -- holds: execution=id
 -- The state of an execution, for its push worker's reports; `p.id` is NULL without a holding push worker.
-SELECT e.phase, e.attempt, e.assigned_to_worker AS worker_id, e.report_number, e.retry_count, e.acked, e.due_at_us,
-  p.id AS push_worker_id, COALESCE(d.push, 0) AS push, e.deployment_id
+SELECT e.phase, e.attempt, e.assigned_to_worker AS worker_id, e.report_number, e.next_seq, e.retry_count, e.acked,
+  e.due_at_us, p.id AS push_worker_id, COALESCE(d.push, 0) AS push, e.deployment_id
 FROM executions e
 LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
 LEFT JOIN deployments d ON d.project_id = e.project_id AND d.id = e.deployment_id

@@ -1,16 +1,15 @@
 """Reports of push workers: steps, waits, ends.
 
-Steps and waits carry neither worker nor attempt, so they count while any push worker holds the execution. Ends name
-their worker.
+Steps and waits name no worker, so they count while any push worker holds the execution. An end names its worker.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.base.executions import ChangedExecution, EndedExecution, State, StoredWait, unknown_execution
+from perdure.store.base.executions import ChangedExecution, State, StoredWait, unknown_execution
 from perdure.store.base.interface import Due, Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.base.locks import Arguments, Locks
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
@@ -18,20 +17,21 @@ from perdure.store.verbs.outside.push_questions import asks, later, outcome_ther
 from perdure.store.verbs.outside.push_steps import ENDS
 from perdure.store.verbs.runs.event_search import first_event
 from perdure.store.verbs.runs.events import event_value, number_before
-from perdure.store.verbs.runs.rows import deliver, note_end, overrule
+from perdure.store.verbs.runs.reports import report
+from perdure.store.verbs.runs.rows import deliver, overrule
 from perdure.store.verbs.runs.starts import New, news_locks, news_sweep, news_weight, start_items
 from perdure.store.verbs.runs.transitions import Canceller, cancel_tree, lose
 from perdure.wire.agents.approvals import ASKED
 from perdure.wire.base.errors import BadRequest, Conflict
-from perdure.wire.base.fields import INT64_MAX
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
+from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution
 from perdure.wire.runs.executions import Row
-from perdure.wire.runs.requests import Started
+from perdure.wire.runs.requests import Cancelled, Complete, Fail, ReportItem, Started
 
 RETRIES_MAX = 2
 TIMED_OUT_US = 2_000_000
-"""A worker may report the run timeout this much early, because it has its own clock."""
+"""A worker's clock may be ahead by this much."""
 
 
 class HeldPush(Struct, frozen=True):
@@ -39,11 +39,12 @@ class HeldPush(Struct, frozen=True):
     attempt: int
     worker_id: str | None
     report_number: int
+    next_seq: int
     retry_count: int
     acked: int
     due_at_us: int | None
     push_worker_id: str | None
-    """The holder, if it is a registered push worker."""
+    """The holder, if it is a push worker."""
     push: bool
     deployment_id: str | None
 
@@ -53,19 +54,6 @@ async def _lock(project_id: str, execution_id: str) -> HeldPush:
     if held is None:
         raise unknown_execution(execution_id)
     return held
-
-
-async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Phase) -> HeldPush | None:
-    """Lock the execution that this worker holds. None: it has already ended it this way. Raises NotFound, Conflict."""
-    held = await _lock(project_id, execution_id)
-    if held.worker_id == worker_id and held.phase in LEASED:
-        return held
-    if held.worker_id == worker_id and held.phase is end:
-        return None
-    raise Conflict(
-        f"Execution {execution_id!r} is {held.phase} and not held by worker {worker_id!r} (any more); nothing that "
-        "this worker says of it counts."
-    )
 
 
 @verb(locks="execution=execution_id")
@@ -105,94 +93,51 @@ async def save_step(
     await Notify(Written(execution_id))
 
 
-@verb(locks="execution=execution_id")
-async def complete_pushed(
-    *,
-    project_id: str,
-    execution_id: str,
-    worker_id: str,
-    result: bytes,
-    output_schema_name: str | None,
-    final_state: bytes | None,
-    now_us: int,
-) -> None:
-    held = await _lock_for(project_id, execution_id, worker_id, Phase.COMPLETED)
-    if held is None:
-        return
-    fence = _fence(project_id, execution_id, held, now_us)
-    [end] = await records(EndedExecution, "complete", result=result, result_seq=None, upto=INT64_MAX, **fence)
-    if output_schema_name is not None:
-        await query("put_output_schema", project_id=project_id, id=execution_id, output_schema_name=output_schema_name)
-    if final_state is not None:
-        await query("put_final_state", execution_id=execution_id, final_state=final_state)
-    await note_end(project_id, execution_id, Phase.COMPLETED, end, now_us, result=result)
+PushedEnd = CompleteExecution | FailExecution | ConfirmCancellation
+_ENDS: dict[type[PushedEnd], Phase] = {
+    CompleteExecution: Phase.COMPLETED,
+    FailExecution: Phase.FAILED,
+    ConfirmCancellation: Phase.CANCELLED,
+}
 
 
-@verb(locks="execution=execution_id")
-async def fail_pushed(
-    *,
-    project_id: str,
-    execution_id: str,
-    worker_id: str,
-    error: str,
-    stack: str | None,
-    retryable: bool,
-    final_state: bytes | None,
-    now_us: int,
-) -> None:
-    """Retry the execution, or fail it. Raises NotFound, Conflict."""
-    held = await _lock_for(project_id, execution_id, worker_id, Phase.FAILED)
-    if held is None:
+@verb(locks="execution=op.execution_id")
+async def end_pushed(*, project_id: str, op: PushedEnd, now_us: int, grace_us: int) -> None:
+    """Take a worker's end as a report of its attempt. A repeat changes nothing. Raises NotFound, Conflict."""
+    id, worker_id = op.execution_id, op.worker_id
+    held = await _lock(project_id, id)
+    if held.worker_id == worker_id and held.phase is _ENDS[type(op)]:
         return
-    fence = _fence(project_id, execution_id, held, now_us)
-    detail = msgspec.json.encode({"type": "Error", "message": error, **({} if stack is None else {"stack": stack})})
-    if final_state is not None:
-        await query("put_final_state", execution_id=execution_id, final_state=final_state)
-    if held.phase is Phase.CANCELLING:
-        # The worker that lets go confirms the cancel.
-        [end] = await records(EndedExecution, "confirm_cancel", **fence)
-        await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="confirmed")
-        return
-    if retryable and held.retry_count < RETRIES_MAX:
-        [moved] = await records(ChangedExecution, "requeue", due_at_us=None, retries=1, **fence)
-        await query_many("insert_journal", [moved.row(execution_id, Kind.RETRIED, name=error[:500], ok=False)])
-        await Notify(Ready(project_id, moved.deployment_id), Written(execution_id))
-        return
-    [end] = await records(EndedExecution, "fail", error=error, **fence)
-    await note_end(project_id, execution_id, Phase.FAILED, end, now_us, error=error, detail=detail)
-
-
-@verb(locks="execution=execution_id")
-async def confirm_cancel_pushed(
-    *, project_id: str, execution_id: str, worker_id: str, now_us: int, grace_us: int
-) -> None:
-    """Without a cancel, the run timeout is over, or the worker hands the execution back. Hand-backs count, because code
-    may raise the cancel error each time. Raises NotFound, Conflict."""
-    held = await _lock_for(project_id, execution_id, worker_id, Phase.CANCELLED)
-    if held is None:
-        return
-    if held.phase is Phase.RUNNING:
+    if held.worker_id != worker_id or held.phase not in LEASED:
+        raise Conflict(
+            f"Execution {id!r} is {held.phase} and not held by worker {worker_id!r} (any more); nothing that this "
+            "worker says of it counts."
+        )
+    if isinstance(op, CompleteExecution) and op.output_schema_name is not None:
+        await query("put_output_schema", project_id=project_id, id=id, output_schema_name=op.output_schema_name)
+    if not isinstance(op, ConfirmCancellation):
+        if op.final_state is not None:
+            await query("put_final_state", execution_id=id, final_state=bytes(op.final_state))
+    elif held.phase is Phase.RUNNING:
+        # The run timeout is over, or the worker hands the execution back. Hand-backs count, because code may raise the
+        # cancel error each time.
         if held.due_at_us is None or now_us < held.due_at_us - TIMED_OUT_US:
-            await lose(project_id, execution_id, held.attempt, worker_id, now_us, released=True, begun=True)
+            await _go_on(project_id, id, held, now_us)
             return
-        await cancel_tree(project_id, execution_id, Canceller("system"), now_us, grace_us)
-    fence = _fence(project_id, execution_id, held, now_us)
-    [end] = await records(EndedExecution, "confirm_cancel", **fence)
-    await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="confirmed")
+        await cancel_tree(project_id, id, Canceller("system"), now_us, grace_us)
+    item = ReportItem(id, held.attempt, held.report_number + 1, held.next_seq - 1, end=_end(op, held))
+    await report(project_id=project_id, worker_id=worker_id, item=item, now_us=now_us).start()
 
 
-def _fence(project_id: str, execution_id: str, held: HeldPush, now_us: int) -> dict[str, Any]:
-    """For a report of one journal row."""
-    return {
-        "project_id": project_id,
-        "id": execution_id,
-        "attempt": held.attempt,
-        "worker_id": held.worker_id,
-        "number": held.report_number + 1,
-        "rows": 1,
-        "progress": None,
-        "now_us": now_us,
-    }
+def _end(op: PushedEnd, held: HeldPush) -> Complete | Fail | Cancelled:
+    if isinstance(op, CompleteExecution):
+        return Complete(op.result)
+    if isinstance(op, ConfirmCancellation) or held.phase is Phase.CANCELLING:
+        return Cancelled()  # a worker that lets go confirms the cancel
+    stack = {} if op.stack is None else {"stack": op.stack}
+    detail = Raw(msgspec.json.encode({"type": "Error", "message": op.error, **stack}))
+    retries = op.retryable is not False and held.retry_count < RETRIES_MAX
+    return Fail(op.error, detail, retry_delay_us=0 if retries else None)
 
 
 class Wait(NamedTuple):
