@@ -115,10 +115,10 @@ async def test_a_migration_waits_for_servers_and_not_for_the_poolers_idle_connec
         async with pair_on(address) as pair:
             await _round_trip(pair)
             known = migrations("postgres")
-            more = [*known, Migration(len(known) + 1, "more", "SELECT 1", compatible=False)]
+            more = [*known, Migration(known[-1].number + 1, "more", "SELECT 1", compatible=False)]
             monkeypatch.setattr(postgres_connection, "migrations", lambda dialect: more)
             for way in (address, url):
                 with pytest.raises(NotOurDatabase, match="stop all of them first"):
                     await PostgresStore.open(way)
         await (await PostgresStore.open(address)).close()
-        assert (await schema_at(url)).number == len(more)
+        assert (await schema_at(url)).number == more[-1].number

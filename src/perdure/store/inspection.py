@@ -24,20 +24,20 @@ SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_streams", 
 
 async def read_schema(address: str) -> tuple[Schema, Sequence[Migration]]:
     """The schema and the pending migrations. Raises NotFound for a missing file, NotOurFile or NotOurDatabase for a
-    foreign or too new store, Unavailable."""
+    store that this release cannot use, Unavailable."""
     if is_postgres(address):
         try:
             from perdure.store.drivers.postgres_connection import schema_at  # an extra: asyncpg may be missing
         except ImportError as error:
             raise no_driver(error) from error
         schema = await schema_at(address)
-        return schema, migrations("postgres")[schema.number :]
+        return schema, schema.pending(migrations("postgres"))
     known = migrations("sqlite")
     with file_at(address) as connection:
         schema = schema_in(connection)
-    if problem := schema.too_new(len(known)):
+    if problem := schema.refusal(known):
         raise NotOurFile(f"{address!r} {problem}")
-    return schema, known[schema.number :]
+    return schema, schema.pending(known)
 
 
 async def sizes_of(address: str) -> dict[str, Rows]:

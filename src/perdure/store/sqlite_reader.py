@@ -59,12 +59,12 @@ class SQLiteReader:
         return connection
 
     def _check(self, connection: apsw.Connection) -> None:
-        known, schema = len(migrations("sqlite")), schema_in(connection)
-        if problem := schema.too_new(known):
+        known, schema = migrations("sqlite"), schema_in(connection)
+        if problem := schema.refusal(known):
             raise NotOurFile(f"{self.path!r} {problem}")
-        if schema.number != known:
+        if schema.number != (newest := known[-1].number):
             raise NotOurFile(
-                f"{self.path!r} has schema {schema.number}, this release reads {known} alone. Look at it with the "
+                f"{self.path!r} has schema {schema.number}, this release reads {newest} alone. Look at it with the "
                 "release of the process that runs it, or start that process with this release."
             )
         if not has_own_tables(connection):

@@ -15,12 +15,13 @@ from tests import postgres
 from tests.cli.processes import House, serving, working
 
 from perdure.cli.base.server_or_file import place
-from perdure.store.drivers.migrate import migrations, split_statements
-from perdure.store.drivers.sqlite import APPLICATION_ID
+from perdure.store import inspection
+from perdure.store.drivers import migrate, postgres_connection, sqlite
+from perdure.store.drivers.migrate import Migration, migrations
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs.runs import queries
 
-KNOWN = len(migrations("sqlite"))
+KNOWN = migrations("sqlite")[-1].number
 DATABASES = ["sqlite"] if sys.platform == "win32" else ["sqlite", "postgres"]
 on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
@@ -69,48 +70,69 @@ def execute(address: str, *commands: str) -> None:
         file.close()
 
 
-def age(address: str) -> None:
-    """Make a store as an earlier release would have: with the first migration alone."""
-    first = migrations("postgres" if is_postgres(address) else "sqlite")[0]
-    numbered = [f"PRAGMA application_id={APPLICATION_ID}", "PRAGMA user_version=1"]
-    if is_postgres(address):
-        numbered = ["INSERT INTO meta (name, value) VALUES ('schema', '1'), ('epoch', 'first')"]
-    execute(address, *split_statements(first.sql), *numbered)
+@pytest.fixture
+def older(house: House, address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store that lacks a migration of this release."""
+    house.run("keys", "create", "one", "--database", address)
+    more = Migration(KNOWN + 1, "stern", "CREATE TABLE stern (id INTEGER PRIMARY KEY)", compatible=False)
+    for module in (inspection, migrate, postgres_connection, sqlite):
+        monkeypatch.setattr(module, "migrations", lambda dialect: [*migrations(dialect), more])
+    return address
 
 
-LATER = [f"{one.number:04}_{one.name}" for one in migrations("sqlite")[1:]]
+LATER = [f"{KNOWN + 1:04}_stern"]
+
+
+def set_schema(address: str, number: int) -> None:
+    file = f"PRAGMA user_version={number}"
+    execute(address, f"UPDATE meta SET value = '{number}' WHERE name = 'schema'" if is_postgres(address) else file)
 
 
 # --- migrate -----------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(house: House, address: str) -> None:
-    age(address)
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(house: House, older: str) -> None:
     for _ in range(2):
-        found = house.json("migrate", "--dry-run", "--database", address)
-        assert found == {"schema": 1, "dry_run": True, "migrations": LATER, "compatible": False}
-    said = house.run("migrate", "--dry-run", "--database", address).stdout
-    assert all(name in said for name in LATER) and f"{LATER[0]} (stop all servers first)" in said
+        found = house.json("migrate", "--dry-run", "--database", older)
+        assert found == {"schema": KNOWN, "dry_run": True, "migrations": LATER, "compatible": False}
+    said = house.run("migrate", "--dry-run", "--database", older).stdout
+    assert f"{LATER[0]} (stop all servers first)" in said
 
 
-def test_an_older_schema_is_brought_up_to_date_once(house: House, address: str) -> None:
-    age(address)
-    found = house.json("migrate", "--database", address)
-    assert found == {"schema": KNOWN, "dry_run": False, "migrations": LATER, "compatible": False}
-    again = house.json("migrate", "--database", address)
-    assert again == {"schema": KNOWN, "dry_run": False, "migrations": [], "compatible": True}
-    assert "the newest that this release knows" in house.run("migrate", "--database", address).stdout
+def test_an_older_schema_is_brought_up_to_date_once(house: House, older: str) -> None:
+    found = house.json("migrate", "--database", older)
+    assert found == {"schema": KNOWN + 1, "dry_run": False, "migrations": LATER, "compatible": False}
+    again = house.json("migrate", "--database", older)
+    assert again == {"schema": KNOWN + 1, "dry_run": False, "migrations": [], "compatible": True}
+    assert "the newest that this release knows" in house.run("migrate", "--database", older).stdout
 
 
 def test_a_newer_schema_is_refused_unless_it_is_compatible(house: House, address: str) -> None:
     house.run("keys", "create", "one", "--database", address)
-    number = "UPDATE meta SET value = '99' WHERE name = 'schema'" if is_postgres(address) else "PRAGMA user_version=99"
-    execute(address, number)
-    assert "schema 99, newer than this release" in house.run("migrate", "--database", address).stdout
-    execute(address, "UPDATE meta SET value = '99' WHERE name = 'schema_least'")
+    set_schema(address, 999)
+    assert "schema 999, newer than this release" in house.run("migrate", "--database", address).stdout
+    execute(address, "UPDATE meta SET value = '999' WHERE name = 'schema_least'")
     for command in (("migrate",), ("migrate", "--dry-run"), ("db", "size")):
         refused = house.run(*command, "--database", address, code=2).stderr
-        assert "has schema 99" in refused and "install a newer Perdure" in refused
+        assert "has schema 999" in refused and "install a newer Perdure" in refused
+
+
+def test_a_store_of_a_build_before_the_first_release_is_refused_by_each_command(house: House, address: str) -> None:
+    house.run("keys", "create", "one", "--database", address)
+    if not is_postgres(address):
+        house.run("backup", "early.db", "--database", address)
+        set_schema(str(house.folder / "early.db"), 49)
+    set_schema(address, 49)
+    commands: list[tuple[str, ...]] = [("migrate",), ("migrate", "--dry-run"), ("db", "size"), ("doctor",)]
+    commands += [("serve", "--port", "0"), ("keys", "list"), ("erase", "--session", "s")]
+    if not is_postgres(address):
+        commands += [("backup", "copy.db"), ("restore", "early.db", "--force")]
+    for command in commands:
+        refused = house.run(*command, "--database", address, code=2).stderr
+        assert "has schema 49: a build before the first release made it" in refused, refused
+        assert "Name another file or database to start a new store." in refused
+    set_schema(address, KNOWN)
+    assert [key["name"] for key in house.lines("keys", "list", "--database", address)] == ["one"]
 
 
 def test_what_is_no_store_is_not_migrated(house: House, address: str) -> None:
@@ -147,9 +169,8 @@ def test_size_tells_what_each_workflow_uses(house: House, address: str) -> None:
     assert "double" in shown and "journal" in shown and "in all" in shown
 
 
-def test_size_asks_for_a_migration_first(house: House, address: str) -> None:
-    age(address)
-    assert "`perdure migrate`" in house.run("db", "size", "--database", address, code=2).stderr
+def test_size_asks_for_a_migration_first(house: House, older: str) -> None:
+    assert "`perdure migrate`" in house.run("db", "size", "--database", older, code=2).stderr
 
 
 # --- doctor, erase --------------------------------------------------------------------------------------------------
@@ -175,9 +196,8 @@ def test_doctor_finds_what_is_broken(house: House, used: str) -> None:
     assert "FAIL sequence has no gap" in house.run("doctor", code=1).stdout
 
 
-def test_doctor_asks_for_a_migration_first(house: House, address: str) -> None:
-    age(address)
-    assert "`perdure migrate`" in house.run("doctor", "--database", address, code=2).stderr
+def test_doctor_asks_for_a_migration_first(house: House, older: str) -> None:
+    assert "`perdure migrate`" in house.run("doctor", "--database", older, code=2).stderr
 
 
 def test_erase_works_on_a_stopped_store(house: House, used: str) -> None:

@@ -20,14 +20,14 @@ from perdure.store import copying, inspection
 from perdure.store.base.interface import Store
 from perdure.store.copying import copy_store
 from perdure.store.drivers import postgres_connection, sqlite
-from perdure.store.drivers.migrate import Migration, Schema, migrations
+from perdure.store.drivers.migrate import FIRST, Migration, Schema, migrations
 from perdure.store.inspection import read_schema
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import Conflict, PerdureError, Unavailable
 
 ROOT = Path(__file__).parents[3]
-KNOWN = len(migrations("sqlite"))
+KNOWN = migrations("sqlite")[-1].number
 LEAST = max(one.number for one in migrations("sqlite") if not one.compatible)
 ADDS = "ALTER TABLE executions ADD COLUMN mood TEXT; CREATE TABLE moods (id TEXT PRIMARY KEY, mood TEXT NOT NULL)"
 COMPATIBLE = Migration(KNOWN + 1, "moods", ADDS, True)
@@ -122,6 +122,30 @@ async def test_a_newer_schema_that_is_not_compatible_is_refused(place: str, pret
     for refused in (opens, read_schema):
         with pytest.raises(PerdureError, match=f"has schema {KNOWN + 1}, .* up to {KNOWN}; install a newer Perdure"):
             await refused(place)
+
+
+@pytest.mark.parametrize("number", [1, FIRST - 1])
+async def test_a_store_of_a_build_before_the_first_release_is_refused_and_stays(place: str, number: int) -> None:
+    await opens(place)
+    await _set_schema(place, number)
+    before = None if is_postgres(place) else Path(place).read_bytes()
+    for refused in (opens, read_schema):
+        with pytest.raises(PerdureError, match=f"has schema {number}: a build before the first release made it"):
+            await refused(place)
+    assert before is None or Path(place).read_bytes() == before
+    await _set_schema(place, KNOWN)
+    await opens(place)
+
+
+async def _set_schema(place: str, number: int) -> None:
+    if is_postgres(place):
+        connection = await asyncpg.connect(place)
+        await connection.execute("UPDATE meta SET value = $1 WHERE name = 'schema'", str(number))
+        await connection.close()
+    else:
+        with apsw.Connection(place) as file:
+            file.pragma("user_version", number)
+        file.close()
 
 
 @on_postgres

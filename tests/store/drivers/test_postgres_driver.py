@@ -578,9 +578,9 @@ async def own() -> AsyncIterator[str]:
 def _one_more(monkeypatch: pytest.MonkeyPatch, sql: str) -> int:
     """As if this release had one more migration; its number."""
     known = migrations("postgres")
-    more = [*known, Migration(len(known) + 1, "more", sql, compatible=True)]
-    monkeypatch.setattr(postgres_connection, "migrations", lambda dialect: more)
-    return len(more)
+    more = Migration(known[-1].number + 1, "more", sql, compatible=True)
+    monkeypatch.setattr(postgres_connection, "migrations", lambda dialect: [*known, more])
+    return more.number
 
 
 async def test_a_migration_may_take_longer_than_any_other_statement(own: str, monkeypatch: pytest.MonkeyPatch) -> None:

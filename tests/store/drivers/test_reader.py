@@ -116,7 +116,11 @@ async def test_what_is_not_a_store_of_this_release_is_refused(tmp_path: Path, wr
     with pytest.raises(NotOurFile, match="not a Perdure store"):
         SQLiteReader(str(tmp_path / "foreign.db"))
     await writer.close()
-    for schema, least, words in ((1, 1, "has schema 1, this release reads"), (9_999, 9_999, "install a newer Perdure")):
+    for schema, least, words in (
+        (1, 1, "has schema 1: a build before the first release made it"),
+        (9_999, 1, "has schema 9999, this release reads"),
+        (9_999, 9_999, "install a newer Perdure"),
+    ):
         shutil.copy(writer.path, tmp_path / "other.db")
         other = apsw.Connection(str(tmp_path / "other.db"))
         other.execute(f"PRAGMA user_version={schema}")

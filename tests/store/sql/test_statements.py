@@ -10,7 +10,7 @@ import pytest
 from perdure.store import verbs
 from perdure.store.base import statements
 from perdure.store.base.statements import load, parse
-from perdure.store.drivers.migrate import migrations, planner_statistics, split_statements
+from perdure.store.drivers.migrate import FIRST, migrations, planner_statistics, split_statements
 from perdure.store.drivers.sqlite_numbers import Numbers
 from perdure.store.inspection import SIZES
 from perdure.store.verbs.runs import queries
@@ -348,7 +348,7 @@ def test_admission_needs_no_sort(planner: apsw.Connection) -> None:
 
 def test_migrations_are_numbered_without_gaps() -> None:
     numbers = [migration.number for migration in migrations("sqlite")]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers == list(range(FIRST, FIRST + len(numbers)))
     assert [migration.number for migration in migrations("postgres")] == numbers
 
 

@@ -44,14 +44,14 @@ def migrate(
         before, pending = await read_schema(where)
         if pending and not dry_run:
             await (await open_store(where)).close()
-        now = before.number + (0 if dry_run else len(pending))
+        now = pending[-1].number if pending and not dry_run else before.number
         names = [f"{one.number:04}_{one.name}" for one in pending]
         if as_json:
             compatible = all(one.compatible for one in pending)
             emit({"schema": now, "dry_run": dry_run, "migrations": names, "compatible": compatible})
             return
         if not names:
-            newer = now > len(migrations("sqlite"))
+            newer = now > migrations("sqlite")[-1].number
             say(f"{place(where)} has schema {now}, {NEWER if newer else 'the newest that this release knows'}.")
         elif dry_run:
             say(f"{place(where)} has schema {now}; to do:")

@@ -36,13 +36,14 @@ def backup(
 
     The server may run.
     """
+    import asyncio
     import shutil
 
     import apsw
 
     from perdure.store.drivers.disk import sync
     from perdure.store.drivers.file_lock import make_private
-    from perdure.store.inspection import file_at
+    from perdure.store.inspection import file_at, read_schema
 
     path = existing_path(database)
     if file.exists() and not force:
@@ -52,6 +53,7 @@ def backup(
     _not_a_store_at_work(file, path)
     if not file.absolute().parent.is_dir():
         raise Refused(f"Folder {str(file.parent)!r} does not exist; make it first.")
+    asyncio.run(read_schema(path))  # this release could not restore the copy of a store that it refuses
     partial = file.with_name(f".{file.name}.partial")
     partial.unlink(missing_ok=True)
     try:

@@ -22,6 +22,10 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 }
 
 
+FIRST: Final = 100
+"""Builds before the first release had the schemas 1 to 99."""
+
+
 class Migration(NamedTuple):
     number: int
     name: str
@@ -36,10 +40,19 @@ class Schema(NamedTuple):
     number: int
     least: int
 
-    def too_new(self, known: int) -> str | None:
-        if self.number <= known or self.least <= known:
-            return None
-        return f"has schema {self.number}, this release knows up to {known}; install a newer Perdure."
+    def refusal(self, known: Sequence[Migration]) -> str | None:
+        newest = known[-1].number
+        if 0 < self.number < FIRST:
+            return (
+                f"has schema {self.number}: a build before the first release made it, and no release can use it. "
+                "It stays as it is. Name another file or database to start a new store."
+            )
+        if self.number > newest and self.least > newest:
+            return f"has schema {self.number}, this release knows up to {newest}; install a newer Perdure."
+        return None
+
+    def pending(self, known: Sequence[Migration]) -> Sequence[Migration]:
+        return [migration for migration in known if migration.number > self.number]
 
     def after(self, applied: Sequence[Migration]) -> "Schema":
         return Schema(
@@ -64,8 +77,8 @@ def migrations(dialect: str) -> Sequence[Migration]:
         compatible = re.search(r"^-- compatible: yes$", text, flags=re.MULTILINE) is not None
         found.append(Migration(int(match[1]), match[2], text, compatible))
     found.sort()
-    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
-        raise ValueError(f"Migrations are not numbered 1 to {len(found)} without gaps.")
+    if [migration.number for migration in found] != list(range(FIRST, FIRST + len(found))):
+        raise ValueError(f"Migrations are not numbered from {FIRST} on without gaps.")
     return found
 
 

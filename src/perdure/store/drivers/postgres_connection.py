@@ -205,7 +205,7 @@ class PostgresConnection:
                 "for this database or role, or add allow_data_loss=on to the store's address."
             )
         # Again: a newer release may have changed it meanwhile.
-        if problem := (await schema_in(connection)).too_new(len(migrations("postgres"))):
+        if problem := (await schema_in(connection)).refusal(migrations("postgres")):
             raise NotOurDatabase(f"The database {problem}")
 
     async def again(self, until: float) -> AsyncpgConnection:
@@ -251,7 +251,7 @@ async def prepare(postgres: PostgresConnection) -> str:
     """One server at a time. Returns the store's epoch. Raises NotOurDatabase."""
     try:
         connection = await postgres.get()
-        if (await _known_schema(connection)).number < len(migrations("postgres")):
+        if (await _known_schema(connection)).pending(migrations("postgres")):
             await _holding(_MIGRATES, connection, lambda: _migrate(connection))
         else:  # a newer release may be about to change it
             await _holding(_STARTS, connection, lambda: _known_schema(connection))
@@ -317,11 +317,11 @@ async def schema_in(connection: AsyncpgConnection) -> Schema:
 
 
 async def _known_schema(connection: AsyncpgConnection) -> Schema:
-    schema, known = await schema_in(connection), len(migrations("postgres"))
-    if problem := schema.too_new(known):
+    schema, known = await schema_in(connection), migrations("postgres")
+    if problem := schema.refusal(known):
         raise NotOurDatabase(f"The database {problem}")
-    if schema.number > known:
-        logger.info("The database has schema %d, which this release (%d) can work with.", schema.number, known)
+    if schema.number > (newest := known[-1].number):
+        logger.info("The database has schema %d, which this release (%d) can work with.", schema.number, newest)
     return schema
 
 
@@ -362,7 +362,7 @@ async def _no_servers(connection: AsyncpgConnection, pending: Sequence[Migration
 
 async def _migrate(connection: AsyncpgConnection) -> None:
     schema = await _known_schema(connection)  # again: another server may have been faster
-    pending = migrations("postgres")[schema.number :]
+    pending = schema.pending(migrations("postgres"))
     stern = bool(schema.number) and not all(migration.compatible for migration in pending)
     if stern:
         if not await connection.fetchval(f"SELECT {_CHANGES}"):

@@ -212,13 +212,13 @@ class SQLiteStore:
         found = self._writer.pragma("quick_check", 1)
         if found != "ok":
             raise NotOurFile(f"{self.path!r} is damaged ({found}); restore it from a backup.")
+        if problem := schema_in(self._writer).refusal(migrations("sqlite")):
+            raise NotOurFile(f"{self.path!r} {problem}")
 
     def _migrate(self) -> None:
         known = migrations("sqlite")
         schema = schema_in(self._writer)
-        if problem := schema.too_new(len(known)):
-            raise NotOurFile(f"{self.path!r} {problem}")
-        pending = known[schema.number :]
+        pending = schema.pending(known)
         # An upgrade is complete or undone, and the disk syncs once.
         with self._writer:
             for migration in pending:
