@@ -6,12 +6,13 @@ Texts of users are JSON strings on one line. So a result cannot look like anothe
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Raw
 
 from perdure.wire.agents.approvals import OpenApproval, OpenQuestion
+from perdure.wire.base.failures import read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL
 from perdure.wire.base.times import duration
@@ -185,16 +186,9 @@ def _row(row: Row, begun_us: int) -> str:
     if row.tries > 1:
         line += f" after {row.tries} tries"
     if not row.ok:
-        return f"{line} failed: {_failure(row)}"
+        return f"{line} failed: {quoted(str(read_failure(row.value)))}"
     has_value = row.kind in (Kind.STEP, Kind.RESUME, Kind.EVENT, Kind.CHILD, Kind.COMPLETED)
     return f"{line} {value(row.value, OUTCOME_CHARS)}" if has_value else line
-
-
-def _failure(row: Row) -> str:
-    found: Any = msgspec.json.decode(row.value)
-    if isinstance(found, dict) and "message" in found:
-        return quoted(f"{found.get('type', 'error')}: {found['message']}")
-    return value(row.value, OUTCOME_CHARS)
 
 
 def logs(found: Sequence[LogLine]) -> list[str]:

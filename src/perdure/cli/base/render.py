@@ -1,11 +1,11 @@
 """Times, durations, phases and values for people."""
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Raw
 
+from perdure.wire.base.failures import read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import duration, microseconds
@@ -84,20 +84,11 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def decoded_object(data: Raw | bytes) -> dict[str, Any]:
-    """Other JSON gives an empty dict."""
-    try:
-        found = msgspec.json.decode(data)
-    except msgspec.MsgspecError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def outcome(row: Row, most: int = 80) -> str:
     if row.kind is Kind.RETRIED:
         text = row.name or ""
     elif not row.ok:
-        text = _error(row, most)
+        text = cut(str(read_failure(row.value)), most)
     elif row.kind in _MOVES or bytes(row.value) == b"null":
         text = ""
     else:
@@ -107,19 +98,12 @@ def outcome(row: Row, most: int = 80) -> str:
     return plain(text.strip())
 
 
-def _error(row: Row, most: int) -> str:
-    found = decoded_object(row.value)
-    if "message" in found:
-        return cut(f"{found.get('type', 'error')}: {found['message']}", most)
-    return value(row.value, most)
-
-
 def traceback(row: Row) -> str:
     """Empty for an error that an earlier row holds."""
-    found = decoded_object(row.value)
-    if row.ok or row.kind not in (Kind.STEP, Kind.FAILED) or found.get("type") in ("StepFailed", "ChildFailed"):
+    failure = read_failure(row.value)
+    if row.ok or row.kind not in (Kind.STEP, Kind.FAILED) or failure.type in ("StepFailed", "ChildFailed"):
         return ""
-    return plain(str(found.get("detail") or "").rstrip())
+    return plain(str(failure.detail or "").rstrip())
 
 
 def subject(row: Row) -> str:

@@ -24,6 +24,7 @@ from perdure.wire.agents.agent_steps import (
     tool_step,
 )
 from perdure.wire.agents.transcripts import LEAVE, READ, TAKE
+from perdure.wire.base.failures import read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.times import duration
 from perdure.wire.base.wording import call_words
@@ -94,7 +95,7 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
     tries = f", {row.tries} tries" if row.tries > 1 else ""
     if row.kind is Kind.STEP_FAILED:
         if row.name in _FIRST or tool_step(row.name, row.key) is not None:
-            yield Line(row.key or "", _error(row), f"{took}, is tried again", failed=True)
+            yield Line(row.key or "", str(read_failure(row.value)), f"{took}, is tried again", failed=True)
     elif row.kind is Kind.RESUME:
         yield Line("person", f"{row.key}: {_text(_json(row))}")
     elif row.kind is Kind.TIMER and (expired := unanswered(row.key or "")) is not None:
@@ -106,7 +107,7 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
     elif row.kind is Kind.TRANSCRIPT and row.name == TAKE:
         yield from (Line("user", text, "while it worked") for text in _taken(row, left))
     elif row.kind is Kind.STEP and not row.ok:
-        yield Line(row.key or "", _error(row), f"{took}{tries}", failed=True)
+        yield Line(row.key or "", str(read_failure(row.value)), f"{took}{tries}", failed=True)
     elif row.kind is Kind.STEP:
         answer = model_answer(row.name, _value(row))
         if row.name == SUMMARY:
@@ -181,11 +182,6 @@ def _value(row: Row) -> bytes | None:
 
 def _json(row: Row) -> Any:
     return decoded(bytes(row.value))
-
-
-def _error(row: Row) -> str:
-    said = _json(row)
-    return f"{said.get('type', 'Error')}: {said.get('message', '')}" if isinstance(said, dict) else str(said)
 
 
 def _text(value: Any) -> str:

@@ -14,7 +14,6 @@ from perdure.cli.base.render import (
     clock_time,
     cut,
     date_time,
-    decoded_object,
     kind_style,
     outcome,
     subject,
@@ -29,7 +28,7 @@ from perdure.wire.agents.agent_runs import early_end
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import duration, rfc3339
-from perdure.wire.base.wording import plain
+from perdure.wire.base.wording import decoded_object, plain
 from perdure.wire.runs.executions import Act, Execution, LogLine, Row
 
 WARNINGS_SHOWN: Final = 5
@@ -217,7 +216,7 @@ def text_line(item: Row | LogLine) -> Text:
 
 
 def progress(one: Execution) -> str:
-    found = decoded_object(one.progress or b"null")
+    found = decoded_object(one.progress)
     done, total, text = found.get("done"), found.get("total"), found.get("text")
     parts: list[str] = []
     if isinstance(done, float) and total is None and 0 <= done <= 1:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.cli.base.output import console
-from perdure.cli.base.render import decoded_object
 from perdure.cli.runs.execution import progress, text_line
+from perdure.wire.base.wording import decoded_object
 from perdure.wire.runs.executions import Execution, LogLine, Row
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class RunWatch:
                 self._out.print(f"{said}, {self._rows:,} rows", style="dim", soft_wrap=True)
             self._said = said
             return
-        found = decoded_object(one.progress or b"null")
+        found = decoded_object(one.progress)
         done, total = found.get("done"), found.get("total")
         if isinstance(done, int | float) and not isinstance(done, bool):
             total = 1.0 if total is None and done <= 1 else total

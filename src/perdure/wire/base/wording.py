@@ -63,7 +63,7 @@ def cut(text: str) -> str:
     return line if len(line) <= TEXT_MAX else line[: TEXT_MAX - 1] + "…"
 
 
-def decoded_object(data: bytes | None) -> dict[str, Any]:
+def decoded_object(data: msgspec.Raw | bytes | None) -> dict[str, Any]:
     """Empty for other values."""
     try:
         found = msgspec.json.decode(data or b"null")

@@ -6,13 +6,14 @@ from typing import Final
 from msgspec import Struct
 
 from perdure.wire.agents.agent_runs import early_end
+from perdure.wire.base.failures import read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.base.wording import cut, quoted, times
 from perdure.wire.insight.explain import author, outcome_words
 from perdure.wire.insight.explain_queued import limit_words, pause_words
 from perdure.wire.insight.explain_waiting import awaited
-from perdure.wire.insight.why_facts import Limit, OpenedWait, Subject, recorded_failure
+from perdure.wire.insight.why_facts import Limit, OpenedWait, Subject
 from perdure.wire.runs.admission import Rule
 from perdure.wire.runs.queues import Pause
 
@@ -101,7 +102,7 @@ def _running(id: str, beside: PageContext) -> str:
 
 
 def _error(row: LastRow) -> str:
-    return cut(str(recorded_failure(row.value)) if row.value is not None else "its error is long")
+    return cut(str(read_failure(row.value)) if row.value is not None else "its error is long")
 
 
 def _waiting(one: Subject, beside: PageContext) -> str:

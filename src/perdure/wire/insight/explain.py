@@ -8,6 +8,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from perdure.wire.agents.agent_runs import early_end
+from perdure.wire.base.failures import Failure, read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import duration
@@ -27,11 +28,9 @@ from perdure.wire.insight.why_facts import (
     Failed,
     HeldFacts,
     Queued,
-    RecordedFailure,
     Running,
     Subject,
     WaitFacts,
-    recorded_failure,
 )
 from perdure.wire.runs.executions import CANCEL
 from perdure.wire.runs.workers import WorkerState
@@ -252,13 +251,13 @@ def _failure(subject: Subject, causes: Sequence[Cause]) -> str:
     if len(causes) == 2:
         where = f"In its child {first.id} ({first.workflow_id})"
     if first.row is None:
-        error = recorded_failure(first.end.value)
+        error = read_failure(first.end.value)
         if error.type == "Poisoned":
             what = cut(error.message.removesuffix("."))
             return f"{where}: {what}." if where else f"It failed as {what}."
         what = f"the code failed: {cut(str(error))}{_at(error)}"
         return f"{where} {what}." if where else f"Its code failed: {cut(str(error))}{_at(error)}."
-    error = recorded_failure(first.row.value)
+    error = read_failure(first.row.value)
     key = quoted(first.row.key or "")
     if first.row.kind is Kind.STEP:
         tried = f" after {first.row.tries} tries" if first.row.tries > 1 else ""
@@ -272,9 +271,9 @@ def _failure(subject: Subject, causes: Sequence[Cause]) -> str:
     return f"{where} {what}." if where else f"{what[0].upper()}{what[1:]}."
 
 
-def _at(error: RecordedFailure) -> str:
+def _at(error: Failure) -> str:
     """The innermost line of the traceback."""
-    lines = _FRAME.findall(error.detail or "")
+    lines = _FRAME.findall(str(error.detail or ""))
     return f" ({lines[-1][0]}:{lines[-1][1]})" if lines else ""
 
 
@@ -292,10 +291,10 @@ def _failed_facts(facts: Failed) -> Iterator[Fact]:
     for cause in facts.causes[-1:]:
         row = cause.row
         for failed in cause.tries:
-            yield Fact(f"try {failed.tries}", cut(str(recorded_failure(failed.value))), failed.at_us)
+            yield Fact(f"try {failed.tries}", cut(str(read_failure(failed.value))), failed.at_us)
         if row is not None and row.tries not in {failed.tries for failed in cause.tries}:
             name = f"try {row.tries}" if row.kind is Kind.STEP else "child"
-            yield Fact(name, cut(str(recorded_failure(row.value))), row.at_us)
+            yield Fact(name, cut(str(read_failure(row.value))), row.at_us)
     if summary.tries > 1:
         yield Fact("run again", f"{times(summary.tries - 1)} by its own retry policy")
     if facts.before is not None:

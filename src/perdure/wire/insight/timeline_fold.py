@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from perdure.wire.agents.agent_steps import call_usage
+from perdure.wire.base.failures import Failure, read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.insight.timelines import (
@@ -117,14 +118,6 @@ class LostWork(Struct, frozen=True):
     """In the error of a poisoned execution."""
 
 
-class _Failure(Struct, frozen=True):
-    type: str = "Error"
-    message: str = ""
-    retry_at_us: int | None = None
-    held: bool = False
-
-
-_failure: Final = msgspec.json.Decoder(_Failure).decode
 _lost_work: Final = msgspec.json.Decoder(LostWork).decode
 _text: Final = msgspec.json.Decoder(str).decode
 
@@ -462,19 +455,7 @@ class _Fold:
         span.setdefault("runs", []).append(run)
 
 
-def read_failure(value: bytes | None) -> _Failure:
-    """Other JSON, from another client, becomes the message. A value that was too large says nothing."""
-    if value is None:
-        return _Failure()
-    try:
-        return _failure(value)
-    except msgspec.ValidationError:
-        return _Failure(message=value.decode(errors="replace"))
-    except msgspec.MsgspecError:
-        return _Failure()
-
-
-def failure_in_short(failure: _Failure) -> SpanError:
+def failure_in_short(failure: Failure) -> SpanError:
     return SpanError(failure.type[:MESSAGE_CHARS_MAX], failure.message[:MESSAGE_CHARS_MAX])
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
+from perdure.wire.base.failures import read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.summaries import ExecutionSummary
@@ -158,21 +158,6 @@ class Blocked(Struct, frozen=True):
     """The divergence."""
 
 
-class RecordedFailure(Struct, frozen=True):
-    """An error as the journal has it. Journals of earlier releases do not say which steps or children ended the run."""
-
-    type: str = "Error"
-    message: str = ""
-    detail: str | None = None
-    """Its traceback."""
-    steps: Sequence[str] = ()
-    children: Sequence[str] = ()
-    """Keys of those whose failures ended the run."""
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
-
-
 class Cause(Struct, frozen=True):
     """An execution that failed, and why."""
 
@@ -188,9 +173,9 @@ class Cause(Struct, frozen=True):
     @property
     def row(self) -> FactRow | None:
         """The outcome that ended it. None: its code failed by itself."""
-        error = recorded_failure(self.end.value)
+        error = read_failure(self.end.value)
         if error.steps or error.children:
-            keys = {*error.steps, *error.children}
+            keys = {*(error.steps or ()), *(error.children or ())}
             return next((row for row in reversed(self.failed) if row.key in keys), None)
         if error.type == "StepFailed":
             return next((row for row in self.failed if row.kind is Kind.STEP), None)
@@ -245,15 +230,3 @@ class EndFacts(Struct, frozen=True):
 
 
 Facts = Queued | WaitFacts | HeldFacts | Running | Blocked | Failed | EndFacts
-
-
-def recorded_failure(value: bytes | None) -> RecordedFailure:
-    """Other JSON becomes the message."""
-    data = value or b""
-    try:
-        return _decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return RecordedFailure(message=data.decode("utf-8", "replace"))
-
-
-_decode: Final = msgspec.json.Decoder(RecordedFailure).decode

@@ -10,10 +10,10 @@ from perdure.store.verbs.runs.direct_dispatch import DirectDispatch
 from perdure.store.verbs.runs.start_targets import check_payload, dispatch_target, where_of
 from perdure.store.verbs.runs.starts import New, start_items
 from perdure.wire.base.errors import IllegalMove, PerdureError
+from perdure.wire.base.failures import write_held
 from perdure.wire.base.records import Kind, Problem, fingerprint_of_timer
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import clamped
-from perdure.wire.runs.holds import write_held
 from perdure.wire.runs.requests import Block, Fail, Hold, ItemReply, Release, ReportItem, StartChild, Started, Suspend
 
 TRY_NEWER_US = 1_000_000

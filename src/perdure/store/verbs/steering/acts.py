@@ -34,12 +34,12 @@ from perdure.store.verbs.steering.pending import (
 )
 from perdure.wire.agents.approvals import question_name
 from perdure.wire.base.errors import BadValue, Conflict, NotFound
+from perdure.wire.base.failures import Failure, error_of
 from perdure.wire.base.records import NULL, Kind, Problem, fingerprint_of_timer
 from perdure.wire.base.status import FINAL, LEASED, Phase
 from perdure.wire.base.times import rfc3339
 from perdure.wire.runs.events import Event
 from perdure.wire.runs.executions import Row
-from perdure.wire.runs.holds import HeldFor, error_of
 from perdure.wire.runs.requests import StartItem
 from perdure.wire.steering.acts import Acted, Action, ActOnExecution, PendingCall, PendingKind
 
@@ -235,7 +235,7 @@ async def _on_step(on: _ActContext, key: str, call: PendingCall) -> _WrittenRow:
     return await _add(on, outcome)
 
 
-async def _try_code(on: _ActContext, hold: HeldFor, *more: JournalRow) -> _WrittenRow:
+async def _try_code(on: _ActContext, hold: Failure, *more: JournalRow) -> _WrittenRow:
     """The failures that ended the code are taken back, as a retry of the workflow does."""
     taken = await take_back(on.id, hold.take_back)
     retried = _row(on, Kind.RETRIED, None, name=hold.message[:500], ok=False, value=taken)
@@ -261,7 +261,7 @@ async def _release(on: _ActContext, rows: list[JournalRow], *, fresh: bool = Fal
     return _WrittenRow(moved.seq, moved.at_us)
 
 
-async def _give_up(on: _ActContext, hold: HeldFor) -> _WrittenRow:
+async def _give_up(on: _ActContext, hold: Failure) -> _WrittenRow:
     """Held steps get their failures as outcomes, so that a retry finds what failed."""
     rows = [
         _row(on, Kind.STEP, key, name=row.name, ok=False, value=error_of(row.value or b"{}"), tries=row.tries)

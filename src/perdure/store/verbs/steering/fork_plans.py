@@ -11,11 +11,11 @@ from perdure.store.verbs.runs.events import event_value
 from perdure.store.verbs.steering.later_outcomes import Told, find_later, rows_to_drop
 from perdure.wire.agents.budgets import ReserveReply, topic_of
 from perdure.wire.base.errors import BadValue, Conflict, LaterOutcomes, NotFound
+from perdure.wire.base.failures import Failure, read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.runs.events import Event
 from perdure.wire.runs.executions import Execution, Row
-from perdure.wire.runs.holds import HeldFor, read_held
 from perdure.wire.steering.forks import Edits, RetryExecution
 
 KEYS_SHOWN = 20
@@ -49,21 +49,6 @@ class StartedChild(Struct, frozen=True):
     seq: int
     key: str
     value: Raw
-
-
-class TakenFailure(Struct, frozen=True):
-    """The part of a recorded failure that a retry needs."""
-
-    steps: Sequence[str] = ()
-    children: Sequence[str] = ()
-    code: str = ""
-    later: dict[str, str | None] | None = None
-
-
-class Refusal(Struct, frozen=True):
-    """The part of a step's recorded failure that names the budget that refused it."""
-
-    details: ReserveReply | None = None
 
 
 class Plan(Struct, frozen=True):
@@ -156,10 +141,10 @@ async def plan_retry(source: ForkSource, request: RetryExecution) -> Plan:
         seqs = {key: seq for key, seq in held.items() if 0 < seq < cut}
         return await _plan_of_failures(source, request, cut, seqs, hold.later)
     [last] = await records(Row, "row_at", execution_id=source.id, seq=end)
-    failure = _failure(last)
+    failure = read_failure(last.value)
     if failure.code == "POISONED":
         return Plan(cut, retries=True)
-    steps, children = failure.steps, failure.children
+    steps, children = failure.steps or (), failure.children or ()
     if not steps and not children:  # the code failed, or an older worker did not say
         steps = [key for (key,) in await query("failed_step_of", execution_id=source.id)]
     blamed = {key: await _failed_row(source, key, (Kind.STEP,)) for key in steps}
@@ -191,10 +176,8 @@ async def _plan_of_failures(
     return Plan(cut, at_step=first, failures=seqs, dropped=rows_to_drop(later, request), retries=True)
 
 
-async def _hold_at(source: ForkSource, cut: int) -> HeldFor:
-    for (told,) in await query("hold_at", execution_id=source.id, cut=cut):
-        return read_held(told)
-    return HeldFor()
+async def _hold_at(source: ForkSource, cut: int) -> Failure:
+    return read_failure(await value("hold_at", execution_id=source.id, cut=cut))
 
 
 async def ask_anew(source: ForkSource, plan: Plan) -> Plan:
@@ -216,18 +199,11 @@ async def ask_anew(source: ForkSource, plan: Plan) -> Plan:
 def _budget_wait(row: Row) -> tuple[str, int] | None:
     """The topic that a refused call waits for, and the event that it has seen."""
     try:
-        refused = msgspec.json.decode(row.value, type=Refusal).details
-    except msgspec.DecodeError:  # it failed otherwise
+        refused = msgspec.convert(read_failure(row.value).details, ReserveReply | None)
+    except msgspec.ValidationError:  # it failed otherwise
         return None
     budget = None if refused is None else refused.budget
     return None if budget is None else (topic_of(budget.execution_id), budget.raises)
-
-
-def _failure(row: Row) -> TakenFailure:
-    try:
-        return msgspec.json.decode(row.value, type=TakenFailure)
-    except msgspec.DecodeError:  # a push worker may send any JSON
-        return TakenFailure()
 
 
 async def _failed_row(source: ForkSource, key: str, kinds: Sequence[Kind]) -> int:

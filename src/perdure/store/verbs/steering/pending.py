@@ -8,10 +8,10 @@ from msgspec import Struct, structs
 
 from perdure.store.base.executions import StoredWait, unknown_execution
 from perdure.store.base.interface import query, record, records, verb
+from perdure.wire.base.failures import Failure, read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
 from perdure.wire.runs.executions import Act, Row
-from perdure.wire.runs.holds import HeldFor, read_held
 from perdure.wire.runs.waits import PendingWait
 from perdure.wire.steering.acts import ACTIONS, Action, Pending, PendingCall, PendingKind
 
@@ -50,46 +50,22 @@ class Tries:
         self.paused: dict[str, tuple[Try, int]] = {}
         """With the time of the next try."""
         self.held: dict[str, Try] = {}
-        self.hold: HeldFor | None = None
+        self.hold: Failure | None = None
         """The last one."""
         self.hold_row: Try | None = None
         for row in rows:
             if row.kind is Kind.HELD:
-                self.hold_row, self.hold = row, read_held(row.value or b"{}")
+                self.hold_row, self.hold = row, read_failure(row.value)
             elif row.kind is Kind.FORKED:
                 self.held.clear()
             elif row.key is not None:
                 self.paused.pop(row.key, None)
                 self.held.pop(row.key, None)
-                if row.kind is Kind.STEP_FAILED and row.value is not None:
-                    self._note(row.key, row, row.value)
-
-    def _note(self, key: str, row: Try, value: bytes) -> None:
-        failure = read_failure(value)
-        if failure.retry_at_us is not None:
-            self.paused[key] = row, failure.retry_at_us
-        elif failure.held:
-            self.held[key] = row
-
-
-class FailedTry(Struct, frozen=True):
-    """The value of a row `step_failed`."""
-
-    type: str = "Error"
-    message: str = ""
-    retry_at_us: int | None = None
-    held: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
-
-
-def read_failure(value: bytes) -> FailedTry:
-    """Other JSON, from another client, becomes the message."""
-    try:
-        return msgspec.json.decode(value, type=FailedTry)
-    except msgspec.ValidationError:
-        return FailedTry(message=value.decode())
+                failure = read_failure(row.value) if row.kind is Kind.STEP_FAILED else Failure()
+                if failure.retry_at_us is not None:
+                    self.paused[row.key] = row, failure.retry_at_us
+                elif failure.held:
+                    self.held[row.key] = row
 
 
 async def read_actable(project_id: str, execution_id: str) -> Actable:
