@@ -38,7 +38,6 @@ from perdure.store.verbs.runs import claims, events, reports, starts, transition
 from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.runs.starts import New
 from perdure.store.verbs.steering import acts, bulk
-from perdure.store.verbs.steering.bulk import NewJob
 from perdure.wire.agents.approvals import QuestionLink
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.access import Role
@@ -72,7 +71,7 @@ from perdure.wire.runs.requests import (
 )
 from perdure.wire.runs.workflows import WorkflowType
 from perdure.wire.steering.acts import Action, ActOnExecution
-from perdure.wire.steering.bulk import BulkAction, Selection
+from perdure.wire.steering.bulk import BulkAction, BulkJob, JobState, stored
 
 JOB_ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120099"
 ARGUMENTS = {
@@ -146,9 +145,26 @@ def _spec(key: str, cron: str = "* * * * *") -> ScheduleSpec:
     return ScheduleSpec("wf", cron, "UTC", key)
 
 
-def _job(id: str) -> NewJob:
-    selection = Selection(BulkAction.CANCEL, ListFilters(workflow_id="wf"))
-    return NewJob(id=id, selection=selection, started_by="ann", newest=id, total=1, at_least=False, note=None)
+def new_job(
+    id: str, filters: ListFilters, *, newest: str | None = None, at_us: int = 0, starts_at_us: int | None = None
+) -> BulkJob:
+    return BulkJob(
+        id=id,
+        action=BulkAction.CANCEL,
+        state=JobState.RUNNING,
+        filters=Raw(stored(filters)),
+        options=Raw(b"{}"),
+        started_by="ann",
+        newest=newest or id,
+        total=1,
+        at_least=False,
+        done=0,
+        refused=0,
+        later=0,
+        created_at_us=at_us,
+        starts_at_us=starts_at_us,
+        moved_at_us=at_us,
+    )
 
 
 def _key(id: str, name: str, now_us: int) -> dict[str, Any]:
@@ -205,7 +221,9 @@ class Scene:
             scene.seen[name] = await world.last_seq(id)
         made = schedules.make_schedule(project_id=PROJECT, id="schedule", spec=_spec("k"), now_us=world.now_us)
         await store.write(made)
-        await store.write(bulk.start_job(project_id=PROJECT, job=_job(JOB_ID), now_us=world.now_us))
+        await store.write(
+            bulk.start_job(project_id=PROJECT, job=new_job(JOB_ID, ListFilters(workflow_id="wf")), now_us=world.now_us)
+        )
         for n, email in enumerate(("ann", "bob")):
             await store.write(accounts.invite(**_invitation(email, f"invitation{n}", world.now_us)))
             await store.write(accounts.sign_up(**_sign_up(email, f"invitation{n}", world.now_us)))
@@ -277,7 +295,7 @@ class Scene:
                 other = New(_id(4, n), StartItem("wf", key="k2"))
                 return starts.start_batch(news=[new, other], batch_id=f"batch{n}", idempotency=once, **same)
             case "start a bulk job":
-                return bulk.start_job(job=_job(_id(9, n)), idempotency=once, **same)
+                return bulk.start_job(job=new_job(_id(9, n), ListFilters(workflow_id="wf")), idempotency=once, **same)
             case "make a schedule":
                 spec = _spec(dice.choice(["k", "l"]), f"{n} * * * *")
                 return schedules.make_schedule(id=f"schedule{n}", spec=spec, idempotency=once, **same)

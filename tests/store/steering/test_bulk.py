@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.store.insight.test_why import ask
 from tests.store.locks import held
+from tests.store.scene import new_job
 from tests.store.world import HOLD, PROJECT, World, raw, step, try_of
 
 from perdure.engine.base.clock import ManualClock
@@ -37,7 +38,6 @@ from perdure.wire.steering.bulk import (
     ListBulkItems,
     ListBulkJobs,
     PreviewBulkJob,
-    Selection,
     StartBulkJob,
     StopBulkJob,
 )
@@ -614,14 +614,11 @@ async def others(world: World, amount: int, *, hold_seconds: int | None = None, 
     """Jobs of another project, older than all others."""
     ids = [f"00000000-0000-7000-8000-{n:012x}" for n in range(amount)]
     for id in ids:
-        job = verbs.NewJob(
-            id=f"{hold_seconds or 0:08x}{id[8:]}",
-            selection=Selection(BulkAction.CANCEL, filters, NO_OPTIONS),
-            started_by="other",
+        job = new_job(
+            f"{hold_seconds or 0:08x}{id[8:]}",
+            filters,
             newest="~",
-            total=1,
-            at_least=False,
-            note=None,
+            at_us=world.now_us,
             starts_at_us=None if hold_seconds is None else world.now_us + hold_seconds * 1_000_000,
         )
         await world.store.write(verbs.start_job(project_id="other", job=job, now_us=world.now_us))
@@ -701,7 +698,7 @@ async def test_a_job_of_a_newer_release_is_left_to_it(
     await world.register()
     ids = await started(world, 2)
     with monkeypatch.context() as patched:
-        patched.setattr(verbs, "stored", lambda value: b'{"workflow_id": "wf", "colour": "red"}')
+        patched.setattr("perdure.engine.steering.bulk.stored", lambda value: b'{"workflow_id": "wf", "colour": "red"}')
         job = await begin(service, "cancel")
     for _ in range(3):
         await service.work()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-from msgspec import Struct, ValidationError
+from msgspec import Raw, Struct, ValidationError
 from msgspec.structs import asdict, replace
 
 from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.steering import bulk
-from perdure.store.verbs.steering.bulk import BulkPage, MatchingPage, NewJob, RunningJob
+from perdure.store.verbs.steering.bulk import BulkPage, MatchingPage, RunningJob
 from perdure.wire.base.errors import Conflict, NothingMatches, PerdureError, Unavailable, UnknownOutcome
 from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.runs.executions import Execution, ListFilters
@@ -27,6 +27,7 @@ from perdure.wire.steering.bulk import (
     BulkPreview,
     ContinueBulkJob,
     GetBulkJob,
+    JobState,
     ListBulkItems,
     ListBulkJobs,
     PreviewBulkJob,
@@ -35,6 +36,7 @@ from perdure.wire.steering.bulk import (
     StopBulkJob,
     filters_in_words,
     place_after,
+    stored,
     stored_selection,
 )
 from perdure.wire.steering.forks import RetryExecution
@@ -60,26 +62,17 @@ _UNSURE: Final = "?"
 """Not the place of any job."""
 
 
-class Counted(NamedTuple):
-    amount: int
-    at_least: bool
-    newest: str | None
-    sample: list[Execution]
-    later: int = 0
-
-
 class _Work(Struct):
     """A running job, as this server knows it."""
 
     place: str
-    """Of the job, as it was found; everything else follows from it."""
+    """The job's place when it was found."""
     selection: Selection
     ids: list[str]
-    """Found, and to be taken next."""
     following: str | None
     """Where the next look starts; None: nothing is left behind `ids`."""
     amount: int = PAGE_SIZE
-    """How many executions the next page has."""
+    """Executions of the next page."""
     refusal: str | None = None
     looking: asyncio.Task[MatchingPage] | None = None
     """A look that outlasted its round."""
@@ -98,47 +91,55 @@ class BulkJobs(Service):
 
     @serves(PreviewBulkJob)
     async def preview(self, scope: Scope, op: PreviewBulkJob) -> BulkPreview:
-        amount, at_least, newest, sample, later = await self._count(scope.project_id, op, sample=SAMPLE)
-        if newest is None:
-            raise await self._nothing(scope.project_id, op)
-        return BulkPreview(amount, at_least, newest, sample, later)
+        return await self._count(scope.project_id, op, sample=SAMPLE)
 
     @serves(StartBulkJob)
     async def start(self, scope: Scope, op: StartBulkJob) -> BulkJob:
         started_by = await self._callers.name(scope.principal)
-        counted = await self._count(scope.project_id, op, newest=op.newest)
-        now_us = self.now_us()
-        job: NewJob | PerdureError
-        if counted.newest is None:
-            job = await self._nothing(scope.project_id, op)
-        elif op.expect is not None and op.expect != counted.amount:
-            least = "At least " if counted.at_least else ""
-            job = Conflict(
-                f"{least}{counted.amount:,} match now, not {op.expect:,}. Look again, or leave `expect` out.",
-                {"count": counted.amount},
-            )
-        else:
-            job = NewJob(
-                id=self.new_id(),
-                selection=Selection(op.action, op.filters, op.options),
-                started_by=started_by,
-                newest=op.newest or counted.newest,
-                total=counted.amount,
-                at_least=counted.at_least,
-                note=op.note,
-                starts_at_us=now_us + op.hold_seconds * 1_000_000 if op.hold_seconds else None,
-            )
+        job: BulkJob | PerdureError
+        try:
+            job = await self._new_job(scope.project_id, op, started_by)
+        except (Conflict, NothingMatches) as error:
+            job = error
         made = await self.write(
-            bulk.start_job(project_id=scope.project_id, job=job, now_us=now_us, idempotency=scope.idempotency)
+            bulk.start_job(project_id=scope.project_id, job=job, now_us=self.now_us(), idempotency=scope.idempotency)
         )
         self._notify()
         return made
 
+    async def _new_job(self, project_id: str, op: StartBulkJob, started_by: str) -> BulkJob:
+        counted = await self._count(project_id, op, newest=op.newest)
+        if op.expect is not None and op.expect != counted.count:
+            least = "At least " if counted.at_least else ""
+            raise Conflict(
+                f"{least}{counted.count:,} match now, not {op.expect:,}. Look again, or leave `expect` out.",
+                {"count": counted.count},
+            )
+        now_us = self.now_us()
+        newest = op.newest or counted.newest
+        starts_at_us = now_us + op.hold_seconds * 1_000_000 if op.hold_seconds else None
+        return BulkJob(
+            id=self.new_id(),
+            action=op.action,
+            state=JobState.RUNNING,
+            filters=Raw(stored(op.filters)),
+            options=Raw(stored(op.options)),
+            note=op.note,
+            started_by=started_by,
+            newest=newest,
+            total=counted.count,
+            at_least=counted.at_least,
+            done=0,
+            refused=0,
+            later=0,
+            created_at_us=now_us,
+            starts_at_us=starts_at_us,
+            moved_at_us=now_us,
+        )
+
     @serves(ListBulkJobs)
     async def list(self, scope: Scope, op: ListBulkJobs) -> BulkJobPage:
-        found = await self.read(
-            bulk.list_jobs(project_id=scope.project_id, before=op.cursor or FIRST_CURSOR, limit=op.limit + 1)
-        )
+        found = await self.read(bulk.list_jobs(project_id=scope.project_id, op=op))
         page = found[: op.limit]
         return BulkJobPage(page, page[-1].id if len(found) > op.limit else None)
 
@@ -148,50 +149,46 @@ class BulkJobs(Service):
 
     @serves(ListBulkItems)
     async def items(self, scope: Scope, op: ListBulkItems) -> BulkItemPage:
-        found = await self.read(
-            bulk.list_items(
-                project_id=scope.project_id,
-                job_id=op.job_id,
-                state=op.state,
-                before=op.cursor or FIRST_CURSOR,
-                limit=op.limit + 1,
-            )
-        )
+        found = await self.read(bulk.list_items(project_id=scope.project_id, op=op))
         page = found[: op.limit]
         return BulkItemPage(page, page[-1].execution_id if len(found) > op.limit else None)
 
     @serves(StopBulkJob)
     async def stop(self, scope: Scope, op: StopBulkJob) -> BulkJob:
-        return await self.write(bulk.stop_job(project_id=scope.project_id, job_id=op.job_id, now_us=self.now_us()))
+        return await self._set_running(scope, op.job_id, False)
 
     @serves(ContinueBulkJob)
     async def go_on(self, scope: Scope, op: ContinueBulkJob) -> BulkJob:
-        job = await self.write(bulk.continue_job(project_id=scope.project_id, job_id=op.job_id, now_us=self.now_us()))
+        job = await self._set_running(scope, op.job_id, True)
         self._notify()
         return job
+
+    async def _set_running(self, scope: Scope, job_id: str, runs: bool) -> BulkJob:
+        return await self.write(
+            bulk.set_running(project_id=scope.project_id, job_id=job_id, runs=runs, now_us=self.now_us())
+        )
 
     def _notify(self) -> None:
         self._core.notifier.notify(("loop", "bulk"))
 
     async def _count(
         self, project_id: str, selection: Selection, *, newest: str | None = None, sample: int = 0
-    ) -> Counted:
-        """Count up to `newest`. An execution that changes meanwhile may be counted or not."""
+    ) -> BulkPreview:
+        """Count up to `newest`. An execution that changes meanwhile may be counted or not. Raises NothingMatches."""
         loop = asyncio.get_running_loop()
         until = loop.time() + COUNT_SECONDS
-        amount, first, later = 0, None, 0
-        retry = selection.single(_UNSURE, None) if sample else None
+        amount, first, later = 0, "", 0
+        retry = selection.operation(_UNSURE) if sample else None
         asks = isinstance(retry, RetryExecution) and not retry.says_what_is_kept
         shown: list[Execution] = []
         place: str | None = FIRST_CURSOR if newest is None else place_after(newest)
-        while place is not None:
+        while place is not None and loop.time() <= until:
             found = await self.scan(
                 bulk.find_matching(
                     project_id=project_id, selection=selection, before=place, limit=PAGE, sample=sample - len(shown)
                 )
             )
-            if found.ids:
-                first = first or found.ids[0]
+            first = first or next(iter(found.ids), "")
             amount += len(found.ids)
             shown += found.sample
             place = found.place
@@ -200,9 +197,9 @@ class BulkJobs(Service):
                     break
                 ids = found.ids[at : at + LATER_PAGE]
                 later += await self.scan(bulk.count_later(project_id=project_id, ids=ids))
-            if place is not None and loop.time() > until:
-                return Counted(amount, True, first, shown, later)
-        return Counted(amount, False, first, shown, later)
+        if not amount:
+            raise await self._nothing(project_id, selection)
+        return BulkPreview(amount, place is not None, first, shown, later)
 
     async def _nothing(self, project_id: str, selection: Selection) -> NothingMatches:
         """Says how many match without each filter."""
@@ -309,15 +306,15 @@ class BulkJobs(Service):
         return taken > 0 or not page.again
 
     async def _known(self, job: RunningJob) -> _Work | None:
-        """None: this release does not know the job's action or filters."""
+        """None: this release does not know the action or filters."""
         work = self._work.get(job.id)
         if work is not None and work.place == job.place:
             return work
-        stored = await self.read(bulk.selection_of(project_id=job.project_id, job_id=job.id))
-        if stored is None:
+        found = await self.read(bulk.selection_of(project_id=job.project_id, job_id=job.id))
+        if not found:
             return None
         try:
-            selection = stored_selection(stored.action, stored.filters, stored.options)
+            selection = stored_selection(*found[0])
         except (ValueError, ValidationError) as error:
             if job.id not in self._stuck:
                 self._stuck.add(job.id)

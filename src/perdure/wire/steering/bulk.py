@@ -1,12 +1,12 @@
 """Bulk jobs: one action on all executions that filters find."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct, field
-from msgspec.structs import asdict
+from msgspec.structs import FieldInfo, asdict
 
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadValue
@@ -28,7 +28,7 @@ from perdure.wire.base.fields import (
 from perdure.wire.base.operation import Noun, Operation, validated
 from perdure.wire.base.record import Record, derived, reader, to_json
 from perdure.wire.base.status import FINAL, STATUS, Phase
-from perdure.wire.runs.executions import Execution, ListFilters
+from perdure.wire.runs.executions import CancelExecution, DeleteExecution, Execution, ListFilters, ResumeExecution
 from perdure.wire.steering.acts import Action, ActOnExecution, Note
 from perdure.wire.steering.forks import Edits, ForkExecution, RetryExecution
 
@@ -48,46 +48,37 @@ class BulkAction(StrEnum):
     DELETE = "delete"
 
 
-class Need(Struct, frozen=True):
-    """The executions and options that an action takes."""
-
-    kind: str
-    """Of executions: open, final; empty: all."""
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
+class Applied(NamedTuple):
+    operation: type[Operation[Any]]
+    kind: str = ""
+    """A key of `KINDS`."""
+    single: str = ""
+    """A field that only a request for one execution has."""
 
     @property
-    def phases(self) -> list[Phase]:
-        return [phase for phase in Phase if not self.kind or (phase in FINAL) is (self.kind == "final")]
-
-    def check_options(self, given: Sequence[str], action: str) -> None:
-        """Raises BadValue."""
-        known = (*self.required, *self.optional)
-        for name in given:
-            if name not in known:
-                takes = f"only {', '.join(known)}" if known else "no options"
-                raise BadValue(f"options.{name}: {action} takes {takes}.", {"path": f"options.{name}"})
-        for name in self.required:
-            if name not in given:
-                raise BadValue(f"options.{name}: {action} needs it.", {"path": f"options.{name}"})
+    def options(self) -> dict[str, FieldInfo]:
+        """Fields of the operation."""
+        left_out = ("execution_id", "note", self.single)
+        fields = [one for one in msgspec.structs.fields(self.operation) if one.name not in left_out]
+        return {_NAMES.get(one.name, one.name): one for one in fields}
 
 
-_RETRY: Final = ("from_step", "from_end", "keep_later", "redo_later", "deployment_id", "fresh_keys")
-NEEDS: Final[Mapping[BulkAction, Need]] = {
-    BulkAction.CANCEL: Need("open"),
-    BulkAction.RETRY: Need("final", optional=_RETRY),
-    BulkAction.FORK: Need("", optional=("from_step", "edits", "deployment_id", "fresh_keys")),
-    BulkAction.RESUME: Need("open", required=("key",), optional=("data",)),
-    BulkAction.ACT: Need("open", required=("act",), optional=("key", "value", "error", "deployment_id")),
-    BulkAction.DELETE: Need("final"),
+KINDS: Final[Mapping[str, Sequence[Phase]]] = {
+    "": [*Phase],
+    "open": [phase for phase in Phase if phase not in FINAL],
+    "final": [phase for phase in Phase if phase in FINAL],
+    "failed": [Phase.FAILED],
+    "held": [Phase.HELD],
 }
-
-
-_SINGLE: Final[Mapping[BulkAction, Callable[..., RetryExecution | ForkExecution | ActOnExecution]]] = {
-    BulkAction.RETRY: RetryExecution,
-    BulkAction.FORK: ForkExecution,
-    BulkAction.ACT: ActOnExecution,
+APPLIED: Final[Mapping[BulkAction, Applied]] = {
+    BulkAction.CANCEL: Applied(CancelExecution, "open"),
+    BulkAction.RETRY: Applied(RetryExecution, "final"),
+    BulkAction.FORK: Applied(ForkExecution, single="key"),
+    BulkAction.RESUME: Applied(ResumeExecution, "open", single="question"),
+    BulkAction.ACT: Applied(ActOnExecution, "open"),
+    BulkAction.DELETE: Applied(DeleteExecution, "final"),
 }
+_NAMES: Final = {"step_key": "key", "action": "act"}
 
 
 class BulkOptions(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -212,49 +203,51 @@ class Selection(Struct, frozen=True):
     options: BulkOptions = field(default_factory=BulkOptions)
 
     @property
-    def need(self) -> Need:
-        return NEEDS[self.action]
-
-    @property
-    def only(self) -> Phase | None:
-        """The one phase that the action takes here. A retry takes completed executions only if a filter names them."""
-        if self.action is BulkAction.RETRY and not self.filters.names_phases:
-            return Phase.FAILED
-        return Phase.HELD if self.action is BulkAction.ACT and self.options.key is None else None
-
-    @property
     def kind(self) -> str:
-        """Of the executions that it takes, in a word; empty: all."""
-        return self.need.kind if self.only is None else self.only.value
+        """A key of `KINDS`. A retry takes completed executions only if a filter names them."""
+        if self.action is BulkAction.RETRY and not self.filters.names_phases:
+            return "failed"
+        if self.action is BulkAction.ACT and self.options.key is None:
+            return "held"
+        return APPLIED[self.action].kind
 
     def check(self) -> None:
-        need, options = self.need, self.options
+        kind = APPLIED[self.action].kind
         validated(self.filters, "filters.")
-        validated(options, "options.")
+        validated(self.options, "options.")
         if self.filters == ListFilters():
             raise BadValue("A bulk job needs a filter. `created_before` of now takes all.", {"path": "filters"})
-        fields = msgspec.structs.fields(options)
-        need.check_options([one.name for one in fields if getattr(options, one.name) is not None], self.action)
-        if (single := self.single(_SOME_ID, None)) is not None:
-            validated(single, "options.")
+        self._check_options()
+        validated(self.operation(_SOME_ID), "options.")
         wanted = self.filters.wanted_phases() if self.filters.names_phases else None
-        if wanted is not None and not set(wanted) <= set(need.phases):
-            statuses = ", ".join(dict.fromkeys(STATUS[phase] for phase in need.phases))
+        if wanted is not None and not set(wanted) <= set(KINDS[kind]):
+            statuses = ", ".join(dict.fromkeys(STATUS[phase] for phase in KINDS[kind]))
             raise BadValue(
-                f"filters.status: {self.action} needs {need.kind} executions; leave out status and phase, or use "
+                f"filters.status: {self.action} needs {kind} executions; leave out status and phase, or use "
                 f"{statuses}.",
                 {"path": "filters.status"},
             )
 
-    def single(self, execution_id: str, note: str | None) -> RetryExecution | ForkExecution | ActOnExecution | None:
-        """The request that does it to one execution, if that takes options of its own."""
-        operation = _SINGLE.get(self.action)
-        if operation is None:
-            return None
-        given = {name: value for name, value in asdict(self.options).items() if value is not None}
-        if self.action is BulkAction.ACT:
-            given["action"] = given.pop("act")
-        return operation(execution_id, note=note, **given)
+    def _check_options(self) -> None:
+        known, given = APPLIED[self.action].options, self._given
+        for name in given:
+            if name not in known:
+                takes = f"only {', '.join(known)}" if known else "no options"
+                raise BadValue(f"options.{name}: {self.action} takes {takes}.", {"path": f"options.{name}"})
+        for name, one in known.items():
+            if one.required and name not in given:
+                raise BadValue(f"options.{name}: {self.action} needs it.", {"path": f"options.{name}"})
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self.options).items() if value is not None}
+
+    def operation(self, execution_id: str, note: str | None = None) -> Operation[Any]:
+        applied = APPLIED[self.action]
+        given = {applied.options[name].name: value for name, value in self._given.items()}
+        if note is not None and "note" in applied.operation.__struct_fields__:
+            given["note"] = note
+        return applied.operation(execution_id, **given)
 
     def wanted(self) -> ListFilters:
         """The filters in their normal form, with the phases that the action takes."""
@@ -262,13 +255,12 @@ class Selection(Struct, frozen=True):
         given = filters.wanted_phases()
         if given is None and not self.kind:
             return filters
-        able = self.need.phases if self.only is None else [self.only]
-        phases = [phase.value for phase in able if given is None or phase in given]
+        phases = [phase.value for phase in KINDS[self.kind] if given is None or phase in given]
         return msgspec.structs.replace(filters, status=None, phases=phases, not_phase=None)
 
 
 def place_after(id: str) -> str:
-    """The place before which this execution is the newest one."""
+    """The place before this execution."""
     return id + "~"
 
 
@@ -350,17 +342,17 @@ class ContinueBulkJob(Operation[BulkJob], frozen=True):
     job_id: JobId
 
 
-def stored(value: ListFilters | BulkOptions) -> bytes:
+def stored(value: Record) -> bytes:
     return msgspec.json.encode(to_json(value))
 
 
 def stored_selection(action: str, filters: bytes, options: bytes) -> Selection:
     """Raises ValueError and msgspec.ValidationError for a job of a newer server. A filter that is not known here would
     make the job take too many executions."""
-    return Selection(BulkAction(action), _read(ListFilters, filters), _read(BulkOptions, options))
+    return Selection(BulkAction(action), read_stored(ListFilters, filters), read_stored(BulkOptions, options))
 
 
-def _read(cls: type[T], data: bytes) -> T:
+def read_stored(cls: type[T], data: bytes) -> T:
     twin = reader(cls)
     read: T = twin(msgspec.json.decode(data, type=twin.type))
     return read

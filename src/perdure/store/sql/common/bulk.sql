@@ -19,8 +19,8 @@ SELECT w.execution_id FROM waits w WHERE w.key = :key AND w.state = 'open'
 -- Unless the project has too many open ones.
 INSERT INTO bulk_jobs (project_id, id, action, filters, options, note, started_by, state, newest, place, total, at_least,
   done, refused, later, worked_us, created_at_us, starts_at_us, moved_at_us)
-SELECT :project_id, :id, :action, :filters, :options, :note, :started_by, 'running', :newest, :place, :total, :at_least,
-  0, 0, 0, 0, :now_us, :starts_at_us, :now_us WHERE {= open_jobs} < :most RETURNING id;
+SELECT :project_id, :id, :action, :filters, :options, :note, :started_by, :state, :newest, :place, :total, :at_least,
+  0, 0, 0, 0, :created_at_us, :starts_at_us, :moved_at_us WHERE {= open_jobs} < :most RETURNING id;
 
 -- name: read_job
 SELECT {= job} FROM bulk_jobs WHERE project_id = :project_id AND id = :id;

@@ -10,9 +10,8 @@ a deadlock. The job takes these after its walk.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -29,11 +28,12 @@ from perdure.store.verbs.steering.acts import act_on
 from perdure.store.verbs.steering.fork_plans import later_keys
 from perdure.store.verbs.steering.forks import fork_one, retry_one
 from perdure.wire.base.errors import Conflict, KeyReused, NotFound, PerdureError
+from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.limits import REPLY_BYTES_MAX
-from perdure.wire.base.record import reader, to_json
+from perdure.wire.base.operation import Operation
 from perdure.wire.base.records import NULL
 from perdure.wire.base.times import rfc3339
-from perdure.wire.runs.executions import Execution, ListFilters
+from perdure.wire.runs.executions import CancelExecution, DeleteExecution, Execution, ListFilters, ResumeExecution
 from perdure.wire.steering.acts import ActOnExecution
 from perdure.wire.steering.bulk import (
     BulkAction,
@@ -41,8 +41,11 @@ from perdure.wire.steering.bulk import (
     BulkJob,
     ItemState,
     JobState,
+    ListBulkItems,
+    ListBulkJobs,
     Selection,
     place_after,
+    read_stored,
     stored,
 )
 from perdure.wire.steering.forks import ForkExecution, RetryExecution
@@ -63,27 +66,10 @@ class MatchingPage(NamedTuple):
     sample: list[Execution]
 
 
-class NewJob(Struct, frozen=True):
-    id: str
-    selection: Selection
-    started_by: str
-    newest: str
-    total: int
-    at_least: bool
-    note: str | None
-    starts_at_us: int | None = None
-
-
 class RunningJob(Struct, frozen=True):
     project_id: str
     id: str
     place: str
-
-
-class StoredSelection(Struct, frozen=True):
-    action: str
-    filters: bytes
-    options: bytes
 
 
 class BulkPage(Struct, frozen=True):
@@ -137,7 +123,7 @@ async def count_later(*, project_id: str, ids: Sequence[str]) -> int:
 async def start_job(
     *,
     project_id: str,
-    job: NewJob | PerdureError,
+    job: BulkJob | PerdureError,
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> BulkJob:
@@ -147,22 +133,10 @@ async def start_job(
         return first
     if isinstance(job, PerdureError):
         raise job
-    inserted = await query(
-        "insert_job",
-        job,
-        project_id=project_id,
-        action=job.selection.action.value,
-        filters=stored(job.selection.filters),
-        options=stored(job.selection.options),
-        place=place_after(job.newest),
-        now_us=now_us,
-        most=OPEN_MAX,
-    )
-    if not inserted:
+    if not await query("insert_job", job, project_id=project_id, place=place_after(job.newest), most=OPEN_MAX):
         raise _too_many()
-    made = await _read(project_id, job.id)
-    await remember(project_id, idempotency, msgspec.json.encode(to_json(made)), now_us)
-    return made
+    await remember(project_id, idempotency, stored(job), now_us)
+    return job
 
 
 async def _recall(project_id: str, same: Idempotency | None) -> BulkJob | None:
@@ -171,19 +145,13 @@ async def _recall(project_id: str, same: Idempotency | None) -> BulkJob | None:
     except KeyReused:
         assert same is not None
         [(_, answer)] = await query("read_idempotency", project_id=project_id, route=same.route, key=same.key)
-        job = _answered(answer)
+        job = read_stored(BulkJob, answer)
         raise KeyReused(
             f"Idempotency-Key {same.key!r} started bulk job {job.id} with another body ({job.action} of {job.total:,}, "
             f"by {job.started_by}). Look: `perdure bulk show {job.id}`, or use a new key.",
             {"job_id": job.id},
         ) from None
-    return None if answer is None else _answered(answer)
-
-
-def _answered(answer: bytes) -> BulkJob:
-    twin = reader(BulkJob)
-    job: BulkJob = twin(msgspec.json.decode(answer, type=twin.type))
-    return job
+    return None if answer is None else read_stored(BulkJob, answer)
 
 
 async def _read(project_id: str, job_id: str) -> BulkJob:
@@ -200,34 +168,26 @@ async def read_job(*, project_id: str, job_id: str) -> BulkJob:
 
 
 @verb(reads=True)
-async def list_jobs(*, project_id: str, before: str, limit: int) -> list[BulkJob]:
-    return await records(BulkJob, "list_jobs", project_id=project_id, before=before, limit=limit)
+async def list_jobs(*, project_id: str, op: ListBulkJobs) -> list[BulkJob]:
+    before = op.cursor or FIRST_CURSOR
+    return await records(BulkJob, "list_jobs", project_id=project_id, before=before, limit=op.limit + 1)
 
 
 @verb(reads=True)
-async def list_items(
-    *, project_id: str, job_id: str, state: ItemState | None, before: str, limit: int
-) -> list[BulkItem]:
+async def list_items(*, project_id: str, op: ListBulkItems) -> list[BulkItem]:
     """Raises NotFound."""
-    await _read(project_id, job_id)
-    if state is None:
-        return await records(BulkItem, "list_items", job_id=job_id, before=before, limit=limit)
-    return await records(BulkItem, "list_items_in_state", job_id=job_id, state=state.value, before=before, limit=limit)
+    await _read(project_id, op.job_id)
+    page = {"job_id": op.job_id, "before": op.cursor or FIRST_CURSOR, "limit": op.limit + 1}
+    if op.state is None:
+        return await records(BulkItem, "list_items", **page)
+    return await records(BulkItem, "list_items_in_state", state=op.state.value, **page)
 
 
 @verb(locks="bulk_job=job_id")
-async def stop_job(*, project_id: str, job_id: str, now_us: int) -> BulkJob:
-    """It waits for a page that is under way. Raises NotFound, and Conflict if the job is completed."""
-    return await _set_state(project_id, job_id, JobState.STOPPED, now_us)
-
-
-@verb(locks="bulk_job=job_id")
-async def continue_job(*, project_id: str, job_id: str, now_us: int) -> BulkJob:
-    """A held job starts at once. Raises NotFound, and Conflict if the job is completed."""
-    return await _set_state(project_id, job_id, JobState.RUNNING, now_us)
-
-
-async def _set_state(project_id: str, job_id: str, state: JobState, now_us: int) -> BulkJob:
+async def set_running(*, project_id: str, job_id: str, runs: bool, now_us: int) -> BulkJob:
+    """Stop or continue a job. A stop waits for a page that is under way, and a held job continues at once. Raises
+    NotFound, and Conflict if the job is completed."""
+    state = JobState.RUNNING if runs else JobState.STOPPED
     for before, ended_at_us, starts_at_us in await query("lock_job", project_id=project_id, id=job_id):
         if before == JobState.COMPLETED:
             raise Conflict(f"Bulk job {job_id!r} completed at {rfc3339(ended_at_us)}.")
@@ -252,8 +212,9 @@ async def due_jobs(*, now_us: int, limit: int) -> tuple[list[RunningJob], int | 
 
 
 @verb(reads=True)
-async def selection_of(*, project_id: str, job_id: str) -> StoredSelection | None:
-    return await record(StoredSelection, "selection_of_job", project_id=project_id, id=job_id)
+async def selection_of(*, project_id: str, job_id: str) -> Sequence[tuple[str, bytes, bytes]]:
+    """At most one row."""
+    return await query("selection_of_job", project_id=project_id, id=job_id)
 
 
 @verb(reads=True)
@@ -272,16 +233,9 @@ async def work_job(*, project_id: str, job_id: str, page: BulkPage, now_us: int,
         if page.again and ids:
             found = await query("later_among", job_id=job_id, ids=json.dumps(ids))
             ids = [id for (id,) in found]
-        job = _Job(
-            project_id=project_id,
-            id=job_id,
-            started_by=started_by,
-            note=note,
-            page=page,
-            wanted=page.selection.wanted(),
-            now_us=now_us,
-            grace_us=grace_us,
-        )
+        by = Canceller(f"bulk job {job_id}", started_by, note)
+        wanted = page.selection.wanted()
+        job = _Job(project_id, page, by, wanted=wanted, started_by=started_by, now_us=now_us, grace_us=grace_us)
         items = [await job.take(id) for id in ids]
         await query_many(
             "put_item", [(job_id, one.execution_id, one.state.value, one.made_id, one.reason, now_us) for one in items]
@@ -308,11 +262,10 @@ async def work_job(*, project_id: str, job_id: str, page: BulkPage, now_us: int,
 
 class _Job(NamedTuple):
     project_id: str
-    id: str
-    started_by: str
-    note: str | None
     page: BulkPage
+    by: Canceller
     wanted: ListFilters
+    started_by: str
     now_us: int
     grace_us: int
 
@@ -321,55 +274,44 @@ class _Job(NamedTuple):
         if self.page.refusal is not None:
             return BulkItem(id, ItemState.REFUSED, self.now_us, reason=self.page.refusal)
         try:
-            made_id = await self._act(id)
+            made_id = await self._apply(id, self.page.selection.operation(id, self.by.note), self.page.ids[id])
         except _Locked:
             return BulkItem(id, ItemState.LATER, self.now_us)
         except PerdureError as error:
             return BulkItem(id, ItemState.REFUSED, self.now_us, reason=error.message)
         return BulkItem(id, ItemState.DONE, self.now_us, made_id)
 
-    async def _act(self, id: str) -> str | None:
+    async def _apply(self, id: str, op: Operation[Any], fresh_id: str) -> str | None:
         """Answers the execution that it started, if any. Raises PerdureError, and _Locked."""
-        project_id, selection = self.project_id, self.page.selection
-        key = selection.options.key
-        wait = None
-        if selection.action in (BulkAction.RESUME, BulkAction.ACT) and key is not None:
-            wait = await lock_topic_of_wait(project_id, id, key)
+        project_id, now_us, author = self.project_id, self.now_us, self.started_by
+        key = self.page.selection.options.key
+        wait = None if key is None else await lock_topic_of_wait(project_id, id, key)
         _demand(await try_lock(project_id, id))
         state = await record(State, "read_state", project_id=project_id, id=id)
         if state is None:
             raise NotFound(f"Execution {id!r} was deleted before the job took it.")
         if not await that_fit(project_id, self.wanted, [id]):
             raise Conflict(f"Execution {id!r} is {state.phase} by now and does not match the filters any more.")
-        match selection.action:
-            case BulkAction.CANCEL:
+        match op:
+            case CancelExecution():
                 _demand(await try_lock_end(project_id, id, state.parent_execution_id))
                 _demand(await try_lock_below(project_id, id))
-                by = Canceller(f"bulk job {self.id}", self.started_by, self.note)
-                await cancel_tree(project_id, id, by, self.now_us, self.grace_us)
-            case BulkAction.DELETE:
+                await cancel_tree(project_id, id, self.by, now_us, self.grace_us)
+            case DeleteExecution():
                 tree = await final_tree(project_id, id)
                 for one in tree:
                     _demand(await try_lock(project_id, one))
                 await delete_executions(project_id, tree)
-            case BulkAction.RESUME:
-                assert key is not None
+            case ResumeExecution(_, step, data):
                 if wait is None or wait.state != "open":
-                    raise Conflict(f"Step {key!r} of execution {id!r} does not wait for an answer any more.")
-                data = NULL if selection.options.data is None else selection.options.data
-                await give_answer(project_id, id, key, data, self.now_us, answered_by=self.started_by)
-        return await self._act_with(id, self.page.ids[id])
-
-    async def _act_with(self, id: str, fresh_id: str) -> str | None:
-        """The actions that have requests with options."""
-        project_id, by, now_us = self.project_id, self.started_by, self.now_us
-        match self.page.selection.single(id, self.note):
-            case RetryExecution() as retry:
-                return (await retry_one(project_id, retry, fresh_id, by, now_us)).execution_id
-            case ForkExecution() as fork:
-                return (await fork_one(project_id, fork, fresh_id, by, now_us)).execution_id
-            case ActOnExecution() as act:
-                await act_on(project_id, act, acted_by=by, event_id=fresh_id, now_us=now_us)
+                    raise Conflict(f"Step {step!r} of execution {id!r} does not wait for an answer any more.")
+                await give_answer(project_id, id, step, data or NULL, now_us, answered_by=author)
+            case ActOnExecution():
+                await act_on(project_id, op, acted_by=author, event_id=fresh_id, now_us=now_us)
+            case ForkExecution():
+                return (await fork_one(project_id, op, fresh_id, author, now_us)).execution_id
+            case RetryExecution():
+                return (await retry_one(project_id, op, fresh_id, author, now_us)).execution_id
         return None
 
 
