@@ -4,10 +4,10 @@
         handle = await p.start(order, {"id": 7})
         print(await handle.result())
 
-`embedded("app.db", serve=8080)` also serves the API and the pages to this machine. `embedded_sync` is the same for code
-without an event loop.
+`embedded("app.db", serve=8080)` also serves the API and the pages to this machine. `embedded_sync` is for code without
+an event loop.
 
-A composition root: this file may import both wings.
+A composition root: only such a file may import both wings.
 """
 
 import asyncio
@@ -76,8 +76,8 @@ class LocalTransport:
 class SharedLease(Lease):
     """The lease of an embedded worker on a shared database.
 
-    The event loop sends the beats. If it is blocked for longer than the lease, other workers take the executions over,
-    and this worker starts no step until the database has answered again.
+    The event loop sends the beats. If the loop is blocked for longer than the lease, other workers take the executions
+    over, and this worker starts no step until the database answers again.
     """
 
     def __init__(self, transport: LocalTransport) -> None:
@@ -121,7 +121,7 @@ class SharedLease(Lease):
 
 
 class Embedded(Client):
-    """A client that contains its engine and its worker."""
+    """A client with its own engine and worker."""
 
     worker: Worker
 
@@ -142,10 +142,10 @@ class Embedded(Client):
         self.url = None if server is None else server.url
         """The address of the API and the pages; None without `serve`."""
         self.api_key = None if server is None else server.key.text
-        """The key of this process for its own server, with the role `admin`. It ends with the process."""
+        """The key of this process for its own server, with the role `admin`. The key ends with the process."""
 
     def sign_in_link(self) -> str:
-        """An address that signs a browser in to the pages, once, within ten minutes. Raises RuntimeError without
+        """An address for signing a browser in to the pages, once, within ten minutes. Raises RuntimeError without
         `serve`."""
         if self._server is None:
             raise RuntimeError("This application serves no pages; open it with `embedded(…, serve=8080)`.")
@@ -160,7 +160,7 @@ class Embedded(Client):
     if not TYPE_CHECKING:  # type checkers see Client.start, with its overloads
 
         def start(self, workflow, input=None, **options):
-            """Like `Client.start`. Adds a workflow that was made after the worker registered."""
+            """Start an execution (see `Client.start`). Also adds workflows made after the worker's registration."""
             if isinstance(workflow, Workflow) and self.worker.registry.workflows.get(workflow.name) is not workflow:
                 return self._start_new(workflow, input, options)
             return super().start(workflow, input, **options)
@@ -188,19 +188,20 @@ async def embedded(
     parks: bool = True,
     serve: int | None = None,
 ) -> AsyncIterator[Embedded]:
-    """Open the store at `path` and run its workflows in this process until the block ends.
+    """Open the store at `path` and run workflows in this process until the block ends.
 
     `path` is a file, which only this process may have open, or `postgresql://…`. Any number of processes and servers
-    may share a PostgreSQL database. If one dies, the others take its executions over when its lease ends (12 s).
+    may share a PostgreSQL database. If a process dies, other processes take its executions over at the end of the lease
+    (12 s).
 
-    `registry` holds the workflows (default: all `@workflow` functions). `capacity` is how many executions run at once.
-    With `parks`, suspended executions stay in memory and continue without a replay.
+    `registry` holds the workflows (default: all `@workflow` functions). At most `capacity` executions run at once. With
+    `parks`, suspended executions stay in memory and continue without a replay.
 
-    `serve` is a port on the loopback address; 0 takes a free one. There the process serves the API and the pages to
-    this machine, until the block ends. On a terminal it prints a link that signs a browser in once. `url`, `api_key`
-    and `sign_in_link()` of the client say the rest. Commands in this folder find the server by themselves.
+    `serve` is a port on the loopback address, 0 a free port. There the process serves the API and the pages to this
+    machine, until the block ends. A terminal gets a link for signing a browser in once. The client has `url`, `api_key`
+    and `sign_in_link()`. Commands in this folder find the server by themselves.
 
-    Raises `StoreInUse` if another process has the file open, `NotOurFile` if its folder is missing or it is not a
+    Raises `StoreInUse` if another process has the file open, `NotOurFile` if the folder is missing or the file is not a
     store, and `BadRequest` if the port is taken.
     """
     engine = Engine(await open_store(path), clock=clock, settings=settings)
@@ -234,7 +235,7 @@ async def embedded(
 
 
 class SyncEmbedded(SyncClient):
-    """A `SyncClient` that contains its engine and its worker. They run in the event loop of a thread."""
+    """A `SyncClient` with its own engine and worker, which run in the event loop of a thread."""
 
     _twin: Embedded
 
@@ -255,15 +256,15 @@ class SyncEmbedded(SyncClient):
 
     @property
     def api_key(self) -> str | None:
-        """As `Embedded.api_key`."""
+        """See `Embedded.api_key`."""
         return self._twin.api_key
 
     def sign_in_link(self) -> str:
-        """As `Embedded.sign_in_link`."""
+        """See `Embedded.sign_in_link`."""
         return self._twin.sign_in_link()
 
     async def _open(self, application: AbstractAsyncContextManager[Embedded]) -> Embedded:
-        """One task enters and leaves the block."""
+        """A single task enters and leaves the block."""
         opened: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
         self._block = asyncio.create_task(self._hold(application, opened), name="perdure-embedded")
         either: list[asyncio.Future[Any]] = [opened, self._block]
@@ -297,7 +298,7 @@ def _in_a_thread(opened: Callable[P, AbstractAsyncContextManager[Embedded]]) -> 
 embedded_sync = _in_a_thread(embedded)
 """`embedded` for code without an event loop: `with embedded_sync("app.db", serve=8080) as p: …`.
 
-Calls block, from any thread. The engine, the worker and the server of `serve` run in one thread of their own.
+Calls block, from any thread. The engine, the worker and the server of `serve` share a separate thread.
 """
 
 

@@ -4,8 +4,8 @@
         report = await crash_everywhere(order, Order(id=7))
         assert report.result == "receipt-7"
 
-This crash is not a SIGKILL: engine and worker stop inside this process. Step bodies in flight are cancelled, which they
-can notice. Functions in threads run to their end, and their outcomes are lost.
+The crash is not a SIGKILL: engine and worker stop inside the test's process. Step bodies in flight are cancelled and
+can notice. Functions in threads run to the end, and their outcomes are lost.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ CHANGES: Final = frozenset(
         *("publish", "resume", "cancel", "act", "fork", "work_job", "pause", "unpause", "end_due"),
     }
 )
-"""The verbs that move an execution."""
+"""The verbs that change an execution."""
 
 
 class Bench(Embedded):
@@ -70,7 +70,7 @@ class Bench(Embedded):
     clock: ManualClock
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock on; the engine then does the work that is due."""
+        """Move the clock on; the engine then does the due work."""
         self.clock.advance(seconds)
         self.engine.wake_loops()
 
@@ -84,7 +84,7 @@ class Bench(Embedded):
     async def skip_to_due(self) -> bool:
         """Move the clock to the next due moment. Returns False if no execution waits for time.
 
-        Schedules alone do not move time, since they have no end.
+        Schedules alone do not move time, since schedules have no end.
         """
         next_due = await self.engine.store.read(transitions.next_due())
         due_us = min([*await self._batches_due(), FAR_US if next_due is None else next_due])
@@ -137,7 +137,7 @@ async def embedded(
 ) -> AsyncIterator[Bench]:
     """Run workflows in this process, on a temporary store, until the block ends.
 
-    With `skip_time` the clock moves to the next due moment whenever nothing else is left to do. Without it, only
+    With `skip_time` the clock moves to the next due moment whenever nothing else is left to do. Otherwise only
     `advance` moves time.
     """
     async with (
@@ -148,7 +148,7 @@ async def embedded(
 
 
 _empty_store: list[bytes] = []
-"""The first one that was made. A copy takes a tenth of the time."""
+"""The first store made. A copy takes a tenth of the time."""
 
 
 @asynccontextmanager
@@ -205,29 +205,29 @@ async def _bench(
 
 
 class StepRanAgain(AssertionError):
-    """A step with a recorded outcome ran again after the crash. Unless this is a bug of Perdure, its key depends on
-    something that is not recorded."""
+    """A step with a recorded outcome ran again after the crash. Unless Perdure has a bug, the step's key depends on
+    unrecorded data."""
 
 
 class OrderDecides(UserWarning):
-    """Nothing tells some concurrent calls apart, so a replay takes them in the order of their creation: right for tasks
-    from a list, wrong for tasks from a set."""
+    """Nothing tells some concurrent calls apart, so a replay takes them in the order of creation: right for tasks from
+    a list, wrong for tasks from a set."""
 
 
 class CrashReport(Generic[R]):
-    """The workflow's result, and the crashes that it survived."""
+    """The workflow's result, and the survived crashes."""
 
     def __init__(self, outcome: _Outcome, crashes: list[tuple[str, int, str]], repeated: Counter[str]) -> None:
         self._outcome = outcome
         self.crashes = crashes
         """Each is ("before" or "after", number of the change, name of the change)."""
         self.repeated = repeated
-        """By key, the steps that a crash kept from being recorded, so that they ran again. Their outside effects need
+        """The steps that ran again because of a crash before the record, by key. Outside effects of such steps need
         `current_step().idempotency_key`."""
 
     @property
     def result(self) -> R:
-        """The result of every run. If every run failed, raises that error."""
+        """The result of every run. If every run failed, raises the error of the runs."""
         if self._outcome.error is not None:
             raise self._outcome.error
         result: R = self._outcome.result
@@ -249,13 +249,13 @@ async def crash_everywhere(
 ) -> CrashReport[R]:
     """Run a workflow with a crash right before and right after each of its commits in turn.
 
-    Asserts after each crash that the outcome is that of a run without a crash, that no recorded step ran again
-    (`StepRanAgain`), and that the store keeps its invariants. Warns with `OrderDecides` of concurrent calls that
-    nothing tells apart. `timeout` (seconds) limits a run before its crash and again after it.
+    Asserts after each crash that the outcome equals the outcome without a crash, that no recorded step ran again
+    (`StepRanAgain`), and that the store keeps its invariants. Warns with `OrderDecides` about indistinguishable
+    concurrent calls. `timeout` (seconds) limits a run before its crash and again after the crash.
 
-    `during(client, handle)` acts for the outside world: it publishes events and answers questions. It is called again
-    after a crash, so it must be repeatable (`dedup_key=`; a second answer to a question is ignored). `options` are
-    those of `Client.start`.
+    `during(client, handle)` acts for the outside world, by publishing events and answering questions. A crash calls
+    `during` again, so the function must be repeatable (`dedup_key=`; a second answer to a question is ignored).
+    `options` go to `Client.start`.
 
     >>> async def test_order() -> None:
     ...     report = await crash_everywhere(order, 7)
@@ -300,7 +300,7 @@ class _Outcome:
         self.result = result
         self.error = error
         self._ids = ids
-        """An error may name these executions, which differ in each run."""
+        """Ids of executions that an error may name. The ids differ in each run."""
 
     def key(self) -> object:
         if self.error is None:
@@ -415,8 +415,8 @@ async def _outcome(ending: asyncio.Task[_Outcome], timeout: float, what: str) ->
 
 
 class _Doomed(SQLiteStore):
-    """A store whose process dies at a change. From then on it does not answer, except that it refuses the drain, for
-    which the end of the process waits."""
+    """A store whose process dies at a change. A dead store does not answer, but refuses the drain, because the end of
+    the process waits for the drain."""
 
     def __init__(self, path: str, crash: _Crash) -> None:
         super().__init__(path)

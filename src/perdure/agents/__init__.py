@@ -5,7 +5,7 @@
 
     support = durable(Agent("openai:gpt-5.2", name="support", tools=[find_order]))
 
-Each run is an execution. The results of its model and tools are recorded before it continues.
+Each run is an execution. The results of model and tools are recorded before the run continues.
 """
 
 try:

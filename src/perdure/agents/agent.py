@@ -63,8 +63,8 @@ _INLINE: Final = InlineExecutor()
 class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     """An agent as a workflow, made by `durable`. Each execution is one run.
 
-    Start it with `start`, `client.start(agent, "…")` or `ctx.run_child(agent, "…")`. `await agent(ctx, "…")` runs it
-    inside the calling workflow's execution.
+    Start the agent with `start`, `client.start(agent, "…")` or `ctx.run_child(agent, "…")`. `await agent(ctx, "…")`
+    runs inside the calling workflow's execution.
     """
 
     def __init__(
@@ -187,12 +187,12 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         usage_limits: UsageLimits | None = None,
         **options: Unpack[StartOptions],
     ) -> Handle[OutT_co]:
-        """Start a run. It is on disk when this returns. Takes the options of `client.start`.
+        """Start a run. On return the run is on disk. Takes the options of `client.start`.
 
-        With a `session_id` the run is a turn of that conversation: it sees earlier messages and waits for earlier
-        turns. While a turn is open, `on_conflict="reject"` raises `SessionBusy`, and `"deliver"` gives the message to
-        the running turn, whose output both return. A message with a history, or with other `deps`, `model` or
-        `usage_limits` than that turn, still waits.
+        With a `session_id` the run is a turn of a conversation: the model sees earlier messages, and the run waits for
+        earlier turns. While a turn is open, `on_conflict="reject"` raises `SessionBusy`, and `"deliver"` gives the
+        message to the running turn, whose output both return. A message with a history, or with other `deps`, `model`
+        or `usage_limits` than the open turn, still waits.
 
         `deps` travel as JSON, by the agent's `deps_type`. Give connections and clients to `durable`. `model` is a name
         from `durable(agent, models={…})`. Other options of Pydantic AI's `run` raise `TypeError`.
@@ -207,14 +207,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return await client.start(self, payload, **options)
 
     async def run(self, client: Client, prompt: Prompt = None, **options: Unpack[RunOptions[DepsT]]) -> OutT_co:
-        """Start a run and wait for its output. Raises `ExecutionFailed` or `ExecutionCancelled`."""
+        """Start a run and wait for the output. Raises `ExecutionFailed` or `ExecutionCancelled`."""
         handle = await self.start(client, prompt, **options)
         return await handle.result()
 
     def stream(
         self, client: Client, prompt: Prompt = None, **options: Unpack[RunOptions[DepsT]]
     ) -> AgentStream[OutT_co]:
-        """A run to follow: items as of `events`, then `ExecutionFailed` or `ExecutionCancelled` if it has no output.
+        """A run to follow: items like `events`, then `ExecutionFailed` or `ExecutionCancelled` for a run without an
+        output.
 
         >>> async for item in support.stream(client, "Where is my parcel?"):               # doctest: +SKIP
         ...     print(item.text, end="")
@@ -224,7 +225,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[object, None, OutT_co]:
         """Run the agent inside the calling workflow's execution, which takes over the agent's own budget.
 
-        Raises `BudgetExceeded` if a budget ends the run; its `answer` is what the agent had until then, or None.
+        Raises `BudgetExceeded` if a budget ends the run; the error's `answer` is the agent's output so far, or None.
         Raises `Misplaced` if the execution has another agent's budget.
 
         >>> async def report(ctx: Context, question: str) -> str:
@@ -244,11 +245,11 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return ctx.machine.begins(f"agent {self.name!r}", functools.partial(self._run, ctx, input, prefix))
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
-        """This agent as a tool of another one. Each call is a child execution.
+        """This agent as a tool of another agent. Each call is a child execution.
 
-        The default name is the agent's, with `_` for characters that providers refuse. Without `deps` of its own, this
-        agent gets the calling agent's, if they are of its `deps_type`. A call raises `BadValue` if JSON cannot hold
-        them. A call that a budget ends early is a failed call with its last words.
+        The default name is the agent's, with `_` for characters that providers refuse. An agent without own `deps` gets
+        the calling agent's `deps`, if of the right `deps_type`. A call raises `BadValue` for `deps` outside JSON. A
+        call ended early by a budget is a failed call with the agent's last words.
 
         >>> router = durable(Agent(MODEL, name="router", tools=[support.as_tool()]))        # doctest: +SKIP
         """
@@ -360,7 +361,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         )
 
     def _fallback_models(self) -> dict[str, Model]:
-        """`ModelFallback`'s models under generated names, by which steps find them."""
+        """`ModelFallback`'s models under generated names, for steps to find."""
         fallbacks = [one for one in self._capabilities_given() if isinstance(one, ModelFallback)]
         found = [model for one in fallbacks for model in one.models if isinstance(model, Model)]
         return {f"perdure.fallback.{number}": model for number, model in enumerate(found, 1)}
@@ -427,8 +428,8 @@ def durable(agent: AbstractAgent[DepsT, OutT], **options: Unpack[DurableOptions[
     """Make an agent a workflow that records its model requests, tool calls and MCP calls as steps.
 
     Each toolset needs an `id`. `DurableOptions` lists the options. Raises `ValueError` if the agent has no name, JSON
-    cannot tell its output types apart, or step options are invalid. Raises `pydantic_ai.exceptions.UserError` if it
-    cannot be made durable.
+    cannot tell the output types apart, or step options are invalid. Raises `pydantic_ai.exceptions.UserError` for an
+    agent that cannot be durable.
 
     >>> support = durable(Agent(MODEL, name="support", output_type=Answer))         # doctest: +SKIP
     """

@@ -30,7 +30,7 @@ FEEDBACK: Final = "feedback"
 class ApprovalQuestions:
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
-        """In seconds. None: no limit."""
+        """Seconds that a question stays open. None: no limit."""
 
     async def answered(
         self, run: AgentRun, ctx: RunContext[Any], requests: DeferredToolRequests
@@ -128,7 +128,7 @@ def _approval(
 
 
 def _edited(given: object, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """None: the model's own arguments. Raises ValueError."""
+    """Returns None for the model's own arguments. Raises ValueError."""
     if isinstance(given, str):
         try:
             given = json.loads(given)

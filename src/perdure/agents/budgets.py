@@ -1,4 +1,4 @@
-"""Budgets of agents: each model request is reserved before it is made, and settled after.
+"""Budgets of agents: each model request is reserved beforehand, and settled afterwards.
 
     research = durable(agent, budget=Budget(usd=2, on_exceed="ask"))
 
@@ -33,7 +33,7 @@ logger = logging.getLogger("perdure.worker")
 ParamsT = TypeVar("ParamsT")
 
 Price: TypeAlias = Callable[[str, RequestUsage], float | Decimal]
-"""The cost in US dollars of a model's usage, by its name. Default: `genai-prices`."""
+"""The cost in US dollars of the usage of a named model. Default: `genai-prices`."""
 
 OUTPUT_TOKENS: Final = 4_096
 BYTES_PER_TOKEN: Final = 3
@@ -44,7 +44,7 @@ _reservation: ContextVar[Reservation | None] = ContextVar("perdure_reservation",
 
 
 class Spending(CallHook):
-    """If an answer breaks off, its reservation stays, because the cost is unknown."""
+    """Reserves and settles each call. If an answer breaks off, the reservation stays, because the cost is unknown."""
 
     def __init__(self, budget: Budget | None, price: Price | None) -> None:
         self._budget = budget
@@ -102,7 +102,7 @@ class Spending(CallHook):
         )
 
     def unpriced(self, models: Iterable[Model | str]) -> list[str]:
-        """The names of models that have no price and need one. A model given by name is not loaded."""
+        """The models with a needed but unknown price. A model given by name is not loaded."""
         if self._budget is None or self._budget.spec().usd_micros is None:
             return []
         found, usage = [], RequestUsage(input_tokens=1)

@@ -14,9 +14,9 @@ CallKind = Literal["model", "tool", "mcp"]
 
 @dataclass(frozen=True)
 class Call:
-    """A call that is about to be made.
+    """A call about to be made.
 
-    `name` is the model's or the tool's. `current_step()` gives the step, its try and its idempotency key.
+    `name` is the model's or the tool's. `current_step()` gives the step, try and idempotency key.
     """
 
     kind: CallKind
@@ -47,14 +47,14 @@ async def hooked(hooks: Sequence[CallHook], call: Call, make: Callable[[], Await
 class CallHook:
     """Runs before and after each call of a model or tool, inside the call's step.
 
-    If `before` raises, the call is not made and the exception is its outcome. If `after` raises, the exception replaces
-    the result. An exception fails the step, except for these of Pydantic AI:
+    If `before` raises, the exception becomes the outcome of the call, which is not made. If `after` raises, the
+    exception replaces the result. An exception fails the step, except for three kinds of Pydantic AI:
 
-    - `ModelRetry`: the model sees it as the tool's result. If the call was the model's own, the model is asked again.
+    - `ModelRetry`: the model sees a tool's error as the result. If its own call raised, the model is asked again.
     - `ToolFailed`, `ApprovalRequired` and `CallDeferred` work for tools, but only the first for external tools.
 
     A replay repeats neither recorded calls nor their hooks. If a tool is not a step (`{"perdure": False}`, `ask_user`,
-    `as_tool`, external), each overridden method is a step of its own.
+    `as_tool`, external), each overridden method is a separate step.
 
         class Log(CallHook):
             async def after(self, call: Call, result: Any) -> None:

@@ -1,6 +1,6 @@
-"""The conversation of a session: a run starts with the earlier messages and appends its own.
+"""The conversation of a session: a run starts with the earlier messages and appends new messages.
 
-A child has none, because it works within its parent's tool call.
+A child has no conversation, because it works within its parent's tool call.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _HISTORY: Final = History()
 
 @dataclass(frozen=True)
 class Compaction:
-    """When a long conversation is summarized, and by which model.
+    """The limits above which a conversation is summarized, and the model for the summary.
 
     Above `above` messages, the next run first summarizes all but the last `keep`, in a step. A tool's call stays with
     its result. `tokens` adds a limit on the input and output of the last answer. The messages kept then have at most
@@ -112,7 +112,7 @@ class SessionTurn:
 
     @property
     def is_over(self) -> bool:
-        """Whether another turn answered this run's message."""
+        """Whether another turn answered the run's message."""
         return self.reading.taken_by is not None
 
     def output(self, hint: Any) -> Any:
@@ -144,7 +144,7 @@ class SessionTurn:
 
 
 class Delivered(AbstractCapability[Any]):
-    """Adds messages that arrive during a run to its next model request, after the input guards."""
+    """Adds messages arriving during a run to the next model request, after the input guards."""
 
     def __init__(self, guards: Sequence[InputGuard]) -> None:
         self._guards = tuple(guards)
@@ -175,7 +175,7 @@ class Delivered(AbstractCapability[Any]):
 
 
 def _parse_prompt(run: AgentRun, taken: TakenMessage) -> Prompt:
-    """None leaves the message for a turn of its own."""
+    """Returns None to leave the message for a separate turn."""
     try:
         given = as_input(decode(bytes(taken.message), AgentPayload, where="the message"))
         prompt = given.prompt()
@@ -228,7 +228,7 @@ async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Mo
 
 
 def summary_text(recorded: Raw) -> str:
-    """Older journals hold the text itself, newer ones an answer."""
+    """Older journals hold the text itself, newer journals an answer."""
     if bytes(recorded).startswith(b'"'):
         return json.decode(recorded, type=str)
     answer: ModelResponse = CODEC.load(ModelResponse, recorded)
@@ -236,7 +236,7 @@ def summary_text(recorded: Raw) -> str:
 
 
 def _tokens(messages: Sequence[ModelMessage]) -> int:
-    """Tokens of the latest answer that reports them. Its input covers all earlier messages."""
+    """Tokens of the latest answer with a usage report. An answer's input covers all earlier messages."""
     answers = (one.usage for one in reversed(messages) if isinstance(one, ModelResponse))
     return next((took for one in answers if (took := one.input_tokens + one.output_tokens)), 0)
 

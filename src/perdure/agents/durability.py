@@ -212,7 +212,7 @@ class PerdureDurability(durable_exec.BaseDurabilityCapability[AgentDepsT]):
             await watched(run, self._watchdog, ctx, tool, args, result=outcome)
 
     def _emit_call(self, call: ToolCallPart) -> None:
-        """Emit a call once: it may wait for people before it runs."""
+        """Emit a call once, although the call may wait for people before running."""
         run = current_run()
         if run is not None and not self._streams and call.tool_call_id not in run.emitted_calls:
             run.emitted_calls.add(call.tool_call_id)

@@ -26,7 +26,7 @@ def each_failure(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether no model accepted the request, so that it costs nothing."""
+    """Whether every model refused the request, which then costs nothing."""
     return all(isinstance(one, exceptions.ModelHTTPError) and not one.in_stream for one in each_failure(error))
 
 
@@ -39,7 +39,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_out_of_reach(error: BaseException) -> bool:
-    """Clients report an unreachable server by a class, a status or a code, and wrap what they caught."""
+    """Clients report an unreachable server by a class, a status or a code, and wrap the caught error."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_out_of_reach, error.exceptions))
     if is_transient(error) or any(kind.__name__ in _BROKEN for kind in type(error).__mro__):
@@ -58,8 +58,8 @@ def _number(error: BaseException, part: str, name: str) -> int | None:
 
 
 class AskedAgain(AbstractCapability[Any]):
-    """Asks the model again if a hook of its call raised `ModelRetry`. From a streaming model, the library accepts that
-    only here. Only agents with hooks get this, because it slows streams down."""
+    """Asks the model again if a hook of the call raised `ModelRetry`. For streaming models, the library accepts
+    `ModelRetry` only here. Only agents with hooks pay for the slower streams."""
 
     async def on_model_request_error(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, error: Exception

@@ -1,6 +1,6 @@
-"""Guards check the input and output of an agent. Each runs as a step, which records its verdict.
+"""Guards check the input and output of an agent. Each guard runs as a step, which records the verdict.
 
-A guard returns None to pass, or a replacement. It raises `Tripped` to end the run. An output guard may raise Pydantic
+A guard returns None to pass, or a replacement, or raises `Tripped` to end the run. An output guard may raise Pydantic
 AI's `ModelRetry` to have the model answer again.
 
     async def no_secrets(ctx, output):
@@ -34,7 +34,7 @@ OutputGuard: TypeAlias = Callable[[RunContext[Any], Any], Any]
 
 
 class Tripped(Fatal):
-    """A guard raises it to end the run. The message says why."""
+    """A guard raises `Tripped` to end the run. The message gives the reason."""
 
     code = "TRIPPED"
 

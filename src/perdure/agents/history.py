@@ -1,4 +1,4 @@
-"""A session's messages as objects. Callers get copies, because a program's changes must not reach other runs or its own
+"""A session's messages as objects. Callers get copies, because a program's changes must not reach other runs or a
 replay."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec import Raw
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
 KEPT_BYTES_MAX: Final = 16 << 20
-"""Bytes of JSON. The objects take a few times as much."""
+"""Bytes of JSON kept. The objects take a few times as much."""
 _FIXED: Final = frozenset({str, int, float, bool, NoneType, bytes, datetime, Decimal})
 
 
@@ -75,7 +75,7 @@ def _is_plain(kind: type) -> bool:
 
 
 def _copy(value: Any) -> Any:
-    """Deep. `copy.deepcopy` would take longer than parsing the JSON."""
+    """Copies deeply. `copy.deepcopy` would take longer than parsing the JSON."""
     kind = type(value)
     if kind is list:
         return [one if type(one) in _FIXED else _copy(one) for one in value]

@@ -21,7 +21,7 @@ Prompt: TypeAlias = str | Sequence[UserContent] | None
 
 
 class AgentInput(Struct, frozen=True, omit_defaults=True):
-    """The JSON payload of an agent's execution. A string stands for its prompt.
+    """The JSON payload of an agent's execution. A string stands for the prompt.
 
     To start an agent by HTTP, send `{"input": "…"}`.
     """
@@ -63,7 +63,7 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
         return limits
 
     def differs_from(self, other: AgentInput) -> str | None:
-        """Why this message cannot join a run with the input `other`. None if it can."""
+        """The reason why this message cannot join a run with the input `other`. None if the message can."""
         if _plain(self.message_history) is not None:
             return "it has a message history of its own"
         if self.model not in (None, other.model):
@@ -91,7 +91,7 @@ def make_input(
     model: str | None = None,
     usage_limits: UsageLimits | None = None,
 ) -> AgentPayload:
-    """Raises `BadValue` if JSON cannot hold it."""
+    """Raises `BadValue` for a value outside JSON."""
     others = (deps, message_history, model, usage_limits)
     if all(one is None for one in others) and (prompt is None or isinstance(prompt, str)):
         return prompt

@@ -1,7 +1,7 @@
 """A provider's own limits: a refusal with a time suspends the run until then.
 
-Hooks for failed requests, such as `ModelFallback`, see a refusal first, and the run waits only if they let it through.
-The step records both decisions, so a replay decides nothing.
+Hooks for failed requests, such as `ModelFallback`, see a refusal first, and the run waits only if no hook handles the
+refusal. The step records both decisions, so a replay decides nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ T = TypeVar("T")
 BUSY: Final = frozenset({429, 503, 529})
 SECONDS_MAX: Final = 86_400.0
 SOON_SECONDS: Final = 60.0
-"""The longest wait if another model was busy without naming a time."""
+"""Seconds of the longest wait if another model was busy without naming a time."""
 WAITS_MAX: Final = 30
-"""The most waits of one request, unless `retry` of `model_step` limits its tries."""
+"""Most waits of one request, unless `retry` of `model_step` limits the tries."""
 REFUSALS: Final = "refusals"
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
@@ -55,15 +55,15 @@ def asked_wait(error: BaseException) -> tuple[float, str] | None:
 
 
 def is_tried_again(error: BaseException) -> bool:
-    """Whether a step asks its model again. Waiting for a named time would hold the worker."""
+    """Whether a step asks the model again. Waiting for a named time would hold the worker."""
     return is_transient(error) and asked_wait(error) is None
 
 
 def failed_request(
     error: Exception, run: AgentRun, retry: RetryPolicy | None, *, hooks_first: bool = False
 ) -> Exception:
-    """The exception of a step whose request failed: `Postponed` to repeat it later, or the error, which fails the step.
-    With `hooks_first`, the library's hooks see the error before the run waits."""
+    """The exception of a step whose request failed: `Postponed` to repeat the request later, or the error, which fails
+    the step. With `hooks_first`, the library's hooks see the error before the run waits."""
     asked = asked_wait(error)
     most = WAITS_MAX if retry is None else retry.max_attempts - 1
     if asked is None or run.refusals >= most:
@@ -119,12 +119,12 @@ class Waits(AbstractCapability[Any]):
 
 
 def _is_of_agent(error: Exception) -> TypeGuard[FallbackExceptionGroup]:
-    """Whether `ModelFallback` made the group. `FallbackModel` makes one inside a step."""
+    """Whether `ModelFallback` made the group. `FallbackModel` makes a group inside a step."""
     return isinstance(error, FallbackExceptionGroup) and not isinstance(error.__cause__, StepFailed)
 
 
 def requested_wait(error: ModelHTTPError) -> float | None:
-    """In seconds, at most a day."""
+    """The seconds to wait, at most a day."""
     seconds = error.retry_after
     if seconds is None and error.headers is not None:
         seconds = renewed_in(error.headers)

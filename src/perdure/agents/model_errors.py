@@ -60,7 +60,7 @@ _VALUES: Final = ("model_name", "status_code", "suggested_model_id", "hint", "ph
 
 
 class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`kind` is a name in `_KINDS`. Within `exceptions` it may be any class name."""
+    """`kind` is a name in `_KINDS`. Within `exceptions`, `kind` may be any class name."""
 
     kind: str
     message: str
@@ -81,7 +81,7 @@ class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def note_failure(error: Exception, wait_seconds: float | None = None) -> None:
-    """Errors of other kinds keep only their text."""
+    """Notes fields of known kinds. Other errors keep only their text."""
     if _error_kind(error) is None:
         return
     details = {FAILURE: msgspec.to_builtins(_written(error, BODY_BYTES_MAX))}
@@ -109,7 +109,7 @@ def _written(error: BaseException, body_bytes: int) -> _Failure:
 
 
 def _error_kind(error: BaseException) -> str | None:
-    """For an HTTP error, its category."""
+    """The kind of an error; for an HTTP error, the category."""
     kinds = [kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind]
     if isinstance(error, exceptions.ModelHTTPError):
         return next((name for name in kinds if _KINDS[name] in _HTTP_KINDS), exceptions.ModelHTTPError.__name__)

@@ -1,6 +1,6 @@
-"""The names of an agent's steps. They are in journals: changing one blocks open executions.
+"""The names of an agent's steps. Journals hold these names: a changed name blocks open executions.
 
-A *key* identifies a call. It depends on the journal alone, for tools on the call id in the recorded answer, and not on
+A *key* identifies a call. Keys depend on the journal alone, for tools on the call id in the recorded answer, and not on
 the order of parallel tools. A replay compares the *name*.
 
     model:1                     model.request       the first request of the run
@@ -25,7 +25,7 @@ _NO_TOOL_NAME: Final = re.compile(r"\W", re.ASCII)
 def step_name(
     operation: durable_exec.DurableOperationId, tool_name: str = "", tool_call_id: str | None = None
 ) -> tuple[str, str]:
-    """The name and the key. A key that ends in `:` is always numbered."""
+    """The name and the key. A key ending in `:` is always numbered."""
     call = f"{part(tool_name)}:{part(tool_call_id or 'call')}"
     match operation:
         case durable_exec.ModelRequestId():  # streamed or not: the answer is the same
@@ -52,7 +52,7 @@ def step_name(
 
 
 def part(text: str) -> str:
-    """A text as part of a key. A long one ends in a hash.
+    """A text as part of a key. A long text ends in a hash.
 
     >>> part("call_7"), part("a/b#2")
     ('call_7', 'a-b-2')
@@ -64,7 +64,7 @@ def part(text: str) -> str:
 
 
 def as_tool_name(text: str) -> str:
-    """A text as a tool name that all providers accept.
+    """A text as a tool name accepted by all providers.
 
     >>> as_tool_name("support-desk"), as_tool_name("Café/Billing 2")
     ('support_desk', 'Caf__Billing_2')
@@ -74,11 +74,11 @@ def as_tool_name(text: str) -> str:
 
 class Keys:
     """The keys of one run, each used once: a provider may repeat a call id, and an approved tool runs under its old
-    one."""
+    id."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        """Empty for the agent whose execution it is."""
+        """Empty for the agent that owns the execution."""
         self._given: dict[str, int] = {}
 
     def again(self, key: str) -> str:

@@ -32,7 +32,7 @@ _ELSEWHERE: Final = {
     "instructions": "A function with @agent.instructions makes them for each run, from its dependencies.",
     "model_settings": "Agent(…, model_settings=…) takes a function of the run as well.",
 }
-"""Where options of Pydantic AI's `run` belong."""
+"""The right place for each option of Pydantic AI's `run`."""
 
 
 def check_start_options(options: Mapping[str, object]) -> None:
@@ -53,7 +53,7 @@ class RunOptions(StartOptions, Generic[DepsT], total=False):
 
 
 class DurableOptions(TypedDict, Generic[DepsT], total=False):
-    """The options of `durable`. From `queue` to `trigger_on` they are those of `@workflow`."""
+    """The options of `durable`. From `queue` to `trigger_on`, see `@workflow`."""
 
     queue: Queue | str | None
     retry: Retry | None
@@ -65,18 +65,18 @@ class DurableOptions(TypedDict, Generic[DepsT], total=False):
     name: str | None
     """Default: the agent's."""
     deps: DepsT | Callable[[Context], DepsT] | None
-    """For runs that start without any. A function gets the Context."""
+    """Dependencies of runs started without any. A function gets the Context."""
     models: Mapping[str, Model] | None
-    """Models that a run may choose, by name."""
+    """Models for a run to choose, by name."""
     capabilities: Sequence[AbstractCapability[DepsT]]
     """Pydantic AI capabilities for durable runs only."""
     hooks: Sequence[CallHook]
     """Run around each call of a model or tool, but not in a replay."""
     budget: Budget | None
-    """Limits each run and all below it, unless the start brings one."""
+    """Limits each run and its descendants, unless the start brings a budget."""
     price: Price | None
     usage_limits: UsageLimits | None
-    """A run over one of Pydantic AI's limits fails."""
+    """A run beyond one of Pydantic AI's limits fails."""
     stop: Sequence[StopCondition]
     """Conditions under which the agent answers early."""
     input_guards: Sequence[InputGuard]
@@ -84,12 +84,12 @@ class DurableOptions(TypedDict, Generic[DepsT], total=False):
     output_guards: Sequence[OutputGuard]
     """Check the output."""
     watchdog: int | None
-    """After so many equal calls with equal results in a row, a person decides whether the run continues. Default 5;
-    None: never."""
+    """Number of equal calls with equal results in a row after which a person decides whether the run continues. Default
+    5; None: never."""
     ask_user: bool
     """Give the agent a tool to ask its user."""
     stream: bool | None
-    """Ask the model to stream. Default: if it can. Otherwise the execution's stream gets whole answers."""
+    """Ask the model to stream. Default: if the model can. Otherwise the execution's stream gets whole answers."""
     event_stream_handler: EventStreamHandler[DepsT] | None
     """Receives a streaming model's events live, once per try of the step."""
     answer_timeout: float | None

@@ -1,4 +1,4 @@
-"""Signals of tools and hooks to the library, recorded in its own shape."""
+"""Signals of tools and hooks to the library, recorded in the library's own shape."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def from_signal(said: Mapping[str, Any]) -> Exception:
 
 
 def refused(messages: Sequence[ModelMessage], asked: ModelRequestParameters) -> Iterator[str]:
-    """Why the agent's code refused an answer of its model, for the log. A tool's own errors are in its step."""
+    """The reason why the agent's code refused a model's answer, for the log. Steps record a tool's own errors."""
     tools = {tool.name for tool in asked.function_tools}
     for request in reversed(list(takewhile(lambda one: isinstance(one, ModelRequest), reversed(messages)))):
         for part in request.parts:

@@ -1,7 +1,7 @@
 """`agent.override(model=TestModel())` for durable agents.
 
-Workflow code and steps have their own contexts: for them the overrides around the start of their worker count. A start
-under other overrides is refused, since it would call the real model.
+Workflow code and steps have their own contexts, with the overrides around the worker's start. A start under other
+overrides is refused, since the run would call the real model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Overrides:
 
     @contextmanager
     def as_in(self, outside: Mapping[ContextVar[Any], Any]) -> Iterator[bool]:
-        """Yields whether there are any."""
+        """Yields whether overrides exist."""
         given = [(one, outside[one]) for one in self._all if outside.get(one) is not None]
         tokens = [(one, one.set(value)) for one, value in given]
         try:

@@ -24,7 +24,7 @@ StopReason: TypeAlias = Literal["stop", "watchdog", "budget"]
 
 
 class AgentRun:
-    """Its state depends on the journal alone, so a replay restores it."""
+    """One run of an agent. The state depends on the journal alone, so a replay restores the run."""
 
     def __init__(
         self,
@@ -45,21 +45,21 @@ class AgentRun:
         self.given = given
         self.has_error_hooks = has_error_hooks
         self.refusals = 0
-        """Waits of the current request for its provider."""
+        """Number of the current request's waits for the provider."""
         self.keys = Keys(prefix)
         self.id = f"{ctx.machine.seed}/{prefix}".rstrip("/")
         """The run id in messages."""
         self.has_begun = False
         """Whether the agent has started. Its code may then run another agent."""
         self.finishing: str | None = None
-        """Why the agent must answer now."""
+        """The reason why the agent must answer now."""
         self.finished_by: StopReason | None = None
         self.exceeded: BudgetExceeded | None = None
         """Set if a budget ended the run early."""
         self.emitted_calls: set[str] = set()
-        """Emitted calls that have no result yet."""
+        """Emitted calls without a result yet."""
         self.last_call = b""
-        """The watchdog's last call. `rounds` counts its repeats."""
+        """The watchdog's last call. `rounds` counts the repeats."""
         self.rounds = 0
 
     def finish(self, by: StopReason, why: str) -> None:
@@ -71,14 +71,14 @@ class AgentRun:
             self._report_stop(by, why)
 
     def end_over(self, exceeded: BudgetExceeded) -> None:
-        """The run ends with the words that it has."""
+        """The run ends with the last words so far."""
         self.ctx.log("The agent ends with what it has: %s", exceeded.message)
         self.exceeded = exceeded
         self._report_stop("budget", exceeded.message)
 
     def end(self, output: object) -> None:
-        """Raises BudgetExceeded inside another workflow, which could not tell last words from an answer. A child says
-        it together with its end, and `ctx.run_child` raises it."""
+        """Raises BudgetExceeded inside another workflow, which could not tell last words from an answer. A child
+        reports the excess together with the end, and `ctx.run_child` raises the error."""
         if self.exceeded is None:
             return
         if self.keys.prefix:
@@ -88,7 +88,7 @@ class AgentRun:
             self._put_stop("budget", self.exceeded.message)
 
     def _report_stop(self, by: StopReason, why: str) -> None:
-        """Report it as the execution's progress, unless another workflow runs the agent."""
+        """Report the stop as the execution's progress, unless another workflow runs the agent."""
         if not self.keys.prefix and not self.ctx.machine.replaying:
             self._put_stop(by, why)
 

@@ -53,7 +53,7 @@ ResultT = TypeVar("ResultT")
 TOOL_KEY: Final = "perdure"
 """The key of a tool's metadata: StepOptions, or False for workflow code."""
 MODEL_RETRY: Final = RetryPolicy(max_attempts=4, initial_seconds=1.0, max_seconds=60.0)
-"""Also for listing tools and instructions."""
+"""Applies also to listing tools and instructions."""
 _CALLS: Final = (durable_exec.ToolsetCallToolParams, durable_exec.DynamicToolsetCallToolParams)
 _LOOKS: Final = (durable_exec.ToolsetGetToolsId, durable_exec.ToolsetGetInstructionsId)
 
@@ -298,7 +298,7 @@ class _Body(Generic[ParamsT]):
 
 
 _OF_CODE: Final = frozenset({running_step, current_context})
-"""They tell steps from workflow code, so a step keeps its own."""
+"""Variables that tell steps from workflow code, so a step keeps its own values."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Conditions under which an agent gets no more tools and answers with what it has.
+"""Conditions under which an agent gets no more tools and must answer.
 
     research = durable(agent, stop=[max_steps(10), max_tokens(50_000), called_tool("publish")])
 
@@ -25,7 +25,7 @@ StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
 
 
 def max_steps(count: int) -> StopCondition:
-    """At most `count` model requests. The last one must answer."""
+    """Allow at most `count` model requests. The last request must answer."""
     if count < 1:
         raise ValueError(f"max_steps must be at least 1, got {count!r}.")
 
@@ -48,7 +48,7 @@ def max_tokens(count: int) -> StopCondition:
 
 
 def called_tool(*names: str) -> StopCondition:
-    """Stop once each of these tools has returned a result."""
+    """Stop once each named tool has returned a result."""
     if not names:
         raise ValueError("called_tool needs the name of at least one tool; without one it would stop at once.")
 
@@ -60,7 +60,7 @@ def called_tool(*names: str) -> StopCondition:
 
 
 def has_text(*texts: str) -> StopCondition:
-    """Stop once the model has said each of these texts, outside its tool calls."""
+    """Stop once the model has said each text, outside tool calls."""
     if not texts:
         raise ValueError("has_text needs at least one text; without one it would stop at once.")
 
@@ -93,9 +93,9 @@ def withheld(
 
 
 def without_calls(run: AgentRun, request: ModelRequestContext, response: ModelResponse) -> ModelResponse:
-    """Drop calls of tools that the model no longer has. An empty answer becomes the run's last words.
+    """Drop calls of tools withdrawn from the model. An empty answer becomes the run's last words.
 
-    Raises BudgetExceeded if a budget ends the run before it has said anything.
+    Raises BudgetExceeded if a budget ends a run without any words.
     """
     parameters = request.model_request_parameters
     outputs = {tool.name for tool in parameters.output_tools}
@@ -121,7 +121,7 @@ def last_said(messages: Sequence[ModelMessage], run_id: str | None) -> str | Non
 
 
 def stop_reason(execution: ExecutionInfo[Any]) -> StopReason | None:
-    """Why an agent answered early. None if it ended by itself or has not ended.
+    """The reason for an early answer. None if the agent ended by itself or has not ended.
 
     >>> stop_reason(await handle.get())                                                 # doctest: +SKIP
     'budget'

@@ -1,7 +1,7 @@
 """An agent's live events: events of Pydantic AI as items of the execution's stream.
 
-The step of a model emits its words, and a new try takes them back. The agent's own code emits tool calls and results,
-because the library does so only in a stream, which is slower.
+The step of a model emits words, and a new try takes them back. The agent's own code emits tool calls and results,
+because the library does so only in a slower stream.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from perdure.wire.base.errors import BadValue
 OutT = TypeVar("OutT")
 
 _EVENT: Final[TypeAdapter[AgentStreamEvent]] = TypeAdapter(AgentStreamEvent, config=ConfigDict(defer_build=True))
-"""Built at first use, because it takes 50 ms."""
+"""Built at first use, because building takes 50 ms."""
 
 
 class AgentItem(NamedTuple):
@@ -50,7 +50,7 @@ class AgentItem(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The text that the item adds to the answer."""
+        """The text added to the answer by the item."""
         event = self.event
         if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
             return event.part.content
@@ -60,9 +60,9 @@ class AgentItem(NamedTuple):
 
 
 async def events(handle: Handle[Any], *, after: str | None = None) -> AsyncGenerator[AgentItem, None]:
-    """Follow an agent's execution and those below it, live. `item.restarted` and errors are as in `handle.stream`.
+    """Follow an agent's execution and its descendants, live. See `handle.stream` for `item.restarted` and errors.
 
-    If a lost run left a part unfinished, a `PartEndEvent` for it comes before the first item of the new run.
+    If a lost run left a part unfinished, the part's `PartEndEvent` comes before the first item of the new run.
 
     >>> handle = await support.start(client, "Where is my parcel?")                     # doctest: +SKIP
     >>> async for one in events(handle):                                                # doctest: +SKIP
@@ -86,9 +86,9 @@ async def events(handle: Handle[Any], *, after: str | None = None) -> AsyncGener
 
 
 class AgentStream(Generic[OutT]):
-    """A run of `DurableAgent.stream` and its items. The first item starts the run, unless `start` has.
+    """A run of `DurableAgent.stream`, with items. Asking for the first item starts the run, unless `start` has.
 
-    After the last item of a run that failed or was cancelled, the iteration raises what `result` raises.
+    After the last item of a failed or cancelled run, the iteration raises the error of `result`.
 
     >>> stream = support.stream(client, "Where is my parcel?")                          # doctest: +SKIP
     >>> print((await stream.start()).id)                                                # doctest: +SKIP
@@ -103,14 +103,14 @@ class AgentStream(Generic[OutT]):
         self._items = self._follow()
 
     async def start(self) -> Handle[OutT]:
-        """Start the run, once, and return its handle."""
+        """Start the run, once, and return a handle."""
         async with self._starting:
             if self._handle is None:
                 self._handle = await self._start()
             return self._handle
 
     async def result(self) -> OutT:
-        """As `Handle.result`."""
+        """See `Handle.result`."""
         return await (await self.start()).result()
 
     async def _follow(self) -> AsyncGenerator[AgentItem, None]:

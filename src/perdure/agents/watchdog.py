@@ -12,7 +12,7 @@ from perdure.agents.names import part
 from perdure.agents.runs import AgentRun
 
 SHOWN_MAX: Final = 2_000
-"""Characters of arguments and result."""
+"""Most characters shown of arguments and result."""
 
 
 async def watched(run: AgentRun, repeats: int, ctx: RunContext[Any], tool: str, args: Any, result: Any) -> None:
