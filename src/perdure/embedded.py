@@ -145,8 +145,7 @@ class Embedded(Client):
         """The key of this process for its own server, with the role `admin`. The key ends with the process."""
 
     def sign_in_link(self) -> str:
-        """An address for signing a browser in to the pages, once, within ten minutes. Raises RuntimeError without
-        `serve`."""
+        """An address for signing a browser in, once, within ten minutes. Raises RuntimeError without `serve`."""
         if self._server is None:
             raise RuntimeError("This application serves no pages; open it with `embedded(…, serve=8080)`.")
         return self._server.sign_in_link()

@@ -205,8 +205,7 @@ async def _bench(
 
 
 class StepRanAgain(AssertionError):
-    """A step with a recorded outcome ran again after the crash. Unless Perdure has a bug, the step's key depends on
-    unrecorded data."""
+    """A step with a recorded outcome ran again. Unless Perdure has a bug, the step's key depends on unrecorded data."""
 
 
 class OrderDecides(UserWarning):

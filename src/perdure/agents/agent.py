@@ -269,7 +269,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 output = await child.result()
             except BudgetExceeded as exceeded:
                 raise self._unfinished(exceeded.message, exceeded.answer) from None
-            # Journals of before need this step: in them the end of a child does not say it.
+            # Older journals need this step: their child ends do not record the early end.
             early = await run.ctx.step("child.early_end", _early_end, child.id, key=run.keys.again(f"early_end:{call}"))
             if early is not None:
                 raise self._unfinished(f"Agent {self.name!r} {early}", output)

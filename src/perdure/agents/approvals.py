@@ -134,7 +134,7 @@ def _edited(given: object, arguments: dict[str, Any]) -> dict[str, Any] | None:
             given = json.loads(given)
         except ValueError as error:
             raise ValueError(f"The arguments are not JSON ({error}). Enter them again.") from None
-    # As JSON, because Python counts 1, 1.0 and True as equal.
+    # Compare JSON, because Python counts 1, 1.0 and True as equal.
     if given is None or json.dumps(given, sort_keys=True) == json.dumps(arguments, sort_keys=True):
         return None
     if not isinstance(given, dict):

@@ -67,8 +67,8 @@ class CallHook:
         """The call is about to be made."""
 
     async def after(self, call: Call, result: Any) -> None:
-        """Hooks run in reverse order. `result` is the tool's, or the model's answer: `result.usage.cost` is in dollars,
-        if known."""
+        """Hooks run in reverse order. `result` is the tool's or the model's; `result.usage.cost` is in dollars, if
+        known."""
 
     async def failed(self, call: Call, error: Exception) -> None:
         """The call or a `before` raised a failure or a signal."""

@@ -1,5 +1,4 @@
-"""A session's messages as objects. Callers get copies, because a program's changes must not reach other runs or a
-replay."""
+"""A session's messages as objects. Callers get copies: a program's changes must not reach other runs or a replay."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Waits(AbstractCapability[Any]):
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, error: Exception
     ) -> ModelResponse:
         run = current_run()
-        # Of several fallback models, the last is asked again: its time counts.
+        # The last fallback model is asked again: its time counts.
         last = error.exceptions[-1] if _is_of_agent(error) else error
         failed = last.__cause__
         if run is None or not isinstance(failed, StepFailed) or failed.key is None:

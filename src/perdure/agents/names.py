@@ -73,7 +73,7 @@ def as_tool_name(text: str) -> str:
 
 
 class Keys:
-    """The keys of one run, each used once: a provider may repeat a call id, and an approved tool runs under its old
+    """The keys of one run, each used once: a provider may repeat call ids, and an approved tool runs under its old
     id."""
 
     def __init__(self, prefix: str) -> None:

@@ -59,8 +59,7 @@ _LOOKS: Final = (durable_exec.ToolsetGetToolsId, durable_exec.ToolsetGetInstruct
 
 
 class StepOptions(TypedDict, total=False):
-    """How the steps of a model or tool run: `retry` is a policy or the total number of tries, `timeout` is in seconds
-    per try."""
+    """Options of a model's or tool's steps: `retry` is a policy or a number of tries, `timeout` seconds per try."""
 
     retry: Retry | None
     timeout: float | None

@@ -73,7 +73,7 @@ STORE_SECONDS_MAX = 60.0
 
 
 def all_routes() -> list[Route]:
-    """In their documented order."""
+    """All routes in documented order."""
     nouns = (
         starts.starts,
         executions.executions,
@@ -149,7 +149,6 @@ class App:
             cookies=Cookies(settings.cookie_secure, loopback=is_loopback(settings.host)),
         )
         self.failure: Exception | None = None
-        """Why the start failed."""
         self._partings: set[asyncio.Future[None]] = set()
         engine.outbound.policy.loopback = settings.insecure_local
         self.services = ServerServices(engine, settings, gate, None if own_key is None else own_key.principal)
@@ -175,7 +174,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def start(self) -> None:
-        """Raises as `check_exposure`."""
+        """Raises like `check_exposure`."""
         try:
             await self.engine.start()
             self.services.default_project_id = project_id = await self.engine.projects.default()
@@ -190,7 +189,7 @@ class App:
             self.services.gate.anyone = Principal(project_id, Role.ADMIN, "local")
 
     def drain(self) -> None:
-        """End waiting requests; others go on."""
+        """End waiting requests; other requests run on."""
         self.services.drain.begin()
         self.engine.closing = True
         self.engine.notifier.notify_all()
@@ -407,7 +406,7 @@ def run(settings: Settings) -> None:
 
 
 def _collect_less() -> None:
-    """Requests seldom make cycles. Thresholds that the user set stay."""
+    """Requests seldom make cycles. Thresholds set by the user stay."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.collect()
         gc.freeze()

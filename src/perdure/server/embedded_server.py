@@ -1,6 +1,6 @@
-"""A server inside of a process that has an engine already: an embedded application, or a reader of its file.
+"""A server inside a process with an engine: an embedded application, or a reader of its file.
 
-It listens on the loopback address, shares the engine and its event loop, and starts and ends neither.
+The server listens on the loopback address, shares the engine and its event loop, and starts and ends neither.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from perdure.server.telemetry.health import Health
 from perdure.wire.base.errors import BadRequest
 
 DRAIN_SECONDS: Final = 2.0
-"""How long requests may take to finish when the process closes."""
+"""Seconds for requests to finish when the process closes."""
 
 
 _inside: ContextVar[bool] = ContextVar("perdure-attached", default=False)
 
 
 def _hides_uvicorn(record: logging.LogRecord) -> bool:
-    """uvicorn's words on starts and ends say nothing to the log of an application. Its level is not changed: the
-    application may run in uvicorn itself."""
+    """uvicorn's lines on starts and ends say nothing in an application's log. The logger's level stays, since the
+    application may itself run in uvicorn."""
     return record.levelno >= logging.WARNING or not _inside.get()
 
 
 async def _no_write() -> None:
-    """A server that only reads is well without the write that checks others."""
+    """A reading server is well without the check of writes."""
 
 
 class _AttachedApp(App):
@@ -44,7 +44,7 @@ class _AttachedApp(App):
             self.services.health = Health(_no_write)
 
     async def start(self) -> None:
-        """The engine runs, and nothing watches this server's health."""
+        """The engine already runs, and nothing watches this server's health."""
 
     def drain(self) -> None:
         self.services.drain.begin()
@@ -82,7 +82,7 @@ class AttachedServer(Server):
             await self._serving
 
     def sign_in_link(self) -> str:
-        """An address that signs a browser in once, within ten minutes."""
+        """An address for signing a browser in once, within ten minutes."""
         return f"{self.url}/sign-in?token={self.application.services.sign_ins.make_link(self.key.principal)}"
 
 

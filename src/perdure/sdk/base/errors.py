@@ -64,7 +64,7 @@ class StepFailed(PerdureError):
 
 
 class RecordedError(PerdureError):
-    """The exception behind a StepFailed, as text. `detail` is the traceback, `details` belong to an error of
+    """The exception behind a StepFailed, as text: `detail` is the traceback, `details` come from an error of
     Perdure."""
 
     code: ClassVar[str] = "RECORDED_ERROR"
@@ -263,5 +263,4 @@ class Outdated(Diverged):
 
 
 class Evicted(BaseException):
-    """Ends the coroutines of an execution that leaves memory. Not an `Exception`, so handlers do not take `Evicted` for
-    a failure."""
+    """Ends the coroutines of an execution leaving memory. Not an `Exception`, so handlers do not catch `Evicted`."""

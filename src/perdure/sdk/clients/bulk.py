@@ -139,8 +139,7 @@ class Bulk:
         return await self._client._transport.call(ListBulkItems(job_id, kind, cursor, limit))
 
     async def stop(self, job_id: str) -> BulkJob:
-        """Stop a job: after this call the job takes no further execution. Raises `Conflict` for a completed job, and
-        `NotFound`."""
+        """Stop a job, which then takes no further execution. Raises `Conflict` for a completed job, and `NotFound`."""
         return await self._client._transport.call(StopBulkJob(job_id))
 
     async def continue_job(self, job_id: str) -> BulkJob:

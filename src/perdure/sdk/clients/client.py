@@ -315,8 +315,8 @@ class Client:
         return ExecutionSearch(page)
 
     async def journal(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Row]:
-        """The journal's rows after the seq `after`. Large values may shorten a page; only the page after the last row
-        is empty."""
+        """The journal's rows after the seq `after`. Large values shorten a page; only the page after the end is
+        empty."""
         return (await self._transport.call(GetSteps(execution_id, after, limit))).steps
 
     async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
@@ -515,15 +515,13 @@ class Client:
         return shown(first.version, entries)
 
     async def append_messages(self, session_id: str, messages: Sequence[object], *, version: int | None = None) -> int:
-        """Append to a session's transcript, and return the new version. Raises `Conflict` if `version` is not the
-        newest."""
+        """Append to a session's transcript. Returns the new version. Raises `Conflict` for an outdated `version`."""
         values = [Raw(encode(message, where=f"messages[{n}]")) for n, message in enumerate(messages)]
         op = AppendToTranscript(session_id, messages=values, version=version)
         return (await self._transport.call(op)).version
 
     async def budget(self, execution_id: str) -> BudgetState:
-        """The budget of an execution, else of the nearest ancestor with a budget, or a balance by its id. Raises
-        `NotFound`."""
+        """The budget of an execution or of the nearest ancestor with one, or a balance by its id. Raises `NotFound`."""
         return await self._transport.call(GetBudget(execution_id))
 
     async def raise_budget(

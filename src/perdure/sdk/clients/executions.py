@@ -101,8 +101,7 @@ class ExecutionInfo(Generic[R_co]):
 
     @cached_property
     def progress(self) -> Any:
-        """The last report: `ctx.progress` gives a dict with `done`, `total` and `text`. None before the first
-        report."""
+        """The last report: `ctx.progress` gives a dict with `done`, `total` and `text`. None without a report."""
         return _plain(self.raw.progress)
 
     @cached_property

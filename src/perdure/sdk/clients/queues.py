@@ -17,8 +17,7 @@ class Queues:
         self._client = client
 
     async def list(self) -> list[QueueState]:
-        """List queues by name. A queue without limits and pause is listed while some of its executions are ready or
-        running."""
+        """List queues by name. A queue without limits and pause is listed while executions are ready or running."""
         return (await self._client._transport.call(ListQueues())).queues
 
     async def get(self, name: str) -> QueueState:

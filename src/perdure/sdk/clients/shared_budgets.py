@@ -70,7 +70,7 @@ class SharedBudgets:
         return found
 
     async def delete(self, name: str) -> None:
-        """Delete a budget; executions waiting for the budget continue. Needs the role `admin`. Raises `NotFound` and
+        """Delete a budget; executions waiting for it continue. Needs the role `admin`. Raises `NotFound`,
         `Forbidden`."""
         await self._client._transport.call(DeleteSharedBudget(name))
 

@@ -68,7 +68,7 @@ def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None
 def _validate_again(value: Any, cls: Any, path: str) -> None:
     from pydantic_core import ArgsKwargs
 
-    # A field with its default was not given. Only pydantic knows what the default stands for; msgspec may have put the
+    # A field with its default was not given. Only pydantic knows the default's value; msgspec may have put the
     # declaration in its place.
     given: dict[str, Any] = {}
     for field in dataclasses.fields(cls):

@@ -15,7 +15,7 @@ leaving: Final[ContextVar[bool]] = ContextVar("perdure_leaving", default=False)
 
 
 def close(coro: Any) -> None:
-    """Throw `Evicted` at each await of the `finally` blocks, where `coro.close()` would leave an inner coroutine
+    """Throw `Evicted` at each await of the `finally` blocks; `coro.close()` would leave an inner coroutine
     suspended."""
     if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
         for held in [] if coro.cr_frame is None else list(coro.cr_frame.f_locals.values()):

@@ -174,7 +174,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self._make_ready(timer)
         if early:  # later timers count from now
             return
-        self.move(due_us)  # The clock that noticed may be ahead of the one that stamped the row.
+        self.move(due_us)  # The clock that noticed the timer may be ahead of the row's clock.
         while (other := self.earliest()) is not None and other.due_us == due_us:
             del self.timers[other.key]
             self._keeper.timer_cancelled(other.key, due_us)  # A journal of 0.1.0 has a row for it.

@@ -255,7 +255,6 @@ class Machine(Matching):
         return [] if self._failures is None else list(self._failures.beside(blamed))
 
     def later_than(self, blamed: Sequence[str]) -> dict[str, str | None] | None:
-        """See `StepFailures.later_than`."""
         return {} if self._failures is None else self._failures.later_than(blamed)
 
     def _begin(self) -> InnerTask:
@@ -263,7 +262,7 @@ class Machine(Matching):
             self.loop.move(self._rows[self._next].at_us)
         context = contextvars.Context() if self._context is None else self._context
         assert self._start is not None
-        start, self._start = self._start, None  # It refers back to this machine.
+        start, self._start = self._start, None  # The task refers back to this machine.
         coro = context.run(start)
         self._base = context.copy()
         self.may_only_return = has_tails(coro)

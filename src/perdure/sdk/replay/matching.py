@@ -109,8 +109,7 @@ class Matching(OpenCalls):
         return [call.key for call in calls if call.kind is kind and call.name == name]
 
     def _likely_calls(self, row: Row, call: DurableCall | None) -> list[DurableCall]:
-        """The calls that may own `row` although changeable parts of the fingerprint differ. `call` has the row's
-        key."""
+        """The calls that may own `row` although changeable parts of the fingerprint differ. `call` has `row`'s key."""
         name = row.name or (call and call.name)  # an act's row may have none
         rivals = [one for one in self._calls.values() if one.kind is row.kind and one.name == name]
         if not any(split(one.fingerprint)[1] for one in rivals):

@@ -214,7 +214,7 @@ class ServerConnections:
         self._polls = asyncio.Semaphore(POLLS_MAX)
 
     async def request(self, data: bytes, seconds: float, *, held: bool = False) -> Response:
-        """Raises `ConnectionLost`. Cancelling closes the connection and so stops the server's work. `held`: a long
+        """Raises `ConnectionLost`. Cancelling closes the connection, which stops the server's work. `held`: a long
         poll."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:

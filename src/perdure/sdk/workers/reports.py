@@ -79,8 +79,7 @@ def returns_step(item: ReportItem) -> bool:
 
 
 def drop_schemas(items: Sequence[ReportItem]) -> bool:
-    """Take the schemas of answers out of the items, as servers of earlier releases refuse schemas. False without
-    schemas."""
+    """Take schemas of answers out of the items, as servers of earlier releases refuse them. False without schemas."""
     found = False
     for item in items:
         for n, entry in enumerate(item.entries):

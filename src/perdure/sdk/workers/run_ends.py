@@ -92,8 +92,7 @@ def only_starts(entries: list[Entry]) -> bool:
 
 
 def suspension(run: EndingRun, timer: tuple[str, int] | None, *, parked: bool) -> Suspend | None:
-    """The execution may wait for children started by the same report: the server suspends only if all of them were
-    started."""
+    """The execution may wait for children of the same report: the server suspends only if all of them were started."""
     machine = run.machine
     assert machine is not None
     if machine.cancel_requested or run.in_flight is not None:

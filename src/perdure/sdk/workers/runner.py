@@ -150,8 +150,7 @@ class Runner:
             self._keep(msgspec.structs.replace(claimed, rows=[]))
 
     def parked(self) -> None:
-        """Drop everything that the next claim brings again. Input, tags and rows would keep the whole reply in
-        memory."""
+        """Drop everything that the next claim brings again. Input, tags and rows would keep a whole reply in memory."""
         claimed = self.claimed
         tags = None if claimed.tags is None else claimed.tags.copy()
         self._keep(msgspec.structs.replace(claimed, payload=NULL, tags=tags, rows=[]))

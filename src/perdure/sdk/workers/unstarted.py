@@ -92,8 +92,7 @@ class Unstarted:
             self._runners.pop(runner, None)
 
     def is_blocked(self, loop: asyncio.AbstractEventLoop, now: float) -> bool:
-        """Ask the loop, or look whether the loop has answered in time. If this thread is also late, the machine is
-        busy."""
+        """Ask the loop, or look whether the loop has answered in time. If this thread is late, the machine is busy."""
         probe, is_late = self._probe, now - self._looked > BLOCKED_SECONDS
         self._looked = now
         if not self._runners:

@@ -314,7 +314,7 @@ class Worker:
             runner.again(claimed, now, ours_until)
         else:
             runner = Runner(self, claimed, now, ours_until)
-        if not self._looking:  # it was idle, perhaps with this one parked
+        if not self._looking:  # it was idle, perhaps with this execution parked
             self._looking = True
             self.loop.call_later(REPORT_CHECK_SECONDS, self._check_reports)
         self._running[claimed.id] = runner

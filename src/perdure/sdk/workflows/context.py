@@ -384,7 +384,7 @@ class Context(ExecutionState, metaclass=_WithoutInner):
 
         `logging` works as well, also in steps.
         """
-        # In replays, too, so that the same errors are raised.
+        # Replays do the same, to raise the same errors.
         line = to_log_line(self, checked_int(level, "level"), checked_text(text % args if args else text, "text"))
         if not self.machine.replaying:
             add_line(self, line)

@@ -1,6 +1,6 @@
 """Authentication of API keys and users' sessions, and checks of hosts and origins.
 
-Browsers send cookies with requests of any page, so a change by a cookie must prove that a page of this server sent it.
+Browsers send cookies with requests of any page, so a change by a cookie must come provably from a page of this server.
 Any web page can reach a loopback address, so each request there names a loopback host, and pages a loopback origin.
 """
 
@@ -77,7 +77,7 @@ class Gate:
         self.anyone: Principal | None = None
         """The caller of every request in `--insecure-local`."""
         self.page_session: Callable[[Headers], Awaitable[Principal | None]] = _no_page_session
-        """The caller of a cookie that a key or a sign-in link began."""
+        """Finds the caller for a cookie that a key or a sign-in link began."""
 
     def check_source(self, headers: Headers) -> None:
         """Raises `Forbidden` for other sites' pages, on a loopback address."""
@@ -184,7 +184,7 @@ class Gate:
         )
 
     async def user(self, headers: Headers, address: str, *, safe: bool = True) -> Principal:
-        """Raises as `principal`, and `Forbidden` for a key."""
+        """Raises like `principal`, and `Forbidden` for a key."""
         if self.anyone is not None:
             token = await self.token(headers)
             if token is None:
@@ -259,13 +259,13 @@ class Gate:
             del self._known[hashed]
 
     def check_project(self, principal: Principal, project_id: str | None) -> None:
-        """Raises `NotFound` for another project than the principal's."""
+        """Raises `NotFound` unless the project is the principal's."""
         if project_id and project_id.lower() != principal.project_id and self.anyone is None:
             raise NotFound(f"Project {project_id!r} does not exist.")
 
 
 class Failures:
-    """A burst of failures by name (a network, an e-mail), then one per few seconds."""
+    """A burst of failures by name (a network, an e-mail), then a single failure every few seconds."""
 
     def __init__(self, burst: int, clock: Callable[[], float], what: str = "wrong API keys from this address") -> None:
         self._burst = burst
@@ -354,10 +354,10 @@ _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
 class ProcessKey:
-    """An API key of this process: no store knows it, and it ends with the process."""
+    """An API key of this process: absent from every store, and gone with the process."""
 
     def __init__(self, id: str, project_id: str, role: Role) -> None:
-        """`id` has eight letters, like those of other keys."""
+        """`id` has eight letters, like the ids of other keys."""
         self.text = f"sk_{id}_{secrets.token_hex(16)}"
         self.principal = Principal(project_id, role, id, development=True)
 

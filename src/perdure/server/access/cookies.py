@@ -1,8 +1,8 @@
 """The policy for session cookies of users, API keys and sign-in links.
 
-SameSite=Lax keeps other sites' forms and scripts from sending them. Over TLS they are named `__Host-…`, so neither a
-plain-HTTP server nor one under a sibling name can set them. On the same machine they are not, because not all browsers
-accept it there.
+SameSite=Lax keeps other sites' forms and scripts from sending the cookies. Over TLS their names begin with `__Host-`,
+so neither a plain-HTTP server nor a server under a sibling name can set such cookies. On the same machine the prefix is
+left out, because not all browsers accept `__Host-` there.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from perdure.engine.base.addresses import means_this_machine
 
 COOKIE: Final = "perdure_session"
 DEVICE: Final = "perdure_device"
-"""Tells that a user has signed in with this browser before."""
+"""Marks a browser in which a user has signed in before."""
 TOKENS_MAX: Final = 5
 
 

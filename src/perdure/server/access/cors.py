@@ -29,7 +29,7 @@ _ORIGIN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5
 
 
 def checked_origins(origins: Iterable[str]) -> tuple[str, ...]:
-    """As browsers send them. Raises `BadRequest`."""
+    """The origins as browsers send them. Raises `BadRequest`."""
     return tuple(map(_checked, origins))
 
 

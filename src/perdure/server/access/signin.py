@@ -1,4 +1,4 @@
-"""Sign-in links, and the sessions that links and keys begin, by hash in this process's memory.
+"""Sign-in links, and the sessions begun by links and keys, by hash in the process's memory.
 
 Chat previews open links, so only a page's button uses a link up. Notifications of deleted keys, sign-outs and changed
 roles may be lost, so a server also checks after `auth_cache_seconds`.
@@ -19,13 +19,13 @@ from perdure.wire.base.errors import TooManyRequests
 LINK_SECONDS: Final = 600.0
 SESSION_SECONDS: Final = 12 * 3600.0
 SHARE_MAX: Final = 100
-"""Links, and sessions, per key or user. One more ends the oldest."""
+"""Most links, and most sessions, per key or user. A further start ends the oldest."""
 KEPT_MAX: Final = 100_000
-"""Links, and sessions, in all."""
+"""Most links, and most sessions, in all."""
 
 
 class _Kept:
-    """`checked_at`: when its principal was last looked up."""
+    """`checked_at`: the time of the principal's last look-up."""
 
     __slots__ = ("checked_at", "principal", "session_hash", "until")
 
@@ -37,7 +37,7 @@ class _Kept:
 
 
 class _Tokens:
-    """By token hash, oldest first. All have the same lifetime."""
+    """Entries by token hash, oldest first. All have the same lifetime."""
 
     def __init__(self) -> None:
         self._all: OrderedDict[str, _Kept] = OrderedDict()
@@ -96,8 +96,7 @@ class SignIns:
         return self._links.get(token, self._clock()) is not None
 
     def use_link(self, token: str) -> tuple[Principal, str] | None:
-        """The caller and the session's token; None if the link is used, expired or unknown. Raises
-        TooManyRequests."""
+        """The caller and the session's token; None for a used, expired or unknown link. Raises TooManyRequests."""
         now = self._clock()
         found = self._links.get(token, now)
         if found is None:
@@ -108,7 +107,7 @@ class SignIns:
         return found.principal, given
 
     def begin(self, principal: Principal) -> str:
-        """For a caller who has shown a key. Raises TooManyRequests."""
+        """Begin a session for a caller who has shown a key. Raises TooManyRequests."""
         now = self._clock()
         return self._sessions.add(_Kept(principal, None, now, now + SESSION_SECONDS), now)
 
@@ -117,7 +116,7 @@ class SignIns:
         self._sessions.drop(lambda kept: kept is found)
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal | None:
-        """As of the last check."""
+        """The principal found by the last check."""
         found = self._found(headers)
         return None if found is None else found.principal
 
@@ -127,7 +126,7 @@ class SignIns:
         still: Callable[[Principal, str | None], Awaitable[bool]],
         cache_seconds: float,
     ) -> Principal | None:
-        """After `cache_seconds` it asks `still`; False ends the session."""
+        """The principal. After `cache_seconds` the session asks `still` again; False ends the session."""
         found = self._found(headers)
         if found is None or found.checked_at + cache_seconds > self._clock():
             return None if found is None else found.principal
@@ -150,7 +149,7 @@ class SignIns:
         self._drop(lambda kept: kept.principal.user_id == user_id)
 
     def look_again(self) -> None:
-        """Check all at their next use."""
+        """Check all sessions at their next use."""
         self._forgotten += 1
         self._links.look_again()
         self._sessions.look_again()

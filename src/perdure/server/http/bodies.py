@@ -24,56 +24,55 @@ from perdure.wire.people.accounts import BODY_BYTES_MAX
 
 SMALL: Final = BODY_BYTES_MAX
 USUAL: Final = 1 << 20
-"""For names and numbers."""
+"""Most bytes of a body with names and numbers."""
 VALUES: Final = 1 << 30
-"""For payloads and other values, limited by `request_bytes_max` alone."""
+"""Most bytes of a body with payloads and other values, which only `request_bytes_max` limits."""
 
 COUNTED_BYTES_MIN: Final = 256 << 10
-"""Decoding checks smaller bodies in milliseconds."""
+"""Smaller bodies are not counted: decoding checks them in milliseconds."""
 JUDGED_BYTES_MIN: Final = 512 << 10
 """Smaller bodies are judged within 40 ms."""
 AT_ONCE_SECONDS: Final = 0.005
-"""How long to judge values before other requests get a turn."""
+"""Seconds of judging values before other requests get a turn."""
 PARTS_MAX: Final = 2 * STEPS_MAX
-"""An execution may open so many waits, and name them, in one report."""
+"""Most parts of a body: one report may open STEPS_MAX waits, and name each wait."""
 
 
 class _Part:
-    """A list or an object of a body. Its limit is for all of them together if it is one of structs."""
+    """A list or an object of a body. The limit of a list of structs is for all such lists together."""
 
     def __init__(self, where: str, most: MaxItems | None) -> None:
         self.where = where
         self.most = most
         self.limit = self.left = PARTS_MAX if most is None else most.items
         self.fields = 0
-        """Of a struct and those in it."""
+        """Number of fields of a struct and its inner structs."""
 
 
 class BodyCount:
-    """Counts the items of a body's lists and the names of its objects before they are decoded.
+    """Counts the items of a body's lists and the names of its objects before decoding.
 
-    Decoding millions of them blocks the event loop for seconds, even in a thread, because msgspec keeps the interpreter
-    lock. So the body is read up to its limits, and without its values. The commas outside the values count all else,
-    also under a name that stands twice, where msgspec shows the last.
+    Decoding millions of items blocks the event loop for seconds, even in a thread, because msgspec keeps the
+    interpreter lock. So counting reads the body up to its limits, and without values. The commas outside the values
+    count everything else, also under a repeated name, where msgspec shows only the last value.
     """
 
     def __init__(self, body_type: type[Struct]) -> None:
         self._lock = threading.Lock()
-        """A server in another thread may count with it, too."""
+        """A server in another thread may use the same counter."""
         self._left = self._commas = 0
         self._refusal: PerdureError | None = None
         self._parts: list[_Part] = []
         self._values: list[memoryview] = []
         self._readers: dict[type, dict[str, Callable[[Any], None]]] = {}
-        """They count the fields of each skeleton."""
+        """Functions that count the fields of each skeleton."""
         skeleton, self._fields = self._skeleton([body_type], "body")
         self._body = msgspec.json.Decoder(skeleton).decode
         # A list may have an eighth of the commas that need no count.
         self._few = min([PARTS_MAX // 2, *(8 * part.limit for part in self._parts)])
 
     def check(self, body: bytes) -> bool:
-        """Whether the body was counted. Raises the refusal of a list, BadValue for all together, and msgspec's
-        errors."""
+        """Whether the body was counted. Raises a list's refusal, BadValue for all together, and msgspec's errors."""
         if len(body) < COUNTED_BYTES_MIN or body.count(b",") <= self._few:
             return False
         with self._lock:
@@ -120,7 +119,7 @@ class BodyCount:
             raise msgspec.ValidationError
 
     def _skeleton(self, kinds: Sequence[type[Struct]], where: str, **namespace: object) -> tuple[type[Struct], int]:
-        """A struct that has only the values and structs of `kinds`, and the number of all fields."""
+        """A struct with only the values and structs of `kinds`, and the number of all fields."""
         fields: dict[str, tuple[str, Any, object]] = {}
         readers: dict[str, Callable[[Any], None]] = {}
         number = 0
@@ -139,7 +138,7 @@ class BodyCount:
         return skeleton, number
 
     def _field(self, kind: Any, part: _Part) -> tuple[Any, object, Callable[[Any], None]] | None:
-        """Its type and default in the skeleton, and how to count it. None: its commas count."""
+        """The field's type and default in the skeleton, and its counter. None: the field's commas count."""
         if kind is Raw:
             return Raw, NULL, self._add
         if get_origin(kind) not in (list, dict):
@@ -195,7 +194,7 @@ def _read_names(take: Callable[[], None]) -> Callable[[bytes], object]:
 
 @cache
 def _up_to(items_max: int) -> Callable[[bytes], object]:
-    """It stops at a list that is too long, because a struct in array form has no room for more items than fields."""
+    """Stops at the first list beyond its limit, because a struct in array form takes no more items than fields."""
     fields = [(f"item_{n}", Raw, NULL) for n in range(items_max)]
     return msgspec.json.Decoder(msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)).decode
 
@@ -212,8 +211,8 @@ def _too_many(where: str, most: MaxItems | None) -> PerdureError:
 
 
 async def judge_values(body: bytes, decoded: Struct) -> Sequence[bytes]:
-    """Check the values of a large body whose numbers or brackets have to be looked at one by one. Other requests get
-    turns. Returns the values, to be forgotten when the request is answered."""
+    """Check the values of a large body whose numbers or brackets need a close look. Other requests get turns. Returns
+    the values, to be dropped once the request is answered."""
     if len(body) < JUDGED_BYTES_MIN:
         return ()
     await asyncio.sleep(0)
@@ -264,7 +263,7 @@ async def read_body(
 async def read_bytes(
     receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, hold: Callable[[int], None]
 ) -> bytes:
-    """`hold` gets the size of each part, and may refuse it."""
+    """`hold` gets the size of each part, and may refuse the part."""
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:20]) > bytes_max:
         raise _too_large(bytes_max)

@@ -1,4 +1,4 @@
-"""Documents and files that the server keeps in memory."""
+"""Documents and files kept in the server's memory."""
 
 import gzip
 import hashlib
@@ -8,10 +8,10 @@ from perdure.server.http.problems import Header, Reply
 
 
 class CachedDocument:
-    """Callers that have it already get a 304."""
+    """Callers with the newest copy get a 304."""
 
     def __init__(self, body: bytes, content_type: str, *, cache: bytes = b"no-cache", packs: bool = True) -> None:
-        """By default caches must revalidate. Not `packs`: the body is compressed already."""
+        """Caches must revalidate by default. Not `packs`: the body is compressed already."""
         self._body = body
         self._packed = gzip.compress(body, mtime=0) if packs else None
         self._name = hashlib.blake2b(self._body, digest_size=16).hexdigest().encode()

@@ -14,18 +14,19 @@ class CrowdMember(Protocol):
 
 
 class ConnectionLimit:
-    """A connection is anonymous until a request on it shows a key, a session or a signed link. At a limit, the oldest
-    anonymous connection that does not wait for an answer closes. Otherwise the new one is refused."""
+    """A connection is anonymous until a request shows a key, a session or a signed link. At a limit, the oldest
+    anonymous connection without an open request closes; without such a connection, the server refuses the new
+    connection."""
 
     def __init__(self, most: int, per_address_most: int, exempt: Callable[[str], bool]) -> None:
         self._most = most
         self._per_address_most = per_address_most
         self._exempt = exempt
-        """Proxies: all their clients have one address."""
+        """Exempt proxies: all clients of a proxy share an address."""
         self._owners: dict[CrowdMember, str] = {}
         self._counts: dict[str, int] = {}
         self._anonymous: dict[CrowdMember, None] = {}
-        """In order of arrival."""
+        """Anonymous connections in order of arrival."""
 
     def __len__(self) -> int:
         return len(self._owners)

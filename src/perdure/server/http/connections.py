@@ -2,7 +2,7 @@
 
 One check a second replaces a timer per request, and covers only connections with a deadline or unsent bytes. Headers
 have a deadline from their first byte (the first request's from the connection's start), and bodies another. A trickle
-does not extend them.
+does not extend deadlines.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class ServerConnection(HttpToolsProtocol):
     on_worker_gone: Callable[[str, int], None]
     watched: set["ServerConnection"]
     idle: dict["ServerConnection", float]
-    """When each closes, soonest first."""
+    """The closing time of each idle connection, soonest first."""
     crowd: ConnectionLimit
 
     def __init__(
@@ -63,9 +63,9 @@ class ServerConnection(HttpToolsProtocol):
         """The last answer preceded the end of the request's body. An immediate close would reset the connection, and
         the peer might lose the answer."""
         self._running: RequestResponseCycle | None = None
-        """The request in progress; pipelined ones wait."""
+        """The request in progress; pipelined requests wait."""
         self.workers: dict[str, int] = {}
-        """Workers that beat over this connection, and the end of each lease (µs)."""
+        """Workers beating over this connection, and the end of each lease (µs)."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         # uvicorn makes seven system calls for two addresses, and some clients connect for each request.
@@ -103,7 +103,7 @@ class ServerConnection(HttpToolsProtocol):
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
-        # Without uvicorn's timer, which each next request would cancel.
+        # uvicorn's timer is left out: each next request would cancel it.
         self.server_state.total_requests += 1
         self.flow.resume_reading()
         self.idle[self] = self.loop.time() + self.settings.keep_alive_seconds
@@ -241,7 +241,7 @@ class ServerConnection(HttpToolsProtocol):
         self.sent()
 
     def _hang_up(self) -> None:
-        """The transport reports its close later, and answers must not write to it meanwhile."""
+        """The transport reports its close later, and answers must not use the transport until then."""
         cycle = self._running
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True

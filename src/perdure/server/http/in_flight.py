@@ -7,14 +7,13 @@ from perdure.wire.base.errors import TooManyRequests, Unavailable
 
 STRANGERS_PART: Final = 8
 RESERVED_PART: Final = 4
-"""One quarter is for small bodies, so that large ones do not block beats and claims."""
+"""A quarter is for small bodies, so large bodies do not block beats and claims."""
 LIGHT_BYTES: Final = 64 << 10
 """The largest small body."""
 
 
 class RequestsInFlight:
-    """A body counts until the answer. A lone body is always accepted, because each retry would meet the same
-    refusal."""
+    """A body counts until the answer. A lone body is always accepted, because retries would meet the same refusal."""
 
     def __init__(self, bytes_max: int, per_address_bytes_max: int) -> None:
         self._bytes_max = bytes_max

@@ -113,7 +113,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
 
 
 def _idempotency(call: Call) -> Idempotency | None:
-    """Two requests are the same if their paths and bytes are."""
+    """Requests with equal paths and bytes are the same."""
     key = call.header(b"idempotency-key")
     if key is None:
         return None
@@ -131,7 +131,7 @@ async def _frames(pages: AsyncGenerator[list[tuple[str, Record]], None]) -> Asyn
 
 
 def _encoded(record: Record) -> bytes:
-    """A record with a `__dict__` is sent by many streams; it keeps its bytes there."""
+    """Many streams send the same record; a record with a `__dict__` keeps its bytes there."""
     kept: dict[str, bytes] | None = getattr(record, "__dict__", None)
     if kept is None:
         return msgspec.json.encode(to_json(record))
@@ -151,7 +151,7 @@ def check_version(call: Call) -> None:
 
 
 def _body_bytes_max(body: type[Struct] | None) -> int:
-    """A body that holds a user's JSON has no limit of its own."""
+    """A body with a user's JSON has no separate limit."""
     return VALUES if body is not None and _holds_values(body) else USUAL
 
 

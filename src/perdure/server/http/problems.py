@@ -30,7 +30,7 @@ def json_headers(size: int, extra: tuple[Header, ...] = (), kind: bytes = b"appl
 
 
 def problem_reply(error: PerdureError) -> Reply:
-    # It may quote text of the request that cannot be encoded.
+    # The error may quote unencodable text of the request.
     body = _encode(Problem(scrub_text(error.message), error.code, error.details))
     headers: list[Header] = []
     if error.status == 401:
@@ -82,7 +82,7 @@ def shape_problem(error: msgspec.ValidationError, where: str, kind: type | None 
 
 
 def _types_at(kind: msgspec.inspect.Type, parts: list[str]) -> list[msgspec.inspect.Type]:
-    """Several if unions leave a choice."""
+    """Several types if unions leave a choice."""
     if isinstance(kind, msgspec.inspect.Metadata):
         return _types_at(kind.type, parts)
     if isinstance(kind, msgspec.inspect.UnionType):

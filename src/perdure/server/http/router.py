@@ -1,4 +1,4 @@
-"""Finds a request's route and sends its answer."""
+"""Finds a request's route and sends the answer."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
@@ -36,7 +36,7 @@ _API: Final = (b"/api/", b"/worker/", b"/v1/", b"/mcp", b"/assets/")
 
 
 class _Node:
-    """`named` holds literals, `any` a parameter, `rest` a parameter that takes all remaining segments."""
+    """`named` holds literals, `any` a parameter, `rest` a parameter for all remaining segments."""
 
     __slots__ = ("any", "methods", "named", "rest")
 
@@ -67,8 +67,8 @@ class _Node:
         return self.rest._end(parts, at, values, method)
 
     def _end(self, parts: Sequence[str], at: int, values: list[str], method: str) -> "_Node | None":
-        """The parameter takes all remaining segments, or all before a literal last segment. A value may itself end with
-        that literal; then the method decides."""
+        """The parameter takes all remaining segments, or all before a literal last segment. If a value itself ends with
+        the literal, the method decides."""
         tail = self.named.get(parts[-1]) if any(parts[at:-1]) else None
         if tail is not None and (method in tail.methods or method not in self.methods):
             values.append("/".join(parts[at:-1]))
@@ -186,7 +186,7 @@ class Router:
         return route, values
 
     def _page(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Route | None:
-        """For an unknown address outside of the API: a person in a browser gets a page in place of JSON."""
+        """An unknown address outside the API: a person in a browser gets a page in place of JSON."""
         asked: bytes = scope["raw_path"]
         if b"text/html" not in headers.get(b"accept", b"") or asked.startswith(_API):
             return None
@@ -286,6 +286,6 @@ async def lifespan(
 
 
 LOOK_SECONDS: Final = 1.0
-"""With keys that are not cached, how often a stream's key is looked up."""
+"""Seconds between look-ups of a stream's key if keys are not cached."""
 _encode: Final = msgspec.json.Encoder().encode
 _NO_CONTENT: Final = Reply(204, b"", ((b"cache-control", b"no-store"),))

@@ -64,7 +64,7 @@ class ServerServices:
         self.own = own
         """The caller of the process's own key."""
         self.dev: Dev | None = None
-        """The session of `perdure dev` that this server belongs to."""
+        """The server's session of `perdure dev`."""
         self.read_only: str | None = None
         """The refusal of each change, if the server only reads."""
         self.settings = settings
@@ -75,7 +75,7 @@ class ServerServices:
         gate.page_session = self.page_session
         self.tails = Tails(engine)
         self.default_project_id = ""
-        """Operators, who see the whole server, have this project."""
+        """The project of operators, who see the whole server."""
         self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")
         self.added_members = Failures(settings.auth_failures_max, time.monotonic, "people added to this project")
         self.comments = Comments(settings.stream_comment_seconds)
@@ -147,7 +147,7 @@ class Call:
         """The caller has shown a key, a session or a signed link."""
         self.held: Share | None = None
         self.judged: Sequence[bytes] = ()
-        """Values that were checked while other requests got turns."""
+        """Values checked while other requests got turns."""
         self.project_id = ""
         self._scope = scope
         self._receive = receive
@@ -222,7 +222,7 @@ class Call:
         return held.add
 
     async def identify(self, role: Role, path_values: tuple[str, ...] = (), *, alone: bool = False) -> Principal:
-        """Raises as `Gate.principal`, `Forbidden` for the role, and `NotFound` for another project."""
+        """Raises like `Gate.principal`, `Forbidden` for the role, and `NotFound` for another project."""
         gate = self.services.gate
         named = self._projects_named(path_values)
         principal = await gate.principal(
@@ -244,7 +244,7 @@ class Call:
         check_role(principal, role)
 
     async def identify_user(self) -> None:
-        """Raises as `Gate.user`."""
+        """Raises like `Gate.user`."""
         self.principal = await self.services.gate.user(self.headers, self.address, safe=self.route.safe)
         self.recognize()
 
@@ -254,7 +254,7 @@ class Call:
             self.connection.recognize()
 
     def _projects_named(self, path_values: tuple[str, ...]) -> list[str]:
-        """In the path and headers; without these and a key, in the query."""
+        """The projects named in the path and headers; without these and a key, in the query."""
         named: list[str] = []
         at = self.route.project_at
         if at is not None:
@@ -277,7 +277,7 @@ class Call:
         return StreamPoll(self._receive, self.services.drain, until_closing=until_closing, caller=self.principal)
 
     def poll_of_worker(self) -> StreamPoll:
-        """The engine ends it on a drain, because it still sends work that it handed out."""
+        """The engine ends a worker's poll on a drain, to send work already handed out."""
         return self.poll(until_closing=False)
 
     @property
@@ -309,13 +309,13 @@ class RouteOptions(TypedDict, total=False):
     bodiless: bool
     idempotent: bool
     repeated: str | None
-    """As for operations."""
+    """See operations."""
     headers: tuple[str, ...]
     media_type: str
     raw_body: tuple[str, ...]
     """Media types, if the handler reads the body."""
     body: type[Struct] | None
-    """Its type, if the handler uses `Call.read`."""
+    """The body's type, if the handler uses `Call.read`."""
     body_bytes_max: int
     asks: bool
     """The handler authenticates the caller."""
@@ -323,9 +323,9 @@ class RouteOptions(TypedDict, total=False):
     """The last name matches slashes, up to a literal last segment."""
     paged: bool
     acts: bool
-    """A GET that changes something, so HEAD is not served."""
+    """A GET with an effect, so HEAD is not served."""
     also: tuple[str, ...]
-    """First segments of paths that the route answers, too, where no other route does."""
+    """First segments of further paths, which the route answers if no other route does."""
 
 
 class Route:

@@ -26,7 +26,7 @@ _PLAIN: Final[dict[type[types.Type], str]] = {
 
 
 class Schemas:
-    """Adding a type also adds the types that it refers to."""
+    """Adding a type also adds the types inside."""
 
     def __init__(self) -> None:
         self.named: dict[str, Json] = {}
@@ -118,7 +118,7 @@ class Schemas:
 
 
 def _name(cls: type[Struct]) -> str:
-    """A record with a twin keeps the name of its class where workers exchange it as it is."""
+    """A record with a twin keeps its class's name where workers exchange the record itself."""
     return cls.__name__ if issubclass(cls, Record) and writer(cls).type is not cls else schema_name(cls)
 
 
@@ -133,7 +133,7 @@ def _not_null(schema: Json) -> Json:
 
 
 def _written_by_hand(struct: type[Struct]) -> list[type[Struct]]:
-    """For a twin, of the record that it shows."""
+    """The structs written by hand; for a twin, the shown record's."""
     found = [*struct.__mro__, *(struct.shows.__mro__ if hasattr(struct, "shows") else ())]
     return [cls for cls in found if issubclass(cls, Struct) and cls is not Struct and "shows" not in vars(cls)]
 
@@ -153,7 +153,7 @@ def field_notes(struct: type[Struct]) -> dict[str, str]:
 
 @cache
 def _bodies(module: str) -> dict[str, list[ast.stmt]]:
-    """Of the classes at the top of a module. `inspect.getsource` would parse the module anew for each class."""
+    """The bodies of a module's top classes. `inspect.getsource` would parse the module anew for each class."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
     except (OSError, KeyError):

@@ -1,4 +1,4 @@
-"""Long polls and server-sent events. They end when the client leaves or the server drains.
+"""Long polls and server-sent events, until the client leaves or the server drains.
 
 Streams have no queues: each reads the journal or the topic at its client's pace, so a slow client costs only its
 connection.
@@ -38,15 +38,15 @@ class StreamDrain:
         self.closing = False
         self._polls: set[StreamPoll] = set()
         self.callers: dict[StreamPoll, Principal] = {}
-        """Of all open polls and streams, with those that the engine ends on a drain."""
+        """The callers of all open polls and streams, including those ended by the engine on a drain."""
 
     def end_of(self, ends: Callable[[Principal], bool]) -> None:
-        """End what callers without a right any more have open."""
+        """End the polls and streams of callers without a right any more."""
         for poll in [poll for poll, principal in self.callers.items() if ends(principal)]:
             poll.interrupt("forgotten")
 
     def begin(self) -> None:
-        """Also ends later polls, at once."""
+        """End all polls, and later polls at once."""
         self.closing = True
         for poll in list(self._polls):
             poll.interrupt("closing")
@@ -59,9 +59,9 @@ class StreamDrain:
 
 
 class StreamPoll:
-    """On a drain the block ends quietly, and the code behind it gives the empty answer. With `until_closing=False` the
-    engine ends it instead. If the client leaves, the block raises `ClientGone`; if its key or user
-    changes, `RequestTimeout`: the next request tells whether it still has the right."""
+    """A block that a drain ends quietly; the code behind the block gives the empty answer. With `until_closing=False`
+    the engine ends the poll instead. If the client leaves, the block raises `ClientGone`; if the key or user changes,
+    `RequestTimeout`: the next request tells whether the caller still has the right."""
 
     def __init__(
         self, receive: Receive, drain: StreamDrain, *, until_closing: bool = True, caller: Principal | None = None
@@ -150,12 +150,12 @@ class Slots:
 
 COMMENT: Final = b": still here\n\n"
 SLACK: Final = 30
-"""A comment may be sent 1/30 of its interval early, so that one wake-up serves many streams."""
+"""A comment may be sent 1/30 of its interval early, so one wake-up serves many streams."""
 
 
 class Comments:
-    """Comments keep proxies from closing silent streams. One timer writes to all, because waking each stream's task
-    costs several times as much."""
+    """Comments keep proxies from closing silent streams. A single timer writes to all, because waking each stream's
+    task costs several times as much."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -256,8 +256,8 @@ async def _ask(may_go_on: Callable[[], Awaitable[bool]], seconds: float, limit: 
 
 
 def frame(data: bytes | Raw, *, id: str | None = None, event: str | None = None) -> bytes:
-    """One `data:` line, because some readers know only these. JSON has line breaks only between tokens, where a space
-    means the same."""
+    """A single `data:` line, because some readers know no other form. JSON has line breaks only between tokens, where a
+    space means the same."""
     line = bytes(data)
     if b"\n" in line or b"\r" in line:
         line = line.translate(_NO_BREAKS)

@@ -1,7 +1,7 @@
 """New events of followed topics, read once for all streams.
 
-Each followed topic (and run) has one tail, which makes frames once and keeps the last ones. A stream that falls behind
-these reads the store until it has caught up, and delays neither other streams nor publishers.
+Each followed topic (and run) has a tail, which makes frames once and keeps the last frames. A stream behind the kept
+frames reads the store to catch up, and delays neither other streams nor publishers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ PAGE: Final = 100
 KEPT_EVENTS: Final = 1_000
 KEPT_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 0.25
-"""A run's stream outlives the run, because the worker's last events may come later."""
+"""Seconds that a run's stream outlives the run, because the worker's last events may come later."""
 LOOK_SECONDS: Final = 1.0
 FINISHES: Final = frozenset({"workflow_finish", "agent_finish", "tool_finish"})
-"""A push worker's report follows these events."""
+"""Events followed by a push worker's report."""
 REPORT_SECONDS: Final = 5.0
-"""How long these events wait for the report."""
+"""Seconds that the events wait for the report."""
 
 _encode: Final = msgspec.json.Encoder().encode
 _twin: Final = writer(Event)
@@ -134,7 +134,7 @@ class TopicFollower:
 
 
 class Tails:
-    """Each tail lives while streams follow it."""
+    """Each tail lives while streams follow."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -176,8 +176,8 @@ _decode: Final = msgspec.json.Decoder(_Finish).decode
 async def until_reported(engine: Engine, project_id: str, run_id: str | None, page: list[Event]) -> list[Event]:
     """Hold a run's finish event back until the push worker has let go of the run.
 
-    A program with its own worker ends at this event. If the report came later, the worker would return the run to a
-    queue that no worker serves.
+    A program with its own worker ends at the finish event. If the report came later, the worker would return the run to
+    a queue without workers.
     """
     for index, event in enumerate(page):
         if run_id is None or event.event_type not in FINISHES or not _is_of(run_id, event):

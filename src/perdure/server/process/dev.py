@@ -1,4 +1,4 @@
-"""The session of `perdure dev`, as its server knows it: workers, kills, repeated steps."""
+"""The session of `perdure dev`, as known to its server: workers, kills, repeated steps."""
 
 from enum import StrEnum
 from typing import Annotated, Protocol
@@ -27,7 +27,7 @@ class LastKill(Record, frozen=True, kw_only=True):
     held: Int64
     """How many executions the worker ran."""
     resumed_after_ms: Int64 | None = None
-    """Until another worker ran one of them, or was there if it ran none. Null: not yet."""
+    """Milliseconds until another worker took over. Null: none has."""
 
 
 class DevStatus(Record, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Killed(Record, frozen=True):
     worker_id: str
     pid: Int64
     kills: Int64
-    """How many there were, with this one."""
+    """How many kills there were, including the newest."""
 
 
 class Chaos(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ class Dev(Protocol):
     async def status(self) -> DevStatus: ...
 
     async def kill(self, worker_id: str | None) -> Killed:
-        """With SIGKILL. Raises NotFound for another worker, and Conflict while none runs."""
+        """Kill a worker with SIGKILL. Raises NotFound for another worker, and Conflict while none runs."""
         ...
 
     async def set_chaos(self, every_seconds: float | None) -> DevStatus: ...

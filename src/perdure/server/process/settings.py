@@ -24,9 +24,9 @@ _OTHERS: Final = frozenset({"PERDURE_URL", "PERDURE_API_KEY", "PERDURE_DEPLOYMEN
 _OF_KUBERNETES: Final = re.compile(
     r"\w+_SERVICE_HOST|\w+_SERVICE_PORT(_\w+)?|\w+_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?"
 )
-"""Kubernetes gives them to each container, for each Service of the namespace. One may be named `perdure`."""
+"""Variables that Kubernetes gives to each container, for each Service of the namespace, such as one named `perdure`."""
 _PORT_OF_KUBERNETES: Final = ("tcp://", "udp://", "sctp://")
-"""The value of `*_PORT` begins so."""
+"""Beginnings of the value of `*_PORT`."""
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -85,7 +85,7 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     poll_seconds_max: Seconds = 60.0
     """The longest wait of one request. The caller may ask again."""
     stream_seconds_max: Seconds = 900.0
-    """After this time a client that can reconnect does, with `Last-Event-ID`."""
+    """The longest stream. A client able to reconnect then does, with `Last-Event-ID`."""
     stream_comment_seconds: Seconds = 15.0
     """How often a silent stream sends a comment."""
     streams_max: Count = 5_000

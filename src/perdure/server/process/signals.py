@@ -1,4 +1,4 @@
-"""The signals that ask a process to end."""
+"""The signals for ending a process."""
 
 import asyncio
 import os
@@ -13,14 +13,14 @@ from typing import Any, Final
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _handlers: Final[list[dict[signal.Signals, Any]]] = []
-"""Of each `when_asked_to_stop` that is not undone."""
+"""The handlers of each `when_asked_to_stop` still in force."""
 _forking: Final = threading.local()
 
 
 def when_asked_to_stop(
     loop: asyncio.AbstractEventLoop, callback: Callable[[], None], signals: Sequence[signal.Signals] = SIGNALS
 ) -> Callable[[], None]:
-    """Returns a function that undoes this. Processes that fork from this one get the default handlers."""
+    """Returns a function that restores the old handlers. Forked processes get the default handlers."""
     before: dict[signal.Signals, Any] = {}
     for number in signals:
         try:
@@ -53,7 +53,7 @@ def _watch_forks() -> None:
 if sys.platform != "win32":
 
     def _before_fork() -> None:
-        """A signal to the child must wait until it has left the parent's handlers."""
+        """A signal to the child must wait until the child has left the parent's handlers."""
         _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()) if _handlers else None
 
     def _unblock() -> None:

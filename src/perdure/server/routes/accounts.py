@@ -25,8 +25,8 @@ from perdure.wire.people.accounts import (
 )
 
 SLOWED_SECONDS: Final = 2.0
-"""The delay of a failure after too many from its address; a hash takes less. It hides whether the password was hashed,
-which would tell a known e-mail."""
+"""Seconds of delay of a failure after too many from its address; a hash takes less. The delay hides whether the
+password was hashed, which would reveal a known e-mail."""
 
 routes = Routes("Auth")
 
@@ -102,14 +102,14 @@ async def change_password(call: Call, body: ChangePasswordRequest) -> AuthRespon
 
 @asynccontextmanager
 async def attempt(call: Call, name: str | None = None, device: str | None = None) -> AsyncIterator[bool]:
-    """Count an attempt while it is under way, and after it failed.
+    """Count an attempt while under way, and after a failure.
 
-    It counts against `name`, an e-mail or a user, from this network and from all networks, and against the address.
-    A known `device` counts alone. The server refuses attempts only after too many failures for a name from one network,
-    because guesses from elsewhere must not lock the owner out.
+    An attempt counts against `name`, an e-mail or a user, from the caller's network and from all networks, and against
+    the address. A known `device` counts alone. The server refuses attempts only after too many failures for a name from
+    one network, because guesses from elsewhere must not lock the owner out.
 
-    After too many for a name from all networks, or from an address, which many people may share, this yields True. Then
-    only passwords of known users are hashed, and a failure is late and 429.
+    Yields True after too many failures for a name from all networks, or from an address, which many people may share.
+    Then only passwords of known users are hashed, and a failure is late and 429.
     """
     failures = call.services.wrong_passwords
     refusing = device or (None if name is None else f"{name} {to_network(call.address)}")
@@ -154,7 +154,7 @@ async def sign_in_with_password(call: Call, given: SignInRequest) -> SignedIn:
 
 
 def cookies_of(call: Call, signed_in: SignedIn) -> tuple[Header, ...]:
-    """Of the session, and of the device."""
+    """The cookies of the session and of the device."""
     session = call.session_cookie(signed_in.token, session_seconds(call))
     return session, call.session_cookie(signed_in.device, DEVICE_SECONDS, name=DEVICE)
 

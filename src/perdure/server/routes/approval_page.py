@@ -1,7 +1,7 @@
-"""The page that asks a person a suspended step's question.
+"""The page for answering a suspended step's question.
 
-Nothing becomes markup or a link. Invisible characters and those that change the writing direction are spelled out, for
-a field below it. The page says where it cuts text.
+Nothing becomes markup or a link. Invisible characters and changes of the writing direction are spelled out, for an
+input field below the field. A mark shows where the page cuts text.
 """
 
 import json
@@ -25,7 +25,7 @@ _CUT: Final = "<span class='cut'>"
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
 )
-"""Printable characters without a glyph: fillers, and selectors that no emoji needs."""
+"""Printable characters without a glyph: fillers, and selectors not needed by emoji."""
 _BREAKS: Final = {ord("\n"): None, ord("\t"): None}
 
 STYLE: Final = """
@@ -76,7 +76,7 @@ def question_page(
     sent: Mapping[str, list[str]] | None = None,
     errors: Mapping[str, str] | None = None,
 ) -> str:
-    """After a mistake, `sent` is the input and `errors` its faults."""
+    """`sent` is the input and `errors` the faults after a mistake."""
     form = question_form(question)
     errors = errors or {}
     title = form.title or question.step_key
@@ -452,6 +452,6 @@ def _is_odd(text: str, n: int) -> bool:
 
 
 def _plain(text: str) -> str:
-    """As `shown`, without markup."""
+    """Escapes like `shown`, without markup."""
     said = "".join("\ufffd" if _is_odd(text, n) else one for n, one in enumerate(text[:LINE_MAX]))
     return escape(f"{said}…" if len(text) > LINE_MAX else said, quote=True)

@@ -157,7 +157,7 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
 
 
 async def _question(call: Call, asker: Asker, execution_id: str, step_key: str, question_id: str | None) -> Question:
-    """`question_id` selects one of several. Raises NotFound."""
+    """`question_id` selects among several questions. Raises NotFound."""
     _, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, question_id)
     if question is None:
         raise NotFound(f"Execution {execution_id!r} asks nothing under {step_key!r}, yet.")
@@ -217,7 +217,7 @@ def _here(call: Call) -> str:
 
 
 def _local(path: str) -> str:
-    """The path, or `/` if a browser would leave this server with it."""
+    """The path, or `/` if a browser would leave this server by the path."""
     if not path.startswith("/") or path.startswith(("//", "/\\")) or not path.isascii() or not path.isprintable():
         return "/"
     return path

@@ -28,7 +28,7 @@ PAGES: Final = (
 )
 """First segments of the pages' addresses."""
 _COMMON: Final = ((b"referrer-policy", b"same-origin"), (b"cache-control", b"no-store"))
-# With no-referrer, a browser would not say in `Origin` that a form comes from this server.
+# A no-referrer policy would hide in `Origin` that a form comes from this server.
 _LINK_HEADERS: Final = (
     (
         b"content-security-policy",
@@ -72,7 +72,7 @@ class Identity(Record, frozen=True, kw_only=True):
     """The caller, as the server knows it."""
 
     name: str
-    """Of the user, or of the key."""
+    """The name of the user, or of the key."""
     role: Role
     user_id: str | None
     """Null for a key."""
@@ -83,7 +83,7 @@ class Identity(Record, frozen=True, kw_only=True):
     can_sign_out: bool
     """False if the server runs with `--insecure-local`, which takes all callers without a sign-in."""
     version: str
-    """Of the server."""
+    """The server's version."""
     store: str
     """`sqlite` or `postgresql`."""
     features: list[str]

@@ -1,4 +1,4 @@
-"""Kills of workers, on servers of `perdure dev`. Others answer 404."""
+"""Kills of workers, on servers of `perdure dev`. Other servers answer 404."""
 
 from perdure.server.http.bodies import SMALL
 from perdure.server.http.routing import Call, Routes

@@ -27,7 +27,7 @@ class StreamEventsQuery(Struct, frozen=True):
     """Instead of the header."""
     topic: str | None = None
     workflow_id: str | None = None
-    """With workflow_run_id."""
+    """The workflow, together with `workflow_run_id`."""
     workflow_run_id: str | None = None
     """Topic becomes workflow/{workflow_id}/{workflow_run_id}."""
     last_sequence_id: Position | None = None

@@ -1,4 +1,4 @@
-"""The page where the holder of an invitation becomes a member. It works without JavaScript."""
+"""The page where the holder of an invitation becomes a member, even without JavaScript."""
 
 from msgspec import Struct
 

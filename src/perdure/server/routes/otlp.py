@@ -12,7 +12,7 @@ from perdure.wire.base.access import Role
 from perdure.wire.insight.traces import StoredSpan
 
 AT_ONCE_SECONDS: Final = 0.01
-"""How long to decode spans before other requests get a turn."""
+"""Seconds of decoding spans before other requests get a turn."""
 
 routes = Routes("Traces")
 

@@ -12,7 +12,7 @@ routes = Routes("Workers")
 
 class PollQuery(Struct, frozen=True):
     max_workflows: Int32 = 1
-    """At least 1."""
+    """The number of workflows to take, 1 or more."""
 
 
 @routes.get("/api/v1/workers/{worker_id}/poll", contract=True, role=Role.WORK, acts=True)

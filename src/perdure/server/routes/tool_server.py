@@ -1,6 +1,6 @@
-"""MCP over HTTP. Each request stands for itself, so any server of a store answers the next one.
+"""MCP over HTTP. Each request is complete, so any server of a store answers the next request.
 
-The library is loaded at the first request, in a thread, because that takes a second.
+The first request loads the library, in a thread, because loading takes a second.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 BODY_BYTES_MAX: Final = VALUE_BYTES_MAX + (64 << 10)
-"""A value as an argument, and what is around it."""
+"""Most bytes of a body: a value as an argument, and the surrounding request."""
 PARTS_MAX: Final = 30_000
-"""The library takes a microsecond for each, and blocks the event loop."""
+"""Most parts of a body. The library takes a microsecond for each part, and blocks the event loop."""
 
 CALL: Final = "perdure.call"
 _HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -92,7 +92,7 @@ def _caller_of(ctx: "ServerRequestContext[Any, Any]") -> AskCaller:
 
 
 def _asking(call: Call) -> Ask:
-    """The roles of operations are checked as the router checks those of routes."""
+    """A tool call checks an operation's role like the router checks a route's."""
 
     async def ask(op: Operation[R], key: str | None = None) -> R:
         assert call.principal is not None and op.endpoint.role is not None

@@ -15,7 +15,7 @@ logger = logging.getLogger("perdure.server")
 TICK_SECONDS: Final = 0.5
 REMEMBERED_TICKS: Final = 20
 CHECK_SECONDS: Final = 10.0
-"""While the store is well. Otherwise `FRESH_SECONDS`."""
+"""Seconds between checks while the store is well, else `FRESH_SECONDS`."""
 FRESH_SECONDS: Final = 1.0
 
 
@@ -31,7 +31,6 @@ class Health:
         self._checking: asyncio.Task[None] | None = None
         self._checked_at: float | None = None
         self.problem: Unavailable | None = None
-        """Why the last write failed."""
 
     @property
     def lag_seconds(self) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-# By the engine's name: the metric without prefix, and its help.
+# The metric without prefix, and its help, by the engine's name.
 COUNTED: Final[dict[str, tuple[str, str]]] = {
     "claimed": ("claims", "Executions handed to workers"),
     "stale_rejections": ("stale_rejections", "Messages of attempts that no longer hold their execution"),
@@ -55,7 +55,7 @@ class _Page(Collector):
 async def exposition(
     engine: "Engine", project_id: str | None, health: "Health", streams: int, connections: int, *, process: bool = True
 ) -> str:
-    """Of one project or (None) all. `process` adds the process's figures."""
+    """The figures of a project, or of all with None. `process` adds the process's figures."""
     counts = await engine.store.scan(queries.counts())
     metrics = [*_executions(engine, counts["phases"], project_id), *_queues(engine, counts["queued"], project_id)]
     metrics.append(_pauses(counts["paused"], project_id))

@@ -33,7 +33,7 @@ PARTS_MAX: Final = 100_000
 COMMAS_MAX: Final = 1_000_000
 """Each comma in a JSON request may mean an object."""
 ONE_BYTES_MAX: Final = 2 * SPAN_BYTES_MAX
-"""Attributes and events may each have a span's size."""
+"""Most bytes of a span's attributes and events, which may each have a span's size."""
 EVENTS_MAX: Final = SPAN_BYTES_MAX // 64
 """An empty event takes 68 bytes."""
 KEPT_BYTES_MAX: Final = 32 << 20
@@ -101,7 +101,7 @@ def plain(body: bytes, encoding: bytes | None, bytes_max: int) -> bytes:
 
 
 def spans_of(body: bytes, kind: str) -> Iterator[StoredSpan | Rejected]:
-    """The spans, or the error of each. One last `Rejected` counts the surplus. Raises BadRequest, TooLarge."""
+    """The spans, or each span's error. A final `Rejected` counts the surplus. Raises BadRequest, TooLarge."""
     left = _Left()
     found, read = (_in_json(body, left), _json_span) if kind == JSON else (_in_protobuf(body, left), _protobuf_span)
     why, surplus = "", 0
@@ -192,7 +192,7 @@ def _of_resource(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_events(count: int, left: _Left) -> None:
-    """All events of a request count as its parts. Raises BadValue, TooLarge."""
+    """All events of a request count as parts. Raises BadValue, TooLarge."""
     if count > EVENTS_MAX:
         raise BadValue(f"span.events: holds {count:,} events; the limit is {EVENTS_MAX:,}")
     left.look(count)
@@ -257,7 +257,7 @@ _KIND_NAMES: Final = {f"SPAN_KIND_{name.upper()}": number for number, name in en
 
 
 def _in_json(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
-    """None: the resource is too large."""
+    """Yields None in place of a resource that is too large."""
     if body.count(b",") > COMMAS_MAX and commas_in(body) > COMMAS_MAX:
         raise TooLarge(f"body: more than {COMMAS_MAX:,} values; send it in parts.")
     try:
@@ -320,7 +320,7 @@ def _json_values(pairs: Sequence[_JsonKeyValue]) -> dict[str, Any]:
 
 
 def _json_value(raw: Raw, depth: int = 0) -> Any:
-    """Most values stay as they are sent: decoding a number like 1e300 takes 8 µs."""
+    """Most values stay as sent: decoding a number like 1e300 takes 8 µs."""
     if depth > DEPTH_MAX:
         raise BadValue(f"span: nested deeper than {DEPTH_MAX} levels")
     for kind, inner in _members(raw).items():
@@ -359,7 +359,7 @@ _SCOPE_SPANS: Final = 2
 _SPANS: Final = 2
 _EVENTS: Final = 11
 _EVENT_TAGS: Final = (b"\x5a", b"\xda")
-"""The first byte of an event's tag, as it should be and in a longer form."""
+"""The first byte of an event's tag, in the usual and in a longer form."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
