@@ -1,4 +1,4 @@
-"""A step reserves before its call and settles after it:
+"""A step reserves before a call and settles afterwards:
 
     async def ask_model(question: str) -> str:
         reservation = await reserve(usd_micros=20_000, tokens=3_000)
@@ -52,7 +52,7 @@ logger = logging.getLogger("perdure.worker")
 T = TypeVar("T")
 
 BUSY_SECONDS: Final = 3.0
-"""Seconds that a call waits in its worker for other calls to settle."""
+"""Seconds of waiting in the worker for other calls to settle."""
 LATER_SECONDS: Final = (2.0, 8.0)
 """The execution looks again after a random time, since many executions may wait for the same rest."""
 
@@ -99,7 +99,7 @@ async def reserve(
 ) -> Reservation:
     """Reserve a call's share in every budget of the execution, from within a step.
 
-    `budget` becomes the execution's own budget if it has none. Without any budget, does nothing. `unpriced` names a
+    `budget` becomes the execution's own budget if none exists. Without any budget, does nothing. `unpriced` names a
     model without a known price: a `BadRequest` for budgets in money. Raises `BudgetExceeded` when nothing is left, and
     `Postponed` when other calls have reserved the rest; `admitted` handles both.
     """
@@ -172,7 +172,7 @@ async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: boo
     """Repeat a step that reserves or may be postponed, until the step succeeds. For workflow code.
 
     Between the tries the execution holds no worker. Raises `BudgetExceeded` for a budget that does not ask. With
-    `apart`, the step, not its task, names these waits.
+    `apart`, the step names the waits, not the task.
     """
     while True:
         try:
@@ -192,7 +192,7 @@ async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: boo
 
 
 async def _more(ctx: Context, refused: ReserveReply) -> None:
-    """Only one branch waits for the change, since one wait takes each event."""
+    """Only one branch waits for the change, since a single wait takes each event."""
     budget = refused.budget
     assert budget is not None
     if budget.limits.on_exceed is not OnExceed.ASK:

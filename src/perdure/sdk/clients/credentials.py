@@ -1,6 +1,6 @@
 """Finds a program's server and key.
 
-While `perdure dev` or an application that serves itself runs, a note in its folder has its address and key, for
+A running `perdure dev`, or application with `serve=`, leaves a note in its folder with the address and key, for
 programs in or below the folder (`dev_note`).
 
 `~/.config/perdure/credentials.toml` holds keys by server. A key serves for a named server, or for the server of this
@@ -32,7 +32,7 @@ class Access(NamedTuple):
     urls: tuple[str, ...]
     api_key: str | None
     guessed: bool = False
-    """The caller named no server and none runs in this folder, so the address is `DEFAULT_URL`. Another project may run
+    """The caller named no server and the folder has none, so the address is `DEFAULT_URL`. Another project may run
     there, so the request carries no kept key."""
 
 

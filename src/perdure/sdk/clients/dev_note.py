@@ -63,7 +63,7 @@ def write(note: Path, running: RunningDev) -> None:
 
 @contextmanager
 def written(url: str, api_key: str) -> Iterator[None]:
-    """Leave a note of this process in its folder. Another process's note stays, and a read-only folder gets no note."""
+    """Leave a note of this process in the folder. Another process's note stays, and a read-only folder gets no note."""
     note = NOTE.absolute()
     mine = False
     made = not note.parent.exists()

@@ -25,12 +25,11 @@ class Queues:
         return await self._client._transport.call(GetQueue(name))
 
     async def next(self, name: str, *, limit: int = 20) -> NextInQueue:
-        """Ready executions in the order of claims, at most 50, each with the rule that holds it back."""
+        """Ready executions in the order of claims, at most 50, with the rule that holds each back."""
         return await self._client._transport.call(GetNextInQueue(name, limit))
 
     async def pause(self, name: str) -> QueueState:
-        """Pause a queue: servers hand out none of its executions, running executions end as usual. Needs the role
-        `admin`.
+        """Pause a queue: its executions no longer start, running executions end as usual. Needs the role `admin`.
 
         Raises `BadValue` for an impossible name, and `Forbidden`.
 

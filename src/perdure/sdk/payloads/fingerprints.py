@@ -1,8 +1,8 @@
 """The fingerprint of a call stands for its arguments.
 
-- `5d01f7ed883d98ee`: a hash of its arguments. They change only if the code or its input does.
-- `~Yg7/+eo~-~5d01f7ed883d98ee`: before that, *tokens* of what may change by itself. They tell concurrent calls apart:
-  one for each captured value, context variable, `self`, and argument that is not data. `-` marks what has no content.
+- `5d01f7ed883d98ee`: a hash of the arguments, which change only with the code or its input.
+- `~Yg7/+eo~-~5d01f7ed883d98ee`: before that, *tokens* of changeable values, which tell concurrent calls apart:
+  a token for each captured value, context variable, `self`, and argument other than data. `-` has no content.
 - `~5d01f7ed883d98ee`: all captured values in one hash, by releases before 0.2.
 """
 

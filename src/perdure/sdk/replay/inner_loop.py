@@ -245,7 +245,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     @contextmanager
     def within(self, name: str) -> Iterator[None]:
-        """Count keys under `name`, for library code that makes its own tasks."""
+        """Count keys under `name`, for library code with its own tasks."""
         task: Any = current_task(self)
         before = task.scope
         path = named_path(name)

@@ -146,7 +146,7 @@ class Matching(OpenCalls):
         return [one for one in self._made or () if isinstance(one, DurableCall)]
 
     def _to_come(self, call: DurableCall) -> Iterator[InnerTask]:
-        """Tasks that may still make a call easily mixed up with `call`."""
+        """Tasks that may still make a call similar to `call`."""
         own = list(parse_scopes(call.key))
         tasks = self.loop.tasks() if own else []
         scopes = (task.own_scope for task in tasks if call.name in task.own_scope.counts)
@@ -250,7 +250,7 @@ def _nearest(calls: Sequence[DurableCall], tokens: Sequence[str]) -> list[Durabl
 
 
 def _sees(task: InnerTask, objects: Sequence[object] | None) -> bool:
-    """Whether the task's code has these very objects: they then cannot tell the task from others."""
+    """Whether the task's code has these very objects, which then cannot tell the task from others."""
     frame = getattr(task.get_coro(), "cr_frame", None)
     if frame is None or objects is None:
         return False
@@ -267,7 +267,7 @@ def _sees(task: InnerTask, objects: Sequence[object] | None) -> bool:
 
 
 class Draws(random.Random):
-    """A `random.Random` that counts its numbers."""
+    """A `random.Random` with a count of its numbers."""
 
     def __init__(self, seed: str, drew: Callable[[], None]) -> None:
         self._drew = drew

@@ -28,8 +28,8 @@ Made: TypeAlias = tuple[Coroutine[Any, Any, Any], CodeType, int, int]
 
 
 def not_awaited(made: dict[Any, Made], upsets: int) -> NotAwaited | None:
-    """Closes all coroutines. A call is not forgotten if the code closed the coroutine, a branch still holds it, or an
-    error came before the `await`."""
+    """Closes all coroutines. A call does not count if the code closed the coroutine, if a branch still holds it, or if
+    an error came before the `await`."""
     found: list[str] = []
     for call in list(made):
         coro, code, at, before = made.pop(call)

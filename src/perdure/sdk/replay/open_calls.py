@@ -108,7 +108,7 @@ class OpenCalls:
     def made(
         self, call: DurableCall | Promise, coro: Coroutine[Any, Any, T], depth: int = 2
     ) -> Coroutine[object, None, T]:
-        """The user's code must await `coro`. `depth` is the distance of its frame."""
+        """The user's code must await `coro`. `depth` is the distance of the code's frame."""
         frame = sys._getframe(depth)
         if self._made is None:
             self._made = {}
@@ -209,7 +209,7 @@ class OpenCalls:
         return self.wait(self.new_call(kind, name, fingerprint, request, key=key))
 
     def child_end(self, key: str) -> "Future[Row]":
-        """Several branches may wait for one end; a branch that gives up cancels its own future."""
+        """Several branches may wait for the end, each with a future to cancel when giving up."""
         future: Future[Row] = Future(loop=self.loop)
         if self.loop.closed:
             return future

@@ -1,4 +1,4 @@
-"""Finds long-running steps, so that acts and beats can name them. Shorter steps cost nothing."""
+"""Finds long-running steps for acts and beats to name. Shorter steps cost nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CallTasks(Protocol):
 
 
 class CallingRun(Protocol):
-    """The parts of a runner that its long calls depend on."""
+    """The parts of a runner needed for long calls."""
 
     claimed: Claimed
 
@@ -47,7 +47,7 @@ class LongCalls:
 
     def __init__(self) -> None:
         self._seen: WeakKeyDictionary[asyncio.Task[None], float] = WeakKeyDictionary()
-        """Weak keys, since an idle worker looks no more, and a failed task holds its execution by the traceback."""
+        """Weak keys, since an idle worker looks no more, and a failed task's traceback holds the execution."""
         self._looked = 0.0
         self.in_flight: Sequence[StepInFlight] = ()
         """Replaced at each look, and read by the lease's thread."""

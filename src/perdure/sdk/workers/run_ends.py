@@ -63,7 +63,7 @@ class EndingSteps(Protocol):
 
 
 class EndingRun(Protocol):
-    """The parts of a runner that its end depends on."""
+    """The parts of a runner needed for an end."""
 
     claimed: Claimed
     machine: Machine | None
@@ -235,7 +235,7 @@ def _holds(run: EndingRun) -> bool:
 
 
 def _to_blame(run: EndingRun, error: BaseException) -> tuple[list[str], list[str]]:
-    """The keys of the steps and children that ended this attempt; empty if the code itself failed."""
+    """The keys of the steps and children that ended the attempt; empty if the code itself failed."""
     try:
         steps, children = calls_to_blame(error)
     except BaseException as wrong:  # raised by the error's own group
@@ -259,7 +259,7 @@ def _later_than(run: EndingRun, blamed: list[str]) -> dict[str, str | None] | No
 
 
 def _with_failed_beside(run: EndingRun, steps: list[str]) -> list[str]:
-    """The steps that ended this attempt, plus failed steps under way, even if not recorded yet."""
+    """The steps that ended the attempt, plus failed steps under way, even if not recorded yet."""
     found = dict.fromkeys(steps)
     if run.machine is not None:
         found |= dict.fromkeys(run.machine.failed_beside(steps))

@@ -15,7 +15,7 @@ BLOCKED_SECONDS: Final = 0.5
 
 
 class UnstartedRunner(Protocol):
-    """The parts of a runner that matter here."""
+    """The parts of a runner needed here."""
 
     claimed: Claimed
     gone: bool
@@ -37,9 +37,8 @@ class HandBack(NamedTuple):
 class Unstarted:
     """Executions without any begun step or report.
 
-    The lease's thread calls `is_blocked` and `hand_back`, the event loop's thread everything else. An execution belongs
-    to the thread that takes it out first. Running code never moves, so code that blocks an event loop blocks only its
-    own loop.
+    The lease's thread calls `is_blocked` and `hand_back`, the event loop's thread everything else. The first thread to
+    take an execution out owns the execution. Running code never moves, so blocking code blocks only its own event loop.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import Answer, EventItem, OpenWait, Publish
 
 FOREVER_SECONDS = 1e10
-"""A time-out from this number of seconds on counts as none."""
+"""A time-out of at least this number of seconds counts as none."""
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -61,7 +61,7 @@ class ExecutionState:
         self.unlimited = False
         """The server said that the execution has no budget."""
         self.refused: dict[str, asyncio.Event] = {}
-        """Exhausted budgets. One branch waits for a raise, the other branches for the first."""
+        """Exhausted budgets. The first branch waits for a raise, the other branches for the first."""
 
     @property
     def execution_id(self) -> str:
@@ -120,7 +120,7 @@ class ExecutionState:
 
     @property
     def is_active(self) -> bool:
-        """True in this workflow's code, false in its steps."""
+        """True in workflow code, false in steps."""
         return asyncio._get_running_loop() is self.machine.loop
 
     @property

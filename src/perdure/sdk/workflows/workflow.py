@@ -221,7 +221,7 @@ class Workflow(Generic[I_contra, R_co]):
         client's own worker, if any."""
 
     def unpriced(self) -> list[str]:
-        """Models that a budget in money would refuse: their prices are unknown."""
+        """Models with unknown prices, which a budget in money refuses."""
         return []
 
     @functools.cached_property

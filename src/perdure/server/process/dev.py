@@ -37,7 +37,7 @@ class DevStatus(Record, frozen=True, kw_only=True):
     bodies: Int64 = 0
     """How many bodies of steps began."""
     steps_rerun: Int64 = 0
-    """How many of these began although their step had a recorded outcome. Each is checked against the journal."""
+    """How many step bodies began despite a recorded outcome. The journal confirms each."""
     chaos_seconds: float | None = None
     """About how often a worker is killed at random; null: never."""
     workers: list[DevWorker] = field(default_factory=list)
@@ -46,7 +46,7 @@ class DevStatus(Record, frozen=True, kw_only=True):
 
 class Kill(Struct, frozen=True, forbid_unknown_fields=True):
     worker_id: str | None = None
-    """Default: the worker that runs."""
+    """Default: the running worker."""
 
 
 class Killed(Record, frozen=True):
@@ -65,7 +65,7 @@ class Dev(Protocol):
     async def status(self) -> DevStatus: ...
 
     async def kill(self, worker_id: str | None) -> Killed:
-        """Kill a worker with SIGKILL. Raises NotFound for another worker, and Conflict while none runs."""
+        """Kill a worker with SIGKILL. Raises NotFound for another worker, and Conflict without a worker."""
         ...
 
     async def set_chaos(self, every_seconds: float | None) -> DevStatus: ...

@@ -61,10 +61,10 @@ async def signin(call: Call, body: SignInRequest) -> AuthResponse:
 
 @routes.post("/api/v1/auth/signout", repeated="no effect", role=None, caller=Caller.SESSION, contract=True)
 async def signout(call: Call) -> Message:
-    """End the session and clear its cookie.
+    """End the session and clear the cookie.
 
     This server refuses the session from the next request on. Other servers of the store refuse a user's session once
-    they are notified, and within `auth_cache_seconds` at the latest.
+    notified, within `auth_cache_seconds` at the latest.
     """
     await end_session(call)
     return Message("Signed out")
@@ -90,7 +90,7 @@ async def end_session(call: Call) -> None:
 async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
     """Change the signed-in user's password.
 
-    All sessions of the user end, and a new one begins.
+    All sessions of the user end, and a new session begins.
     """
     assert call.user_id is not None
     async with attempt(call, call.user_id):

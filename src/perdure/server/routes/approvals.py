@@ -22,7 +22,7 @@ class Asker(NamedTuple):
     name: str
     how: AnswerChannel
     question_id: str | None = None
-    """The only question that this caller may answer."""
+    """The only question open to this caller."""
     link_id: str | None = None
 
 
@@ -30,8 +30,8 @@ class Asker(NamedTuple):
 async def get_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> ApprovalStatus:
     """The question of a suspended execution.
 
-    Needs a key, or a signed link (`?link=`). The execution is the root; questions of executions below it are found,
-    too. The step key may hold slashes.
+    Needs a key, or a signed link (`?link=`). The execution is the root; its descendants' questions are also found. The
+    step key may hold slashes.
     """
     asker = await asker_of(call, execution_id, step_key, query.link, Role.READ)
     phase, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, asker.question_id)
@@ -49,9 +49,9 @@ async def get_approval(call: Call, execution_id: str, step_key: str, query: Appr
     rest=True,
 )
 async def submit_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> Submitted:
-    """Answer a question and resume its execution.
+    """Answer a question and resume the execution.
 
-    The first answer stands. A later one is 409, unless the same caller sends the same answer. Needs a key that may
+    The first answer counts. Another answer is 409, unless the same caller repeats the first. Needs a key that may
     write, or a signed link (`?link=`).
     """
     asker = await asker_of(call, execution_id, step_key, query.link, Role.WRITE)

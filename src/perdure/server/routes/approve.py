@@ -56,7 +56,7 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
     "/approve/{execution_id}/{step_key}", repeated="the first answer stands and is returned", role=None, rest=True
 )
 async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> Reply:
-    """An answer from the page. It leads to the page that shows the answer."""
+    """An answer from the page. The reply leads to the page with the answer."""
     shown = None
     try:
         call.services.gate.check_page(call.headers, told=True)
@@ -128,7 +128,7 @@ async def sign_in_with_key(call: Call) -> Reply:
 
 @routes.post("/sign-out", repeated="no effect", role=None)
 async def sign_out_on_page(call: Call) -> Reply:
-    """End the session of a page and clear its cookie."""
+    """End the session of a page and clear the cookie."""
     try:
         await end_session(call)
     except Unauthorized:

@@ -1,4 +1,4 @@
-"""The dashboard's files, the sign-in links that open it, and who its user is."""
+"""The dashboard's files, sign-in links to the dashboard, and the identity of its user."""
 
 import mimetypes
 from functools import cache
@@ -69,7 +69,7 @@ class SignInQuery(Struct, frozen=True):
 
 
 class Identity(Record, frozen=True, kw_only=True):
-    """The caller, as the server knows it."""
+    """The caller, as known to the server."""
 
     name: str
     """The name of the user, or of the key."""
@@ -79,7 +79,7 @@ class Identity(Record, frozen=True, kw_only=True):
     project_id: str | None
     """Null for a user who names no project."""
     projects: list[Project]
-    """All projects of a user, or the one of a key."""
+    """All projects of a user, or the single project of a key."""
     can_sign_out: bool
     """False if the server runs with `--insecure-local`, which takes all callers without a sign-in."""
     version: str
@@ -92,7 +92,7 @@ class Identity(Record, frozen=True, kw_only=True):
 
 @routes.get("/api/v1/me", role=Role.READ, caller=Caller.EITHER)
 async def me(call: Call) -> Identity:
-    """The caller: its name, role and projects; and the version of the server."""
+    """The caller's name, role and projects; and the version of the server."""
     principal = call.principal
     assert principal is not None
     if principal.user_id is not None and not principal.project_id and call.header(b"x-project-id"):
@@ -114,9 +114,9 @@ async def me(call: Call) -> Identity:
 
 @routes.post("/api/v1/sign-in-links", repeated="another link", role=Role.READ)
 async def make_sign_in_link(call: Call) -> SignInLink:
-    """A link that signs a browser in to the dashboard.
+    """A link for signing a browser in to the dashboard.
 
-    The link works once, and gives the rights of this key.
+    The link works once, and gives the rights of the key.
     """
     assert call.principal is not None
     session = None if call.principal.user_id is None else await call.services.gate.token(call.headers)
@@ -126,9 +126,9 @@ async def make_sign_in_link(call: Call) -> SignInLink:
 
 @routes.get("/sign-in", role=None, media_type="text/html")
 async def sign_in(call: Call, query: SignInQuery) -> Text | Reply:
-    """The page that a sign-in link opens. Its button uses the link up (`POST /sign-in`).
+    """The page behind a sign-in link. The page's button uses the link up (`POST /sign-in`).
 
-    A link that was used or has expired shows the dashboard's sign-in form.
+    A used or expired link shows the dashboard's sign-in form.
     """
     if call.services.sign_ins.is_link(query.token):
         page = link_page(query.token, host=call.header(b"host") or "this one", style=_style())
@@ -138,7 +138,7 @@ async def sign_in(call: Call, query: SignInQuery) -> Text | Reply:
 
 @routes.get("/", role=None, media_type="text/html", also=PAGES)
 async def dashboard(call: Call) -> Reply:
-    """The dashboard: one page, which draws all others from this API. It also says that an address leads nowhere."""
+    """The dashboard: one page, which draws all its pages from the API. Unknown addresses get it with 404."""
     first = call.raw_path.split(b"/", 2)[1].decode("ascii", "replace")
     if first in ("", *PAGES):
         return _shell().reply(call.headers, _SHELL_HEADERS)
@@ -148,7 +148,7 @@ async def dashboard(call: Call) -> Reply:
 
 @routes.get("/assets/{name}", role=None, media_type="application/octet-stream")
 async def asset(call: Call, name: str) -> Reply:
-    """A file of the dashboard. Its name has a hash of its content, so it never changes."""
+    """A file of the dashboard. The name has a hash of the content, so the file never changes."""
     found = _assets().get(name)
     if found is None:
         raise NotFound(f"The dashboard has no file {name!r}; load the page again.")

@@ -13,7 +13,7 @@ routes = Routes("Development")
 async def dev_status(call: Call) -> DevStatus:
     """How often workers were killed, and whether a recorded step ran again.
 
-    404 unless the server is one of `perdure dev`.
+    404 on a server without `perdure dev`.
     """
     return await _dev(call).status()
 
@@ -24,14 +24,14 @@ async def dev_status(call: Call) -> DevStatus:
 async def kill_worker(call: Call, body: Kill) -> Killed:
     """Kill the worker of `perdure dev` with SIGKILL.
 
-    Another one starts at once and goes on with its executions. 409 while none runs.
+    Another worker starts at once and continues the executions. 409 without a worker.
     """
     return await _dev(call).kill(body.worker_id)
 
 
 @routes.route("PUT", "/api/v1/dev/chaos", role=Role.ADMIN, body_bytes_max=SMALL)
 async def set_chaos(call: Call, body: Chaos) -> DevStatus:
-    """Kill the worker of `perdure dev` at random, about every so many seconds; null ends this."""
+    """Kill the worker of `perdure dev` at random, on average every `every_seconds`; null ends the kills."""
     return await _dev(call).set_chaos(body.every_seconds)
 
 

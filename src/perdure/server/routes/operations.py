@@ -27,7 +27,7 @@ routes = Routes("Operations")
 
 
 class HealthResponse(Struct, frozen=True):
-    """Always `healthy`: the process answers, and its store takes writes."""
+    """Always `healthy`: the process answers, and the store takes writes."""
 
     status: str
     loop_lag_seconds: float = 0.0
@@ -91,7 +91,7 @@ async def openapi_document(call: Call) -> Reply:
 
 @routes.get("/api-docs/openapi.json", role=None, media_type="application/json")
 async def openapi_document_of_contract(call: Call) -> Reply:
-    """The same document, at the place where existing clients look for it."""
+    """The same document, at the address used by existing clients."""
     return call.services.openapi_json().reply(call.headers)
 
 
