@@ -51,7 +51,7 @@ class Shop:
         await take(self.browser, {f"learn-{page}": path}, width=1200, height=height, without=["Hide the inspector"])
 
     async def kill_worker(self) -> None:
-        [pid] = [one.pid for one in (await self.client.workers()).workers if one.state == "online"]
+        [pid] = [one.pid for one in (await self.client.workers()).items if one.state == "online"]
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 

@@ -82,7 +82,7 @@ async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str,
     await until("the answer", lambda: has(client, order.id, "approve_total"))
     await asyncio.sleep(2.5)  # a beat names the step, so that the picture shows where it was torn
     holder = (await client.get(order.id)).assigned_to_worker
-    [pid] = [one.pid for one in (await client.workers()).workers if one.id == holder]
+    [pid] = [one.pid for one in (await client.workers()).items if one.id == holder]
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     await until("the parcel", lambda: has(client, order.id, "ship_order"))
@@ -106,7 +106,7 @@ async def spend(client: Client) -> None:
 
 
 async def workers(client: Client, amount: int) -> int | None:
-    found = len((await client.workers()).workers)
+    found = len((await client.workers()).items)
     return found if found >= amount else None
 
 

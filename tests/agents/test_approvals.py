@@ -126,7 +126,7 @@ async def test_arguments_that_the_tool_does_not_take_are_asked_for_again(paid: l
         await answer_when_asked(handle, "approve_refund_c2", slip)
         await until(lambda: script.asked[1] == 1)
         await reaches(handle, Phase.WAITING)
-        [asked] = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).approvals
+        [asked] = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).items
         assert asked.step_key == "approve_refund_c2:2"
         shown = msgspec.json.decode(asked.data)
         assert "order: " in shown["_form"]["description"] and shown["arguments"] == {"order": 7, "reason": "late"}

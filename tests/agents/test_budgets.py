@@ -226,7 +226,7 @@ async def test_what_each_request_cost_is_in_the_journal_and_shown(price: Any) ->
         assert [f", ${one:f}," in note for one, note in zip(costs, shown, strict=True)] == [True, True]
         assert spent(rows).endswith(f" tokens, ${sum(costs):f}")
         engine = h.bench.engine
-        questions = (await engine.serve(Scope(await engine.projects.default()), ListApprovals())).approvals
+        questions = (await engine.serve(Scope(await engine.projects.default()), ListApprovals())).items
         assert Decimal(decode(questions[0].data)["cost_usd"]) == sum(costs)
 
 

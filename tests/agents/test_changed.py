@@ -92,7 +92,7 @@ async def test_a_run_goes_on_after_a_wait_when_its_agent_has_more_to_it(database
 
 
 async def _has_budget_question(p: Any, id: str) -> bool:
-    asked = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).approvals
+    asked = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).items
     return any("over_budget" in one.step_key for one in asked if one.execution_id == id)
 
 

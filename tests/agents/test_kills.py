@@ -98,7 +98,7 @@ def workers(url: str, key: str, calls: Path, provider_url: str) -> Iterator[Work
 
 async def allow(client: Client, served: Served) -> None:
     """Say yes to whatever is asked."""
-    open_ = (await served.engine.serve(Scope(served.project_id), ListApprovals())).approvals
+    open_ = (await served.engine.serve(Scope(served.project_id), ListApprovals())).items
     for question in open_:
         with suppress(Conflict, NotFound):
             await client.resume(question.execution_id, question.step_key, {"approved": True})

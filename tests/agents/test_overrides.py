@@ -38,7 +38,7 @@ async def test_the_model_of_an_override_is_asked_by_a_worker_inside_of_it(model:
         async with embedded(Registry(clerk), parks=parks) as p:
             handle = await clerk.start(p, "Hello?")
             await reaches(handle, Phase.WAITING)
-            questions = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).approvals
+            questions = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).items
             await handle.resume(questions[0].step_key, True)
             assert await handle.result() == '{"whose":"tests"}'
 

@@ -197,7 +197,7 @@ async def test_the_same_call_with_the_same_result_again_and_again_pauses_the_run
         handle = await durable(agent, watchdog=3).start(p, "Find it!")
         await reaches(handle, Phase.WAITING)
         project_id = await p.engine.projects.default()
-        [question] = (await p.engine.serve(Scope(project_id), ListApprovals())).approvals
+        [question] = (await p.engine.serve(Scope(project_id), ListApprovals())).items
         asked = bytes(question.data)
         assert b'"times":3' in asked and b'"input_tokens":60' in asked
         await answer_when_asked(handle, "watchdog_search", {"approved": True})

@@ -14,8 +14,9 @@ from tests.sim import scripts
 from tests.sim.audit import Violation
 
 from perdure.wire.base.errors import BadValue, Conflict, NotFound, PerdureError
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.status import FINAL, Phase
-from perdure.wire.steering.acts import Acted, Action, ActOnExecution, GetPending, Pending, PendingKind
+from perdure.wire.steering.acts import Acted, Action, ActOnExecution, GetPending, PendingCall, PendingKind
 from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Hands:
 
     def _look(self, id: str) -> None:
         def listed(outcome: object) -> None:
-            acts = [] if not isinstance(outcome, Pending) else self._acts(id, outcome)
+            acts = [] if not isinstance(outcome, Listed) else self._acts(id, outcome)
             if acts:
                 self._act(self._random.choice(acts))
             else:
@@ -146,9 +147,9 @@ class Hands:
 
         self._world.call_once("pending", GetPending(id), f"pending {self._number()}", listed)
 
-    def _acts(self, id: str, pending: Pending) -> list[ActOnExecution]:
+    def _acts(self, id: str, pending: Listed[PendingCall]) -> list[ActOnExecution]:
         acts: list[ActOnExecution] = []
-        for call in pending.pending:
+        for call in pending.items:
             if call.kind is PendingKind.HELD:
                 given = Raw(msgspec.json.encode(f"given:{call.key}"))
                 acts.append(ActOnExecution(id, Action.COMPLETE, call.key, given))

@@ -166,7 +166,7 @@ class World:
     async def pending(self, id: str) -> list[tuple[str | None, str]]:
         """The keys of what is pending, each with its kind."""
         found = await self.store.read(pending.pending(project_id=PROJECT, execution_id=id, now_us=self.now_us))
-        return [(call.key, call.kind.value) for call in found.pending]
+        return [(call.key, call.kind.value) for call in found.items]
 
     async def publish(self, topic: str, *data: object, dedup_key: str | None = None) -> list[int]:
         items = [EventItem(raw(value), dedup_key=dedup_key) for value in data]

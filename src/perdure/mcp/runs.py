@@ -130,7 +130,7 @@ async def look(ask: Ask, id: str, wait: float | None = None) -> WatchedRun:
     execution = await ask(GetExecution(id, wait))
     if execution.phase in FINAL:
         return WatchedRun(execution, [])
-    return WatchedRun(execution, (await ask(GetOpenQuestions(id))).questions)
+    return WatchedRun(execution, (await ask(GetOpenQuestions(id))).items)
 
 
 async def give(ask: Ask, run: WatchedRun, answers: Mapping[str, Mapping[str, Json]]) -> None:

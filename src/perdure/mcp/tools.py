@@ -162,7 +162,7 @@ class Nothing(Struct, forbid_unknown_fields=True):
 @tool(Role.READ)
 async def list_questions(ask: Ask, given: Nothing) -> str:
     """List the open questions of all executions, the oldest first."""
-    found = (await ask(ListApprovals(limit=PAGE))).approvals
+    found = (await ask(ListApprovals(limit=PAGE))).items
     return lines.bounded(map(lines.question, found), "There are more questions.") or "No execution asks anything."
 
 
@@ -316,7 +316,7 @@ class Answer(Struct, forbid_unknown_fields=True):
 async def answer_question(ask: Ask, given: Answer) -> str:
     """Answer an open question of an execution. The first answer stands. Answer only what the user decided."""
     id = await full_id(ask, given.id)
-    open_ones = (await ask(GetOpenQuestions(id))).questions
+    open_ones = (await ask(GetOpenQuestions(id))).items
     fitting = [one for one in open_ones if one.step_key == given.step]
     if len(fitting) != 1:
         listed = "\n".join(map(lines.question, open_ones)) or "It asks nothing at the moment."

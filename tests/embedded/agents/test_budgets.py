@@ -68,7 +68,7 @@ async def crowd(ctx: Context, children: int) -> int:
 
 
 async def questions(p: Embedded) -> list[Any]:
-    found = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).approvals
+    found = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).items
     return found
 
 

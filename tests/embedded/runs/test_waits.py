@@ -249,22 +249,22 @@ async def test_a_client_lists_the_questions_of_all_executions(house: House) -> N
         return await ctx.suspend(keys[n], shown[n])
 
     async with house.open(app) as p:
-        assert (await p.approvals()).approvals == []
+        assert (await p.approvals()).items == []
         handles = [await p.start(asks, n) for n in range(2)]
         for handle in handles:
             await reaches(handle, Phase.WAITING)
         page = await p.approvals(limit=1)
         assert page.next_cursor is not None
-        found = [*page.approvals, *(await p.approvals(cursor=page.next_cursor)).approvals]
+        found = [*page.items, *(await p.approvals(cursor=page.next_cursor)).items]
         assert {(one.root_execution_id, one.step_key, bytes(one.data)) for one in found} == {
             (handle.id, key, msgspec.json.encode(data)) for handle, key, data in zip(handles, keys, shown, strict=True)
         }
         for one in found:
             await p.resume(one.execution_id, one.step_key, "yes", question=one.question)
         assert [await handle.result() for handle in handles] == ["yes", "yes"]
-        assert (await p.approvals()).approvals == []
+        assert (await p.approvals()).items == []
         answered = await p.approvals(state="answered")
-        assert [one.answer for one in answered.approvals] == [msgspec.Raw(b'"yes"')] * 2
+        assert [one.answer for one in answered.items] == [msgspec.Raw(b'"yes"')] * 2
         with pytest.raises(ValueError, match="nonsense"):
             await p.approvals(state="nonsense")  # type: ignore[arg-type]
         with pytest.raises(BadRequest):

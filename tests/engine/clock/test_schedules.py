@@ -280,7 +280,7 @@ async def test_a_paused_one_with_a_zone_that_only_other_servers_know_is_listed(t
         paused = await engine.serve(Scope(project_id), ChangeSchedule(ids[0], ScheduleStatus.PAUSED))
         await engine.store.write(_move(project_id=project_id, id=ids[0], timezone="Mars/Olympus"))
         page = await engine.serve(Scope(project_id), ListSchedules())
-        assert [one.id for one in page.schedules] == ids[::-1]
+        assert [one.id for one in page.items] == ids[::-1]
         assert (await engine.serve(Scope(project_id), GetSchedule(ids[0]))).next_at_us == paused.next_at_us
 
 
@@ -317,12 +317,12 @@ async def test_what_comes_next_is_shown_in_the_schedules_zone(engine: Engine) ->
     clock_of(engine).advance((microseconds(datetime(2026, 10, 31, 4, tzinfo=UTC)) - NOON_US) / 1e6)
     id = await put(engine, project_id, autumn)
     coming = await engine.serve(Scope(project_id), GetNextRuns(id, 3))
-    assert [one.isoformat() for one in coming.next] == [
+    assert [one.isoformat() for one in coming.items] == [
         "2026-10-31T01:30:00-04:00",
         "2026-11-01T01:30:00-04:00",
         "2026-11-02T01:30:00-05:00",
     ]
-    assert len((await engine.serve(Scope(project_id), GetNextRuns(id))).next) == 10
+    assert len((await engine.serve(Scope(project_id), GetNextRuns(id))).items) == 10
 
 
 async def test_a_calendar_lets_others_go_on_between_its_schedules(

@@ -70,7 +70,7 @@ class House:
         return claimed.id
 
     async def deliveries(self, **filters: Any) -> list[Delivery]:
-        return (await self.serve(ListDeliveries(**filters))).deliveries
+        return (await self.serve(ListDeliveries(**filters))).items
 
     def serve(self, op: Operation[R]) -> Awaitable[R]:
         return self.engine.serve(Scope(self.project_id), op)
@@ -215,7 +215,7 @@ async def test_the_deliveries_of_one_execution_are_filtered_and_paged_like_all(
     pages, cursor = [], None
     for _ in range(3):
         page = await house.serve(ListDeliveries(id, state=DeliveryState.DELIVERED, cursor=cursor, limit=2))
-        pages.append([one.id for one in page.deliveries])
+        pages.append([one.id for one in page.items])
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -447,7 +447,7 @@ async def test_a_project_has_so_many_webhooks_and_each_once(house: House, receiv
         await house.serve(CreateWebhook(f"{receiver.url}&n={n}"))
     with pytest.raises(BadRequest, match="20 webhooks"):
         await house.serve(CreateWebhook(f"{receiver.url}&more"))
-    assert len((await house.serve(ListWebhooks())).webhooks) == 20
+    assert len((await house.serve(ListWebhooks())).items) == 20
     with pytest.raises(NotFound):
         await house.engine.serve(Scope("another"), DeleteWebhook(first.id))
 

@@ -59,7 +59,7 @@ async def test_a_question_is_shown_while_it_is_open_and_answered_once(served: Se
     assert (shown["data"], shown["state"], shown["asked_by"]) == ({"amount": 120}, "open", id)
     assert shown["answered_by"] is None
     with SyncClient(served.server.url, served.key) as client:
-        [read] = (await asyncio.to_thread(client.approvals)).approvals
+        [read] = (await asyncio.to_thread(client.approvals)).items
     assert (read.execution_id, read.step_key, bytes(read.data)) == (id, "approve", b'{"amount":120}')
     assert read.question == shown["question"]
     [listed] = (await served.client.get("/api/v1/approvals")).json()["approvals"]

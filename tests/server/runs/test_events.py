@@ -185,9 +185,9 @@ async def test_topics_are_listed_with_their_last_event(served: Served) -> None:
     }
     async with Client(HttpTransport(served.server.url, served.key)) as client:
         page = await client.topics("orders/", limit=1)
-        assert [one.last_sequence_id for one in page.topics] == [1]
+        assert [one.last_sequence_id for one in page.items] == [1]
         rest = await client.topics("orders/", cursor=page.next_cursor)
-        assert [one.last_event_type for one in rest.topics] == ["paid"]
+        assert [one.last_event_type for one in rest.items] == ["paid"]
     _, other_project = await served.other_project()
     assert (await served.client.get("/api/v1/topics", headers=other_project)).json()["topics"] == []
     for wrong, status in (("cursor=x", 400), ("limit=0", 400), (f"prefix={'a' * 600}", 422), ("prefix=%00", 400)):

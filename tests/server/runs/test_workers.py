@@ -24,7 +24,7 @@ async def test_workers_are_listed_in_pages(served: Served, hand: Hand) -> None:
     assert rest["next_cursor"] is None
     async with Client(HttpTransport(served.server.url, served.key)) as client:
         page = await client.workers(limit=1)
-        assert [one.id for one in page.workers] == [first["workers"][0]["id"]]
+        assert [one.id for one in page.items] == [first["workers"][0]["id"]]
         assert (await client.workers(cursor=page.next_cursor)).next_cursor is None
     (one,) = [one for one in whole["workers"] if one["id"] == hand.id]
     assert one == {

@@ -39,7 +39,7 @@ def approvals(
     from perdure.cli.runs.waits import decoded
     from perdure.wire.agents.approvals import ListApprovals, ListedState
 
-    found = call(url, ListApprovals(state=ListedState(state), limit=limit)).approvals
+    found = call(url, ListApprovals(state=ListedState(state), limit=limit)).items
     if state == "answered":
         print_list(
             as_json,
@@ -141,7 +141,7 @@ def list_(
 
     print_list(
         as_json,
-        call(url, ListApprovalLinks(limit=limit)).links,
+        call(url, ListApprovalLinks(limit=limit)).items,
         ("LINK", "ID", "STEP", "FOR", "MADE BY", "UNTIL", "USED"),
         lambda one: (
             one.id,

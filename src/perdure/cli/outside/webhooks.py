@@ -40,7 +40,7 @@ def ls(url: UrlOption = None, as_json: JsonFlag = False) -> None:
 
     print_list(
         as_json,
-        call(url, ListWebhooks()).webhooks,
+        call(url, ListWebhooks()).items,
         ("ID", "URL", "WORKFLOW", ""),
         lambda one: (one.id, one.url, one.workflow_id or "", one.description or ""),
         empty="No webhooks; make one with `perdure webhooks create URL`.",
@@ -78,7 +78,7 @@ def deliveries(
 
     check_choice("--state", state, [*DeliveryState])
     wanted = None if state is None else DeliveryState(state)
-    found = call(url, ListDeliveries(execution, webhook, wanted, limit=limit)).deliveries
+    found = call(url, ListDeliveries(execution, webhook, wanted, limit=limit)).items
     if as_json:
         for one in found:
             emit(one)

@@ -88,7 +88,7 @@ def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json:
     from perdure.wire.people.projects import GetProjectInvitations
 
     async def work(transport: "Transport") -> "list[Invitation]":
-        return await transport.call(GetProjectInvitations(await _project_id(transport)))
+        return (await transport.call(GetProjectInvitations(await _project_id(transport)))).items
 
     found, where = on_server_or_in_file(url, database, work)
     print_list(
@@ -134,14 +134,14 @@ def password(email: EmailArgument, database: DatabaseOption = None, as_json: Jso
 async def _project_id(transport: "Transport") -> str:
     from perdure.wire.people.projects import GetProjects
 
-    [project] = (await transport.call(GetProjects())).projects
+    [project] = (await transport.call(GetProjects())).items
     return project.id
 
 
 async def _members(transport: "Transport") -> "list[Member]":
     from perdure.wire.people.projects import GetProjectMembers
 
-    return await transport.call(GetProjectMembers(await _project_id(transport)))
+    return (await transport.call(GetProjectMembers(await _project_id(transport)))).items
 
 
 def _id_of(email: str, members: "list[Member]") -> str:

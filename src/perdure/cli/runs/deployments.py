@@ -74,7 +74,7 @@ async def _listing(client: "Client", retired: bool) -> list["ListedDeployment"]:
     cursor: str | None = None
     while True:
         page = await client._transport.call(ListDeployments(retired, cursor, PAGE_MAX))
-        found.extend(page.deployments)
+        found.extend(page.items)
         cursor = page.next_cursor
         if cursor is None:
             return found

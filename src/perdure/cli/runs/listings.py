@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -15,18 +15,11 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from perdure.sdk.clients.client import Client
-    from perdure.wire.base.operation import Operation
+    from perdure.wire.base.operation import Listed, Operation
     from perdure.wire.clock.schedules import StoredSchedule
     from perdure.wire.runs.workers import ListedWorker
     from perdure.wire.runs.workflows import RegisteredWorkflow
 
-
-class CursorPage(Protocol):
-    @property
-    def next_cursor(self) -> str | None: ...
-
-
-P = TypeVar("P", bound=CursorPage)
 T = TypeVar("T")
 
 SCHEDULES_SHOWN: Final = 2
@@ -51,10 +44,10 @@ def workflows(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFla
     from perdure.wire.runs.workflows import GetWorkflows
 
     schedules: dict[str, list[StoredSchedule]] = {}
-    for one in () if as_json else call(url, ListSchedules(limit=PAGE)).schedules:
+    for one in () if as_json else call(url, ListSchedules(limit=PAGE)).items:
         schedules.setdefault(one.workflow_id, []).append(one)
     _show(
-        _fetch(url, limit, lambda cursor, amount: GetWorkflows(amount, cursor=cursor), lambda page: page.items),
+        _fetch(url, limit, lambda cursor, amount: GetWorkflows(amount, cursor=cursor)),
         as_json,
         ("WORKFLOW", "DEPLOYMENT", "QUEUE", "STARTED BY", "REGISTERED"),
         lambda one: (
@@ -80,7 +73,7 @@ def agents(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag =
         return GetAgents(min(amount, DEFINITIONS_PAGE), cursor=cursor)
 
     _show(
-        _fetch(url, limit, ask, lambda page: page.items),
+        _fetch(url, limit, ask),
         as_json,
         ("AGENT", "DEPLOYMENT", "MODEL", "TOOLS", "UPDATED"),
         lambda one: (
@@ -104,7 +97,7 @@ def tools(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = 
         return GetTools(min(amount, DEFINITIONS_PAGE), cursor=cursor)
 
     _show(
-        _fetch(url, limit, ask, lambda page: page.items),
+        _fetch(url, limit, ask),
         as_json,
         ("TOOL", "DEPLOYMENT", "TYPE", "DESCRIPTION", "UPDATED"),
         lambda one: (
@@ -148,7 +141,7 @@ def workers(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag 
             _place_of(one),
         )
 
-    found, more = _fetch(url, limit, lambda cursor, amount: ListWorkers(cursor, amount), lambda page: page.workers)
+    found, more = _fetch(url, limit, lambda cursor, amount: ListWorkers(cursor, amount))
     _show(
         (sorted(found, key=lambda one: (one.deployment_id, one.registered_at_us, one.id)), more),
         as_json,
@@ -170,7 +163,7 @@ def topics(
     from perdure.wire.runs.events import ListTopics
 
     _show(
-        _fetch(url, limit, lambda cursor, amount: ListTopics(prefix, cursor, amount), lambda page: page.topics),
+        _fetch(url, limit, lambda cursor, amount: ListTopics(prefix, cursor, amount)),
         as_json,
         ("TOPIC", "EVENTS", "LAST NUMBER", "LAST EVENT", "ITS TYPE"),
         lambda one: (
@@ -186,7 +179,7 @@ def topics(
 
 
 def _fetch(
-    url: str | None, limit: int, ask: "Callable[[str | None, int], Operation[P]]", entries: Callable[[P], list[T]]
+    url: str | None, limit: int, ask: "Callable[[str | None, int], Operation[Listed[T]]]"
 ) -> tuple[list[T], bool]:
     """The first entries, and whether more exist."""
 
@@ -195,7 +188,7 @@ def _fetch(
         cursor: str | None = None
         while True:
             page = await client._transport.call(ask(cursor, min(limit - len(found), PAGE)))
-            found.extend(entries(page))
+            found.extend(page.items)
             cursor = page.next_cursor
             if cursor is None or len(found) >= limit:
                 return found, cursor is not None

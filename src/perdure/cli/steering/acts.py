@@ -28,7 +28,7 @@ def pending(id: ExecutionArgument, url: UrlOption = None, as_json: JsonFlag = Fa
     from perdure.cli.base.render import cut, date_time
     from perdure.wire.steering.acts import GetPending
 
-    calls = call(url, GetPending(id)).pending
+    calls = call(url, GetPending(id)).items
     print_list(
         as_json,
         calls,

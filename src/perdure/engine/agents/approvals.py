@@ -25,11 +25,10 @@ from perdure.wire.agents.approvals import (
     ListApprovals,
     ListedState,
     MakeApprovalLink,
-    OpenApprovals,
-    OpenQuestions,
+    OpenApproval,
+    OpenQuestion,
     Question,
     QuestionLink,
-    QuestionLinks,
     QuestionState,
     RevokeApprovalLink,
 )
@@ -37,6 +36,7 @@ from perdure.wire.base.access import UNSTORED
 from perdure.wire.base.codec import KEY_BYTES_MAX, check_json, check_name
 from perdure.wire.base.errors import Conflict, Unauthorized
 from perdure.wire.base.fields import checked_id, is_uuid
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.status import Phase
 
 _END: Final = (1 << 62, "", "")
@@ -45,8 +45,6 @@ _PURPOSE: Final = b"perdure approval link\n"
 
 
 class Link(Struct, frozen=True, array_like=True):
-    """A signed link answers one question until it expires."""
-
     project_id: str
     execution_id: str
     step_key: str
@@ -64,7 +62,7 @@ class Approvals(Service):
         self._signing = signing
 
     @serves(ListApprovals)
-    async def list(self, scope: Scope, op: ListApprovals) -> OpenApprovals:
+    async def list(self, scope: Scope, op: ListApprovals) -> Listed[OpenApproval]:
         is_open = op.state is ListedState.OPEN
         first = "oldest" if is_open else "newest"
         place = (0, "", "") if is_open else _END
@@ -80,16 +78,18 @@ class Approvals(Service):
         else:
             look = approvals.list_expired(project_id=scope.project_id, before=place, now_us=self.now_us(), limit=limit)
         found = await self.read(look)
-        page = found[: op.limit]
-        if len(found) <= op.limit:
-            return OpenApprovals(page, None)
-        last = page[-1]
-        at_us = {ListedState.ANSWERED: last.answered_at_us, ListedState.EXPIRED: last.expires_at_us}.get(op.state)
-        return OpenApprovals(page, write_cursor((at_us or last.asked_at_us, last.execution_id, last.step_key)))
+        since = {ListedState.ANSWERED: "answered_at_us", ListedState.EXPIRED: "expires_at_us"}.get(
+            op.state, "asked_at_us"
+        )
+        return Listed.of(
+            found,
+            op.limit,
+            lambda last: write_cursor((getattr(last, since) or last.asked_at_us, last.execution_id, last.step_key)),
+        )
 
     @serves(GetOpenQuestions)
-    async def of_run(self, scope: Scope, op: GetOpenQuestions) -> OpenQuestions:
-        return OpenQuestions(
+    async def of_run(self, scope: Scope, op: GetOpenQuestions) -> Listed[OpenQuestion]:
+        return Listed(
             await self.read(
                 approvals.open_questions(project_id=scope.project_id, execution_id=op.execution_id, limit=QUESTIONS_MAX)
             )
@@ -176,21 +176,18 @@ class Approvals(Service):
         return ApprovalLink(path, expires_at * 1_000_000, link.id)
 
     @serves(ListApprovalLinks)
-    async def links(self, scope: Scope, op: ListApprovalLinks) -> QuestionLinks:
+    async def links(self, scope: Scope, op: ListApprovalLinks) -> Listed[QuestionLink]:
         before = (1 << 62, "") if op.cursor is None else read_cursor(op.cursor, tuple[int, str], "newest")
         found = await self.read(
             approvals.list_links(project_id=scope.project_id, before=before, now_us=self.now_us(), limit=op.limit + 1)
         )
-        page = found[: op.limit]
-        more = len(found) > op.limit
-        return QuestionLinks(page, write_cursor((page[-1].created_at_us, page[-1].id)) if more else None)
+        return Listed.of(found, op.limit, lambda last: write_cursor((last.created_at_us, last.id)))
 
     @serves(RevokeApprovalLink)
     async def revoke_link(self, scope: Scope, op: RevokeApprovalLink) -> None:
         await self.write(approvals.revoke_link(project_id=scope.project_id, link_id=op.link_id))
 
     async def read_link(self, token: str, execution_id: str, step_key: str) -> tuple[Link, str]:
-        """The link, and the author of its answer. Raises Unauthorized."""
         wrong = Unauthorized("This link is not valid for this question.")
         said_text, _, signature_text = token.partition(".")
         try:

@@ -4,7 +4,8 @@ from typing import Final
 
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.agents import conversations
-from perdure.wire.agents.conversations import AddConversationMessage, Conversation, GetConversationHistory
+from perdure.wire.agents.conversations import AddConversationMessage, ConversationMessage, GetConversationHistory
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import DONE, Done
 
 LIST_MAX: Final = 1_000
@@ -21,8 +22,8 @@ class Conversations(Service):
         return DONE
 
     @serves(GetConversationHistory)
-    async def get(self, scope: Scope, op: GetConversationHistory) -> Conversation:
-        return Conversation(
+    async def get(self, scope: Scope, op: GetConversationHistory) -> Listed[ConversationMessage]:
+        return Listed(
             await self.read(
                 conversations.get_messages(
                     project_id=scope.project_id,

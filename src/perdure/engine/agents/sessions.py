@@ -9,18 +9,19 @@ from perdure.wire.agents.sessions import (
     Memory,
     PutSessionMemory,
     SessionDetail,
-    SessionPage,
+    SessionSummary,
     group_runs,
     show_session,
 )
 from perdure.wire.agents.transcripts import NewVersion
 from perdure.wire.base.fields import FIRST_CURSOR
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.status import STATUS
 
 
 class Sessions(Service):
     @serves(GetSessions)
-    async def list(self, scope: Scope, op: GetSessions) -> SessionPage:
+    async def list(self, scope: Scope, op: GetSessions) -> Listed[SessionSummary]:
         phases = None if op.status is None else [phase for phase, status in STATUS.items() if status is op.status]
         runs, totals, following = await self.scan(
             sessions.list_agent_runs(
@@ -35,7 +36,7 @@ class Sessions(Service):
                 q=op.q.strip(),
             )
         )
-        return SessionPage(group_runs(runs, totals), following)
+        return Listed(group_runs(runs, totals), following)
 
     @serves(GetSessionDetail)
     async def get(self, scope: Scope, op: GetSessionDetail) -> SessionDetail:

@@ -129,6 +129,5 @@ class Services:
 
 @cache
 def _served(kind: type) -> list[tuple[type, str]]:
-    """Operations and the names of their methods."""
     methods = inspect.getmembers(kind, inspect.iscoroutinefunction)
     return [(method.operation, name) for name, method in methods if hasattr(method, "operation")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime
 
 from msgspec.structs import replace
 from uuid_utils import uuid7
@@ -15,6 +16,7 @@ from perdure.store.verbs.clock import schedules
 from perdure.wire.base.brief_executions import StartedExecution
 from perdure.wire.base.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
 from perdure.wire.base.fields import FIRST_CURSOR
+from perdure.wire.base.operation import Listed
 from perdure.wire.clock.calendar import SLOTS_MAX, Calendar, CalendarSchedule, GetCalendar, calendar_of
 from perdure.wire.clock.cron import cron
 from perdure.wire.clock.schedules import (
@@ -28,12 +30,9 @@ from perdure.wire.clock.schedules import (
     GetScheduledWorkflows,
     GetSchedulesForWorkflow,
     ListSchedules,
-    NextRuns,
     PreviewSchedule,
     RunSchedule,
-    ScheduledWorkflows,
     ScheduleMade,
-    SchedulePage,
     ScheduleStatus,
     StoredSchedule,
 )
@@ -97,11 +96,11 @@ class ScheduleService(Service):
         )
 
     @serves(ListSchedules)
-    async def list(self, scope: Scope, op: ListSchedules) -> SchedulePage:
+    async def list(self, scope: Scope, op: ListSchedules) -> Listed[StoredSchedule]:
         return await self._page(scope, op)
 
     @serves(GetSchedulesForWorkflow)
-    async def list_of_workflow(self, scope: Scope, op: GetSchedulesForWorkflow) -> SchedulePage:
+    async def list_of_workflow(self, scope: Scope, op: GetSchedulesForWorkflow) -> Listed[StoredSchedule]:
         return await self._page(scope, op)
 
     @serves(GetCalendar)
@@ -131,7 +130,7 @@ class ScheduleService(Service):
             next_cursor=write_cursor((page[-1][0].id,)) if len(found) > op.limit else None,
         )
 
-    async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow) -> SchedulePage:
+    async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow) -> Listed[StoredSchedule]:
         found = await self.read(
             schedules.list_schedules(
                 project_id=scope.project_id,
@@ -140,12 +139,11 @@ class ScheduleService(Service):
                 limit=op.limit + 1,
             )
         )
-        shown = [self._shown(one) for one in found[: op.limit]]
-        return SchedulePage(shown, shown[-1].id if len(found) > op.limit else None)
+        return Listed.of([self._shown(one) for one in found], op.limit)
 
     @serves(GetScheduledWorkflows)
-    async def workflows(self, scope: Scope, op: GetScheduledWorkflows) -> ScheduledWorkflows:
-        return ScheduledWorkflows(await self.read(schedules.scheduled_workflows(project_id=scope.project_id)))
+    async def workflows(self, scope: Scope, op: GetScheduledWorkflows) -> Listed[str]:
+        return Listed(await self.read(schedules.scheduled_workflows(project_id=scope.project_id)))
 
     @serves(GetFires)
     async def fires(self, scope: Scope, op: GetFires) -> Fires:
@@ -160,17 +158,16 @@ class ScheduleService(Service):
         return Fires(found, len(found) == op.limit)
 
     @serves(GetNextRuns)
-    async def next(self, scope: Scope, op: GetNextRuns) -> NextRuns:
-        """In the schedule's zone; for a paused schedule as if it went on now."""
+    async def next(self, scope: Scope, op: GetNextRuns) -> Listed[datetime]:
         schedule = await self.get(scope, GetSchedule(op.schedule_id))
         read = cron(schedule.cron, schedule.timezone)
         first = schedule.next_at_us
-        return NextRuns([read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, op.count - 1)]])
+        return Listed([read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, op.count - 1)]])
 
     @serves(PreviewSchedule)
-    async def preview(self, scope: Scope, op: PreviewSchedule) -> NextRuns:
+    async def preview(self, scope: Scope, op: PreviewSchedule) -> Listed[datetime]:
         read = cron(op.cron, op.timezone)
-        return NextRuns([read.local(at_us) for at_us in read.slots(self._core.clock.now_us(), 1 << 62, op.count)])
+        return Listed([read.local(at_us) for at_us in read.slots(self._core.clock.now_us(), 1 << 62, op.count)])
 
     def _shown(self, schedule: StoredSchedule) -> StoredSchedule:
         """A paused schedule's next due time is shown as if it went on now."""
@@ -220,7 +217,6 @@ class ScheduleService(Service):
         return 0.0 if went_on else 1.0
 
     def _complain(self, schedule_id: str, error: Exception) -> None:
-        """Log once. The schedule stays due."""
         if schedule_id in self._stuck:
             return
         self._stuck.add(schedule_id)

@@ -13,12 +13,13 @@ from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.clock import triggers
 from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
 from perdure.wire.base.fields import FIRST_CURSOR
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import DONE, Done
 from perdure.wire.clock.triggers import (
     DeleteEventTrigger,
+    ListedTrigger,
     ListEventTriggers,
     RegisterEventTrigger,
-    TriggerPage,
     TriggerSpec,
 )
 
@@ -53,12 +54,11 @@ class Triggers(Service):
         return DONE
 
     @serves(ListEventTriggers)
-    async def list(self, scope: Scope, op: ListEventTriggers) -> TriggerPage:
+    async def list(self, scope: Scope, op: ListEventTriggers) -> Listed[ListedTrigger]:
         found = await self.read(
             triggers.list_triggers(project_id=scope.project_id, before=op.cursor or FIRST_CURSOR, limit=op.limit + 1)
         )
-        page = found[: op.limit]
-        return TriggerPage(page, page[-1].id if len(found) > op.limit else None)
+        return Listed.of(found, op.limit)
 
     @serves(DeleteEventTrigger)
     async def delete(self, scope: Scope, op: DeleteEventTrigger) -> None:

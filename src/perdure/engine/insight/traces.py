@@ -15,6 +15,7 @@ from perdure.store.verbs.insight import trace_queries, traces
 from perdure.store.verbs.insight.trace_queries import NEWEST
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.fields import is_uuid
+from perdure.wire.base.operation import Listed
 from perdure.wire.insight.journal_spans import journal_spans, trace_id_of
 from perdure.wire.insight.traces import (
     SPANS_MAX,
@@ -25,7 +26,7 @@ from perdure.wire.insight.traces import (
     SpansReply,
     StoredSpan,
     Trace,
-    TracePage,
+    TraceSummary,
     read_span,
     to_trace,
 )
@@ -104,12 +105,12 @@ class Traces(Service):
         return left_out
 
     @serves(GetTraces)
-    async def list(self, scope: Scope, op: GetTraces) -> TracePage:
+    async def list(self, scope: Scope, op: GetTraces) -> Listed[TraceSummary]:
         before = NEWEST if op.cursor is None else read_cursor(op.cursor, Place, "newest")
         page, following = await self.scan(
             trace_queries.list_traces(project_id=scope.project_id, wanted=op, before=before)
         )
-        return TracePage(page, None if following is None else write_cursor(following))
+        return Listed(page, None if following is None else write_cursor(following))
 
     @serves(GetTraceById)
     async def get(self, scope: Scope, op: GetTraceById) -> Trace:

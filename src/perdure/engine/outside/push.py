@@ -23,24 +23,24 @@ from perdure.wire.base.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_name
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound
 from perdure.wire.base.fields import checked_id
 from perdure.wire.base.limits import STEPS_MAX
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import DONE, Done
 from perdure.wire.base.status import LEASED
 from perdure.wire.base.times import AT_US_MAX, microseconds, rfc3339
 from perdure.wire.outside.push_workers import (
-    ActiveWorkers,
     CompleteExecution,
     ConfirmCancellation,
     FailExecution,
     GetActiveWorkers,
     GetSavedStep,
     Heartbeat,
+    ListedStep,
     ListSavedSteps,
     PolledWork,
     PutOtelSpanId,
     Registered,
     RegisterWorker,
     SavedStep,
-    SavedSteps,
     SaveStep,
     WaitExecution,
     Waiting,
@@ -117,10 +117,8 @@ class Push(Service):
         return known
 
     @serves(GetActiveWorkers)
-    async def active(self, scope: Scope, op: GetActiveWorkers) -> ActiveWorkers:
-        return ActiveWorkers(
-            await self.read(push_workers.active_workers(project_id=scope.project_id, now_us=self.now_us()))
-        )
+    async def active(self, scope: Scope, op: GetActiveWorkers) -> Listed[str]:
+        return Listed(await self.read(push_workers.active_workers(project_id=scope.project_id, now_us=self.now_us())))
 
     async def poll(self, project_id: str, worker_id: str, at_most: int, seconds: float) -> list[PolledWork]:
         if not at_most >= 1:
@@ -163,9 +161,9 @@ class Push(Service):
         return step
 
     @serves(ListSavedSteps)
-    async def steps(self, scope: Scope, op: ListSavedSteps) -> SavedSteps:
+    async def steps(self, scope: Scope, op: ListSavedSteps) -> Listed[ListedStep]:
         """Raises BadRequest if all are too large for one answer."""
-        return SavedSteps(
+        return Listed(
             await self._core.store.scan(
                 push_steps.list_steps(
                     project_id=scope.project_id, execution_id=op.execution_id, after=op.after, limit=STEPS_MAX

@@ -2,8 +2,9 @@
 
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.outside import slack
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import DONE, Done
-from perdure.wire.outside.slack import LIST_MAX, ListSlackApps, RegisterSlackApp, ReleaseSlackApp, SlackApps
+from perdure.wire.outside.slack import LIST_MAX, ListSlackApps, RegisterSlackApp, ReleaseSlackApp, SlackApp
 
 
 class Slack(Service):
@@ -15,8 +16,8 @@ class Slack(Service):
         return DONE
 
     @serves(ListSlackApps)
-    async def apps(self, scope: Scope, op: ListSlackApps) -> SlackApps:
-        return SlackApps(await self.read(slack.list_slack_apps(project_id=scope.project_id, limit=LIST_MAX)))
+    async def apps(self, scope: Scope, op: ListSlackApps) -> Listed[SlackApp]:
+        return Listed(await self.read(slack.list_slack_apps(project_id=scope.project_id, limit=LIST_MAX)))
 
     @serves(ReleaseSlackApp)
     async def release(self, scope: Scope, op: ReleaseSlackApp) -> None:

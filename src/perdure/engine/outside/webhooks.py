@@ -27,6 +27,7 @@ from perdure.wire.base.access import Role
 from perdure.wire.base.codec import scrub_text
 from perdure.wire.base.errors import NotFound, PerdureError
 from perdure.wire.base.fields import checked_id, is_uuid
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import to_json
 from perdure.wire.base.records import NULL
 from perdure.wire.base.times import rfc3339
@@ -34,13 +35,11 @@ from perdure.wire.outside.webhooks import (
     CreateWebhook,
     DeleteWebhook,
     Delivery,
-    DeliveryPage,
     DeliveryState,
     ListDeliveries,
     ListWebhooks,
     Redeliver,
     Webhook,
-    WebhookList,
     delivery_id,
 )
 from perdure.wire.runs.executions import Execution
@@ -91,12 +90,12 @@ class Webhooks(Service):
         await self.write(webhooks.delete_webhook(project_id=scope.project_id, webhook_id=op.webhook_id))
 
     @serves(ListWebhooks)
-    async def list(self, scope: Scope, op: ListWebhooks) -> WebhookList:
+    async def list(self, scope: Scope, op: ListWebhooks) -> Listed[Webhook]:
         found = await self.read(webhooks.list_webhooks(project_id=scope.project_id))
-        return WebhookList(found if scope.has_role(Role.ADMIN) else [one.without_secrets() for one in found])
+        return Listed(found if scope.has_role(Role.ADMIN) else [one.without_secrets() for one in found])
 
     @serves(ListDeliveries)
-    async def deliveries(self, scope: Scope, op: ListDeliveries) -> DeliveryPage:
+    async def deliveries(self, scope: Scope, op: ListDeliveries) -> Listed[Delivery]:
         before = (1 << 62, "", "") if op.cursor is None else _read_cursor(op.cursor)
         if op.execution_id is not None:
             all_of_it = await self.read(
@@ -119,9 +118,8 @@ class Webhooks(Service):
                     limit=op.limit + 1,
                 )
             )
-        page = found[: op.limit]
-        cursor = f"{page[-1].created_at_us}.{page[-1].id}" if len(found) > op.limit else None
-        return DeliveryPage([_shown(scope, one) for one in page], cursor)
+        page = Listed.of(found, op.limit, lambda last: f"{last.created_at_us}.{last.id}")
+        return page._replace(items=[_shown(scope, one) for one in page.items])
 
     @serves(Redeliver)
     async def redeliver(self, scope: Scope, op: Redeliver) -> Delivery:

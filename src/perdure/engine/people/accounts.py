@@ -115,7 +115,6 @@ class Accounts(Service):
         return SignedIn(found.user, token, self._device(found.user.id, found.password_hash))
 
     async def knows_device(self, email: str, device: str) -> bool:
-        """Whether the device has signed in as this user, with the present password, within a year."""
         found = await self.read(accounts.find_user(email=email))
         until, _, _ = device.partition(".")
         if found is None or not (until.isascii() and until.isdigit() and len(until) < 20):
@@ -143,7 +142,6 @@ class Accounts(Service):
         return principal, left_us / 1e6
 
     async def is_session_of(self, token_hash: str, principal: Principal) -> bool:
-        """Whether it is open and its user has the same rights in the project."""
         found = await self.read(accounts.read_session(token_hash=token_hash, project_id=principal.project_id))
         if found is None or found.expires_at_us <= self.now_us():
             return False

@@ -19,6 +19,7 @@ from perdure.store.verbs.base import access
 from perdure.store.verbs.people import accounts
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import NotFound, PerdureError, Unauthorized
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import Message
 from perdure.wire.people.keys import ApiKey, ApiKeys, CreateApiKey, DeleteApiKey, GetApiKeys, ListApiKeys, NewApiKey
 from perdure.wire.people.projects import (
@@ -35,7 +36,6 @@ from perdure.wire.people.projects import (
     Invitation,
     Member,
     Project,
-    ProjectList,
     RemoveProjectMember,
     WithdrawProjectInvitation,
 )
@@ -54,7 +54,6 @@ class Projects(Service):
         """Called before a project adds a person. Raises TooManyRequests to limit the rate."""
 
     async def default(self) -> str:
-        """Every store has this project. The first call makes it."""
         return await self.write(access.default_project(id=self.new_id(), now_us=self.now_us()))
 
     @serves(CreateProject)
@@ -75,10 +74,10 @@ class Projects(Service):
         )
 
     @serves(GetProjects)
-    async def get_all(self, scope: Scope, op: GetProjects) -> ProjectList:
+    async def get_all(self, scope: Scope, op: GetProjects) -> Listed[Project]:
         if scope.user_id is not None:
-            return ProjectList(await self.of_user(scope.user_id))
-        return ProjectList([await self.read(accounts.read_project(project_id=scope.project_id))])
+            return Listed(await self.of_user(scope.user_id))
+        return Listed([await self.read(accounts.read_project(project_id=scope.project_id))])
 
     @serves(GetProjectById)
     async def get(self, scope: Scope, op: GetProjectById) -> Project:
@@ -97,11 +96,11 @@ class Projects(Service):
         return await self.read(accounts.projects_of(user_id=user_id))
 
     @serves(GetProjectMembers)
-    async def members(self, scope: Scope, op: GetProjectMembers) -> list[Member]:
+    async def members(self, scope: Scope, op: GetProjectMembers) -> Listed[Member]:
         """Members know each other's e-mails. A key that only reads does not know them."""
         found = await self.read(accounts.list_members(project_id=scope.project_id))
         whole = scope.user_id is not None or scope.has_role(Role.WRITE)
-        return found if whole else [one.with_masked_email() for one in found]
+        return Listed(found if whole else [one.with_masked_email() for one in found])
 
     @serves(AddProjectMember)
     async def add_member(self, scope: Scope, op: AddProjectMember) -> AddedMember:
@@ -151,8 +150,8 @@ class Projects(Service):
         await self.write(accounts.remove_member(project_id=scope.project_id, user_id=op.user_id))
 
     @serves(GetProjectInvitations)
-    async def invitations(self, scope: Scope, op: GetProjectInvitations) -> list[Invitation]:
-        return await self.read(accounts.list_invitations(project_id=scope.project_id, now_us=self.now_us()))
+    async def invitations(self, scope: Scope, op: GetProjectInvitations) -> Listed[Invitation]:
+        return Listed(await self.read(accounts.list_invitations(project_id=scope.project_id, now_us=self.now_us())))
 
     @serves(WithdrawProjectInvitation)
     async def withdraw_invitation(self, scope: Scope, op: WithdrawProjectInvitation) -> None:
@@ -161,7 +160,6 @@ class Projects(Service):
     async def create_key(
         self, project_id: str, name: str, role: Role = Role.WRITE, *, development: bool = False
     ) -> str:
-        """Names need not be unique here. Only now is the secret visible."""
         key, secret = self._new_key(name, role, development=development)
         await self.write(access.create_key(project_id=project_id, key=key, secret_hash=_hash(secret)))
         return f"sk_{key.id}_{secret}"
@@ -186,8 +184,8 @@ class Projects(Service):
         return ApiKeys(project_id=scope.project_id, keys=await self.keys(scope.project_id))
 
     @serves(GetApiKeys)
-    async def get_keys(self, scope: Scope, op: GetApiKeys) -> list[ApiKey]:
-        return await self.keys(scope.project_id)
+    async def get_keys(self, scope: Scope, op: GetApiKeys) -> Listed[ApiKey]:
+        return Listed(await self.keys(scope.project_id))
 
     @serves(DeleteApiKey)
     async def delete_key(self, scope: Scope, op: DeleteApiKey) -> Message:
@@ -228,7 +226,6 @@ class Projects(Service):
         return Principal(found.project_id, found.role, id, found.development)
 
     async def is_key_of(self, principal: Principal) -> bool:
-        """Whether the key still exists with the same project and role."""
         found = await self.read(access.read_key(id=principal.key_id))
         return found is not None and (found.project_id, found.role) == (principal.project_id, principal.role)
 

@@ -13,9 +13,9 @@ from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import DONE, Done
 from perdure.wire.runs.deployments import (
     Deployment,
-    DeploymentPage,
     GetDeployment,
     ListDeployments,
+    ListedDeployment,
     RegisterDeploymentWorkflow,
     RegisterQueues,
     RegisterWorkerDeployment,
@@ -76,7 +76,7 @@ class Deployments(Service):
         return await self.read(deployments.get_deployment(project_id=scope.project_id, deployment_id=op.deployment_id))
 
     @serves(ListDeployments)
-    async def list(self, scope: Scope, op: ListDeployments) -> DeploymentPage:
+    async def list(self, scope: Scope, op: ListDeployments) -> Listed[ListedDeployment]:
         before_us, after = (1 << 62, "") if op.cursor is None else _place(op.cursor)
         found = await self.scan(
             deployments.list_deployments(
@@ -88,9 +88,7 @@ class Deployments(Service):
                 now_us=self.now_us(),
             )
         )
-        page = found[: op.limit]
-        more = len(found) > op.limit
-        return DeploymentPage(page, f"{page[-1].created_at_us}-{page[-1].id}" if more else None)
+        return Listed.of(found, op.limit, lambda last: f"{last.created_at_us}-{last.id}")
 
     @serves(GetDrain)
     async def drain(self, scope: Scope, op: GetDrain) -> Drain:

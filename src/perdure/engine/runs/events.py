@@ -12,7 +12,8 @@ from perdure.wire.agents.approvals import ANSWERED, ASKED
 from perdure.wire.base.access import Role
 from perdure.wire.base.fields import INT64_MAX, is_uuid
 from perdure.wire.base.limits import REPLY_BYTES_MAX
-from perdure.wire.runs.events import Event, EventPage, GetEvents, ListTopics, PublishedEvents, PublishEvent, TopicPage
+from perdure.wire.base.operation import Listed
+from perdure.wire.runs.events import Event, EventPage, GetEvents, ListedTopic, ListTopics, PublishedEvents, PublishEvent
 
 
 class Events(Service):
@@ -53,12 +54,12 @@ class Events(Service):
         return EventPage(found, more, found[-1].sequence_id if found else None)
 
     @serves(ListTopics)
-    async def topics(self, scope: Scope, op: ListTopics) -> TopicPage:
+    async def topics(self, scope: Scope, op: ListTopics) -> Listed[ListedTopic]:
         (after,) = ("",) if op.cursor is None else read_cursor(op.cursor, tuple[str], "first")
         page, more = await self.read(
             events.list_topics(project_id=scope.project_id, prefix=op.prefix, after=after, limit=op.limit)
         )
-        return TopicPage(page, write_cursor((page[-1].topic,)) if more else None)
+        return Listed(page, write_cursor((page[-1].topic,)) if more else None)
 
     async def page(self, project_id: str, topic: str, after: int, limit: int, *, bytes_max: int) -> list[Event]:
         look = events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)
@@ -84,7 +85,6 @@ class Events(Service):
         return low
 
     async def last(self, project_id: str, topic: str) -> int:
-        """0 if the topic has no event."""
         return await self.read(events.topic_end(project_id=project_id, topic=topic))
 
     def watch_cursors(self, project_id: str, topic: str, run_id: str | None = None) -> ChannelCursors:

@@ -70,7 +70,6 @@ class Executions(Service):
         self._awaited: set[asyncio.Future[Finished]] = set()
 
     def close(self) -> None:
-        """`result` raises Unavailable from now on."""
         for future in self._awaited:
             if not future.done():
                 future.set_exception(Unavailable(CLOSED))
@@ -259,7 +258,6 @@ class Executions(Service):
         return WaitReply(done, missing)
 
     async def result(self, project_id: str, execution_id: str) -> Finished:
-        """Wait without a limit. Raises NotFound."""
         execution_id = checked_id(execution_id)
         listeners = self._core.end_listeners
         known, finished = listeners.recent(project_id, execution_id)
@@ -288,7 +286,6 @@ class Executions(Service):
             listeners.forget(project_id, execution_id, tell)
 
     async def how_ended(self, project_id: str, execution_id: str) -> Finished | None:
-        """Without the result. None while it is open. Raises NotFound."""
         return await self._core.store.read(
             queries.how_ended(project_id=project_id, execution_id=checked_id(execution_id))
         )

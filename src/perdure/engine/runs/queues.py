@@ -6,15 +6,16 @@ from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.outside.dispatch import LEASE_US
 from perdure.store.verbs.insight import why
 from perdure.store.verbs.runs import queues
+from perdure.wire.base.operation import Listed
 from perdure.wire.insight.explain import explain
 from perdure.wire.insight.why import GetNextInQueue, NextExecution, NextInQueue
-from perdure.wire.runs.queues import GetQueue, ListQueues, QueueList, QueueState
+from perdure.wire.runs.queues import GetQueue, ListQueues, QueueState
 
 
 class QueueService(Service):
     @serves(ListQueues)
-    async def list(self, scope: Scope, op: ListQueues) -> QueueList:
-        return QueueList(await self.scan(queues.list_queues(project_id=scope.project_id)))
+    async def list(self, scope: Scope, op: ListQueues) -> Listed[QueueState]:
+        return Listed(await self.scan(queues.list_queues(project_id=scope.project_id)))
 
     @serves(GetQueue)
     async def get(self, scope: Scope, op: GetQueue) -> QueueState:

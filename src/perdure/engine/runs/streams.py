@@ -119,7 +119,6 @@ class _Follower:
         self.error: str | None = None
 
     async def read(self, limit: int, *, keep: bool = True) -> list[StreamItem]:
-        """Raises NotFound if the execution was deleted."""
         page = await self._core.store.read(
             read_stream(project_id=self._project_id, execution_id=self._id, seen=self._seen, limit=limit)
         )
@@ -152,7 +151,6 @@ class _Follower:
 
 
 def _place(text: str) -> tuple[int, int]:
-    """The last row and the last line of the log."""
     rows, dash, logs = text.partition("-")
     if not dash or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in (rows, logs)):
         raise BadRequest(f"Last-Event-ID {text!r} is not one of this stream's; leave it out to start at the beginning.")

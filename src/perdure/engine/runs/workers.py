@@ -8,7 +8,8 @@ from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.outside.dispatch import LEASE_US
 from perdure.engine.runs.beats import Beats
 from perdure.store.verbs.runs import workers
-from perdure.wire.runs.workers import ListedWorker, ListWorkers, WorkerPage
+from perdure.wire.base.operation import Listed
+from perdure.wire.runs.workers import ListedWorker, ListWorkers
 
 
 class Workers(Service):
@@ -17,7 +18,7 @@ class Workers(Service):
         self._beats = beats
 
     @serves(ListWorkers)
-    async def list(self, scope: Scope, op: ListWorkers) -> WorkerPage:
+    async def list(self, scope: Scope, op: ListWorkers) -> Listed[ListedWorker]:
         (after,) = ("",) if op.cursor is None else read_cursor(op.cursor, tuple[str], "first")
         found = await self.scan(
             workers.list_workers(
@@ -29,8 +30,7 @@ class Workers(Service):
                 push_lease_us=LEASE_US,
             )
         )
-        page = [self._with_lease(one) for one in found[: op.limit]]
-        return WorkerPage(page, write_cursor((page[-1].id,)) if len(found) > op.limit else None)
+        return Listed.of([self._with_lease(one) for one in found], op.limit, lambda last: write_cursor((last.id,)))
 
     def _with_lease(self, worker: ListedWorker) -> ListedWorker:
         until_us = self._beats.lease_until_us(worker.id)

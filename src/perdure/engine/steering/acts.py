@@ -6,7 +6,8 @@ from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.steering import acts, pending
-from perdure.wire.steering.acts import Acted, ActOnExecution, GetPending, Pending
+from perdure.wire.base.operation import Listed
+from perdure.wire.steering.acts import Acted, ActOnExecution, GetPending, PendingCall
 
 
 class Acts(Service):
@@ -15,7 +16,7 @@ class Acts(Service):
         self._callers = callers
 
     @serves(GetPending)
-    async def pending(self, scope: Scope, op: GetPending) -> Pending:
+    async def pending(self, scope: Scope, op: GetPending) -> Listed[PendingCall]:
         return await self.read(
             pending.pending(project_id=scope.project_id, execution_id=op.execution_id, now_us=self.now_us())
         )

@@ -11,8 +11,9 @@ from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.runs.queues import QueueService
 from perdure.store.verbs.steering import pauses
 from perdure.store.verbs.steering.pauses import PauseTarget
+from perdure.wire.base.operation import Listed
 from perdure.wire.runs.queues import GetQueue, Pause, PauseKind, PauseQueue, QueueState, ResumeQueue, in_words
-from perdure.wire.steering.pauses import EndedPause, EndPause, ListPauses, PauseList, PutPause
+from perdure.wire.steering.pauses import EndedPause, EndPause, ListPauses, PutPause
 
 logger = logging.getLogger("perdure.engine")
 
@@ -63,8 +64,8 @@ class Pauses(Service):
         return await self._queues.get(scope, GetQueue(op.name))
 
     @serves(ListPauses)
-    async def list(self, scope: Scope, op: ListPauses) -> PauseList:
-        return PauseList(await self.scan(pauses.list_pauses(project_id=scope.project_id)))
+    async def list(self, scope: Scope, op: ListPauses) -> Listed[Pause]:
+        return Listed(await self.scan(pauses.list_pauses(project_id=scope.project_id)))
 
     def _notify(self) -> None:
         self._core.notifier.notify(("loop", "pause"))

@@ -26,12 +26,13 @@ from perdure.wire.agents.budgets import GetBudget, OnExceed, RaiseBudget, usd_mi
 from perdure.wire.agents.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
 from perdure.wire.agents.usage import ExecutionUsage, GetUsage
 from perdure.wire.base.errors import BadValue, NotFound, from_code
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.records import Problem
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import microseconds
 from perdure.wire.insight.timelines import GetTimeline, Timeline
 from perdure.wire.insight.why import ExplainExecution, Why
-from perdure.wire.runs.events import Event, EventData, GetEvents, ListTopics, PublishEvent, TopicPage
+from perdure.wire.runs.events import Event, EventData, GetEvents, ListedTopic, ListTopics, PublishEvent
 from perdure.wire.runs.executions import (
     CancelExecution,
     DeleteExecution,
@@ -47,7 +48,7 @@ from perdure.wire.runs.executions import (
     Row,
 )
 from perdure.wire.runs.queues import Pause, PauseKind, PauseKindName
-from perdure.wire.runs.workers import ListWorkers, WorkerPage
+from perdure.wire.runs.workers import ListedWorker, ListWorkers
 from perdure.wire.steering.acts import Action, ActOnExecution, GetPending
 from perdure.wire.steering.pauses import EndedPause, EndPause, ListPauses, PutPause
 
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from perdure.sdk.clients.sync import SyncClient
     from perdure.sdk.transports.transport import Transport
     from perdure.sdk.workers.worker import Worker
-    from perdure.wire.agents.approvals import OpenApprovals, QuestionLinks
+    from perdure.wire.agents.approvals import OpenApproval, QuestionLink
     from perdure.wire.agents.budgets import BudgetState
     from perdure.wire.steering.acts import Acted, PendingCall
 
@@ -341,24 +342,24 @@ class Client:
 
     async def approvals(
         self, *, state: Literal["open", "answered", "expired"] = "open", cursor: str | None = None, limit: int = 100
-    ) -> OpenApprovals:
+    ) -> Listed[OpenApproval]:
         """A page of the project's questions. Open questions come oldest first, answered and expired questions newest
         first. `limit` is at most 1,000.
 
-        for one in (await client.approvals()).approvals:
+        for one in (await client.approvals()).items:
             print(one.workflow_id, json.loads(bytes(one.data)))
             await client.resume(one.execution_id, one.step_key, {"approved": True}, question=one.question)
         """
         return await self._transport.call(ListApprovals(ListedState(state), cursor, limit))
 
-    async def approval_links(self, *, cursor: str | None = None, limit: int = 100) -> QuestionLinks:
+    async def approval_links(self, *, cursor: str | None = None, limit: int = 100) -> Listed[QuestionLink]:
         """A page of the links that still open a question, newest first, with their makers. `limit` is at most 1,000."""
         return await self._transport.call(ListApprovalLinks(cursor, limit))
 
     async def revoke_approval_link(self, link_id: str) -> None:
         """End a link at once. Raises `NotFound` for an ended link.
 
-        for link in (await client.approval_links()).links:
+        for link in (await client.approval_links()).items:
             await client.revoke_approval_link(link.id)
         """
         await self._transport.call(RevokeApprovalLink(link_id))
@@ -421,7 +422,7 @@ class Client:
 
         Running steps are listed after 5 seconds. Raises `NotFound`.
         """
-        return (await self._transport.call(GetPending(execution_id))).pending
+        return (await self._transport.call(GetPending(execution_id))).items
 
     async def act(
         self,
@@ -464,11 +465,11 @@ class Client:
         """The events of a topic after number `after`. A page may be short, like a page of `journal`."""
         return (await self._transport.call(GetEvents(topic, after, limit=limit))).events
 
-    async def topics(self, prefix: str = "", *, cursor: str | None = None, limit: int = 100) -> TopicPage:
+    async def topics(self, prefix: str = "", *, cursor: str | None = None, limit: int = 100) -> Listed[ListedTopic]:
         """A page of the topics whose name begins with `prefix`, by name."""
         return await self._transport.call(ListTopics(prefix, cursor, limit))
 
-    async def workers(self, *, cursor: str | None = None, limit: int = 100) -> WorkerPage:
+    async def workers(self, *, cursor: str | None = None, limit: int = 100) -> Listed[ListedWorker]:
         """A page of the registered workers, by id, with how many executions each holds."""
         return await self._transport.call(ListWorkers(cursor, limit))
 
@@ -502,7 +503,7 @@ class Client:
 
     async def pauses(self) -> Sequence[Pause]:
         """The pauses of the project, by kind and name."""
-        return (await self._transport.call(ListPauses())).pauses
+        return (await self._transport.call(ListPauses())).items
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
         """The messages that a session's model sees, in a version or the newest version. Version 0 is empty."""

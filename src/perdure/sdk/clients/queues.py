@@ -18,7 +18,7 @@ class Queues:
 
     async def list(self) -> list[QueueState]:
         """List queues by name. A queue without limits and pause is listed while executions are ready or running."""
-        return (await self._client._transport.call(ListQueues())).queues
+        return (await self._client._transport.call(ListQueues())).items
 
     async def get(self, name: str) -> QueueState:
         """One queue's limits and pause, and the numbers of ready and running executions."""

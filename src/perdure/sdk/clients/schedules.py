@@ -70,7 +70,7 @@ class Schedules:
         cursor: str | None = None
         while True:
             page = await self._client._transport.call(ListSchedules(name, cursor, PAGE_MAX))
-            found.extend(page.schedules)
+            found.extend(page.items)
             cursor = page.next_cursor
             if cursor is None:
                 return found
@@ -110,7 +110,7 @@ class Schedules:
 
     async def next(self, schedule_id: str, count: int = 10) -> Sequence[datetime]:
         """The next due times, in the schedule's zone; at most 100."""
-        return (await self._client._transport.call(GetNextRuns(schedule_id, count))).next
+        return (await self._client._transport.call(GetNextRuns(schedule_id, count))).items
 
     async def fires(self, schedule_id: str, *, limit: int = 50) -> Sequence[Fire]:
         """The outcomes of the latest due times, newest first."""

@@ -26,7 +26,7 @@ class SharedBudgets:
         self._client = client
 
     async def list(self) -> list[SharedBudget]:
-        return (await self._client._transport.call(ListSharedBudgets())).budgets
+        return (await self._client._transport.call(ListSharedBudgets())).items
 
     async def put(
         self,

@@ -39,7 +39,7 @@ from perdure.wire.base.errors import (
     from_code,
 )
 from perdure.wire.base.fields import checked_id
-from perdure.wire.base.operation import Listed, Operation, Stream, client_form, reply_type, streamed
+from perdure.wire.base.operation import Listed, Operation, Stream, client_form, list_record, reply_type, streamed
 from perdure.wire.base.record import Record, reader
 from perdure.wire.base.records import Problem
 from perdure.wire.runs.executions import (
@@ -340,18 +340,17 @@ def _reader(operation: type[Operation[Any]]) -> Callable[[Response], Any]:
     reply = reply_type(operation)
     if reply is NoneType:
         return lambda answer: None
-    kind = get_origin(reply)
-    if kind is not list and kind is not Listed:
+    shown = list_record(operation)
+    if shown is not None:
+        of_list = _record_reader(shown)
+        return lambda answer: Listed(*structs.astuple(of_list(answer.body)))
+    if get_origin(reply) is not Listed:
         of_body = _read_claims if reply is ClaimReply else _record_reader(reply)
         return lambda answer: of_body(answer.body)
     twin = reader(*get_args(reply))
     decode = msgspec.json.Decoder(list[twin.type]).decode  # type: ignore[name-defined]  # made here
 
-    def read(answer: Response) -> Any:
-        items = [twin(one) for one in _decode(decode, answer.body)]
-        return items if kind is list else Listed(items, answer.next_cursor)
-
-    return read
+    return lambda answer: Listed([twin(one) for one in _decode(decode, answer.body)], answer.next_cursor)
 
 
 def _record_reader(cls: type[Record]) -> Callable[[bytes], Any]:

@@ -20,7 +20,7 @@ from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.wire.base.access import Caller
 from perdure.wire.base.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.base.errors import BadRequest, PerdureError
-from perdure.wire.base.operation import Listed, Noun, Operation, reply_type, server_form, streamed
+from perdure.wire.base.operation import Listed, Noun, Operation, list_record, reply_type, server_form, streamed
 from perdure.wire.base.record import Record, to_json
 from perdure.wire.runs.requests import PAYLOADS_APART, PROTOCOL_VERSION, ClaimReply
 
@@ -41,9 +41,11 @@ def _route(operation: type[Operation[Any]]) -> Route:
     endpoint, options = operation.endpoint, operation.endpoint.options
     how = server_form(operation)
     reply = reply_type(operation)
-    paged = get_origin(reply) is Listed
+    is_listed, show_list = get_origin(reply) is Listed, list_record(operation)
     streams = bool(streamed(operation))
-    if "reply" in options:
+    if show_list is not None:
+        reply = show_list
+    elif "reply" in options:
         reply = type(options["reply"], (reply,), {"shown_as": options["reply"], "__doc__": reply.__doc__})
     types: dict[str, Any] = dict.fromkeys(endpoint.path_names, str)
     if how.query is not None:
@@ -82,7 +84,9 @@ def _route(operation: type[Operation[Any]]) -> Route:
         if type(answer) is ClaimReply and answer.items and call.headers.get(_PAYLOADS) == _APART:
             body = answer.write_apart()
             return Reply(200, body, json_headers(len(body), kind=b"application/octet-stream"))
-        if paged:
+        if show_list is not None:
+            return show_list(*answer[: len(show_list.__struct_fields__)])
+        if is_listed:
             call.goes_on(answer.next_cursor)
             return answer.items
         if streams:
@@ -90,7 +94,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
         return answer
 
     handler.__name__, handler.__doc__ = endpoint.name, operation.__doc__
-    shown = EventStream if streams else GenericAlias(list, get_args(reply)) if paged else reply
+    shown = EventStream if streams else GenericAlias(list, get_args(reply)) if get_origin(reply) is Listed else reply
     handler.__annotations__ = types | {"return": shown}
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("call", *types)]
     handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # routes read it
@@ -108,7 +112,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
         headers=((VERSION_HEADER,) if protocol else ("Last-Event-ID",) if streams else ()) + how.headers,
         body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
         rest=options.get("rest", False),
-        paged=paged,
+        paged=get_origin(reply) is Listed and "cursor" in operation.__struct_fields__,
     )
 
 

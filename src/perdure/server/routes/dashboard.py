@@ -104,7 +104,7 @@ async def me(call: Call) -> Identity:
         role=principal.role,
         user_id=principal.user_id,
         project_id=principal.project_id or None,
-        projects=(await call.engine.serve(scope, GetProjects())).projects,
+        projects=(await call.engine.serve(scope, GetProjects())).items,
         can_sign_out=call.services.gate.anyone is None,
         version=version("perdure"),
         store="postgresql" if is_postgres(call.settings.store) else "sqlite",

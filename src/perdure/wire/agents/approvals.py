@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Raw, Struct, field
 
 from perdure.wire.base.errors import BadValue
-from perdure.wire.base.fields import ExecutionId, Int32, Limit, Name, NextCursor, PageCursor, Time, Uuid, Value
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.fields import ExecutionId, Int32, Limit, Name, PageCursor, Time, Uuid, Value
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record, derived
 from perdure.wire.base.status import STATUS, Phase
 
@@ -96,13 +96,6 @@ class OpenApproval(Record, frozen=True):
         return question_name(self.execution_id, self.asked_at_us)
 
 
-class OpenApprovals(Record, frozen=True):
-    shown_as: ClassVar[str] = "ApprovalListResponse"
-
-    approvals: list[OpenApproval]
-    next_cursor: NextCursor | None
-
-
 class OpenQuestion(Record, frozen=True):
     """With what a form needs."""
 
@@ -120,14 +113,6 @@ class OpenQuestion(Record, frozen=True):
     def question(self) -> str:
         """Names this question."""
         return question_name(self.execution_id, self.asked_at_us)
-
-
-class OpenQuestions(Record, frozen=True):
-    """Oldest first, at most 100."""
-
-    shown_as: ClassVar[str] = "OpenQuestionsResponse"
-
-    questions: list[OpenQuestion]
 
 
 class Question(Struct, frozen=True):
@@ -258,13 +243,6 @@ class QuestionLink(Record, frozen=True):
         return f"link made by {self.made_by} for {self.name!r}"
 
 
-class QuestionLinks(Record, frozen=True):
-    shown_as: ClassVar[str] = "LinkListResponse"
-
-    links: list[QuestionLink]
-    next_cursor: NextCursor | None
-
-
 def question_name(execution_id: str, asked_at_us: int) -> str:
     """A later question under the same key has another."""
     return f"{execution_id}.{asked_at_us}"
@@ -274,8 +252,8 @@ questions: Final = Noun("Approvals")
 """Routes that take signed links stand in `server/routes/approvals.py`."""
 
 
-@questions.get("/api/v1/approvals")
-class ListApprovals(Operation[OpenApprovals], frozen=True):
+@questions.get("/api/v1/approvals", under="approvals", reply="ApprovalListResponse", cursor_required=True)
+class ListApprovals(Operation[Listed[OpenApproval]], frozen=True):
     """Open questions, oldest first.
 
     With a `state`, those that were answered or that expired, the newest of them first.
@@ -286,8 +264,13 @@ class ListApprovals(Operation[OpenApprovals], frozen=True):
     limit: Limit = 100
 
 
-@questions.get("/api/v1/executions/{execution_id}/questions")
-class GetOpenQuestions(Operation[OpenQuestions], frozen=True):
+@questions.get(
+    "/api/v1/executions/{execution_id}/questions",
+    under="questions",
+    reply="OpenQuestionsResponse",
+    order="Oldest first, at most 100.",
+)
+class GetOpenQuestions(Operation[Listed[OpenQuestion]], frozen=True):
     """Open questions of an execution and everything below it."""
 
     execution_id: ExecutionId
@@ -314,8 +297,8 @@ class MakeApprovalLink(Operation[ApprovalLink], frozen=True):
     """At most 7,776,000 (90 days)."""
 
 
-@questions.get("/api/v1/approval-links")
-class ListApprovalLinks(Operation[QuestionLinks], frozen=True):
+@questions.get("/api/v1/approval-links", under="links", reply="LinkListResponse", cursor_required=True)
+class ListApprovalLinks(Operation[Listed[QuestionLink]], frozen=True):
     """Links that still open a question's page, newest first."""
 
     cursor: PageCursor | None = None

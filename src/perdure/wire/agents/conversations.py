@@ -1,13 +1,13 @@
 """Conversations: histories as older workers keep them."""
 
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Final
 
 from msgspec import Raw, field
 
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadRequest
 from perdure.wire.base.fields import ExecutionId, Int64, KeyName, Name, RequiredJson, Time
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Done, Record
 
 
@@ -23,14 +23,6 @@ class ConversationMessage(Record, frozen=True):
     agent_run_id: str | None = None
 
 
-class Conversation(Record, frozen=True):
-    """Oldest first."""
-
-    shown_as: ClassVar[str] = "ConversationResponse"
-
-    messages: list[ConversationMessage]
-
-
 def _one_or_more(value: int, where: str) -> int:
     if value < 1:
         raise BadRequest(f"`{where}` must be 1 or more, got {value}.")
@@ -42,8 +34,14 @@ Newest = Annotated[Int64, _one_or_more]
 conversations: Final = Noun("Conversations")
 
 
-@conversations.get("/api/v1/conversation/{conversation_id}/get", contract=True)
-class GetConversationHistory(Operation[Conversation], frozen=True):
+@conversations.get(
+    "/api/v1/conversation/{conversation_id}/get",
+    contract=True,
+    under="messages",
+    reply="ConversationResponse",
+    order="Oldest first.",
+)
+class GetConversationHistory(Operation[Listed[ConversationMessage]], frozen=True):
     """The newest messages of an agent in a conversation, oldest first, up to 8 MiB."""
 
     conversation_id: str

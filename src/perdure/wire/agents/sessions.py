@@ -23,7 +23,6 @@ from perdure.wire.base.fields import (
     Header,
     Int64,
     KeyName,
-    NextCursor,
     Position,
     Time,
     Uuid,
@@ -32,7 +31,7 @@ from perdure.wire.base.fields import (
     id_check,
     text_check,
 )
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record
 from perdure.wire.base.records import NULL
 from perdure.wire.base.status import STATUS, Phase, Status
@@ -141,13 +140,6 @@ class SessionSummary(Record, frozen=True):
     """The session with all its runs."""
 
 
-class SessionPage(Record, frozen=True):
-    shown_as: ClassVar[str] = "SessionsResponse"
-
-    sessions: list[SessionSummary]
-    next_cursor: NextCursor | None = None
-
-
 class TimelineEntry(Record, frozen=True):
     entry_type: str
     """user_message, tool_call, assistant_message, approval_request or approval_response."""
@@ -194,8 +186,8 @@ class SessionDetail(Record, frozen=True):
 sessions: Final = Noun("Sessions")
 
 
-@sessions.get("/api/v1/sessions", contract=True)
-class GetSessions(Operation[SessionPage], frozen=True):
+@sessions.get("/api/v1/sessions", contract=True, under="sessions", reply="SessionsResponse")
+class GetSessions(Operation[Listed[SessionSummary]], frozen=True):
     """Sessions of agents, by their newest runs."""
 
     limit: Annotated[Int64, between(1, LIST_MAX)] = 50

@@ -27,7 +27,7 @@ from perdure.wire.agents.budgets import (
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.fields import Int64, KeyName, Name, Uuid, between
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record
 from perdure.wire.base.records import MaybeRaw
 
@@ -110,12 +110,6 @@ class Payer(Struct, frozen=True):
         return {"project": "", "session": self.session_id, "user": self.user_id}[per]
 
 
-class SharedBudgetList(Record, frozen=True):
-    shown_as: ClassVar[str] = "SharedBudgetsResponse"
-
-    budgets: list[SharedBudget]
-
-
 class BalanceList(Record, frozen=True):
     shown_as: ClassVar[str] = "BalancesResponse"
 
@@ -135,8 +129,8 @@ def check_per(per: str, where: str) -> str:
 shared_budgets: Final = Noun("Budgets")
 
 
-@shared_budgets.get("/api/v1/budgets")
-class ListSharedBudgets(Operation[SharedBudgetList], frozen=True):
+@shared_budgets.get("/api/v1/budgets", under="budgets", reply="SharedBudgetsResponse")
+class ListSharedBudgets(Operation[Listed[SharedBudget]], frozen=True):
     """Shared budgets of the project, by name."""
 
 

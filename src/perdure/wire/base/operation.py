@@ -16,6 +16,7 @@ other methods.
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import cache
+from operator import attrgetter
 from types import FunctionType
 from typing import (
     Annotated,
@@ -34,11 +35,11 @@ from typing import (
 from urllib.parse import quote, urlencode
 
 import msgspec
-from msgspec import Struct
+from msgspec import NODEFAULT, Struct
 from msgspec.structs import FieldInfo
 
 from perdure.wire.base.access import Caller, Role
-from perdure.wire.base.fields import PAGE_MAX, Header, Int64, PageCursor, between
+from perdure.wire.base.fields import PAGE_MAX, Header, Int64, NextCursor, PageCursor, between
 from perdure.wire.base.record import Record, Twin, choices, expression, function, make_twin, schema_name
 
 R_co = TypeVar("R_co", covariant=True)
@@ -74,6 +75,12 @@ class Options(TypedDict, total=False):
     """The body may be left out."""
     reply: str
     """The reply's name in the API's document, if it is not the record's."""
+    under: str
+    """JSON shows a list as an object with this field, and `next_cursor` if the operation has a cursor."""
+    order: str
+    """The object's description in the API's document."""
+    cursor_required: bool
+    """The document promises `next_cursor` in each answer."""
     body_bytes_max: int
     """By default a body with a user's JSON has no limit of its own."""
     held: str
@@ -114,10 +121,16 @@ class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
 
 
 class Listed(NamedTuple, Generic[T]):
-    """A reply that JSON shows as an array. The cursor of the following page travels as a header."""
+    """A page of a list. JSON shows it as `Options.under` says, or as an array with the cursor in a header."""
 
     items: list[T]
-    next_cursor: str | None
+    next_cursor: str | None = None
+
+    @classmethod
+    def of(cls, found: list[T], limit: int, cursor: Callable[[T], str] = attrgetter("id")) -> "Listed[T]":
+        """The first `limit` items. One more in `found` means that a page follows."""
+        items = found[:limit]
+        return cls(items, cursor(items[-1]) if len(found) > limit else None)
 
 
 class Stream(NamedTuple, Generic[T]):
@@ -238,6 +251,20 @@ def reply_type(cls: type[Operation[Any]]) -> Any:
             if get_origin(one) is Operation:
                 return get_args(one)[0]
     raise TypeError(f"{cls.__name__} names no reply; derive it from Operation[Reply] or Operation[None]")
+
+
+@cache
+def list_record(cls: type[Operation[Any]]) -> type[Record] | None:
+    """The object that has the items of a `Listed` under a name; None: JSON has an array."""
+    options, reply = cls.endpoint.options, reply_type(cls)
+    if get_origin(reply) is not Listed or "under" not in options:
+        return None
+    fields: list[tuple[str, Any, Any]] = [("items", list[get_args(reply)], msgspec.field(name=options["under"]))]  # type: ignore[misc]  # made here
+    if "cursor" in cls.__struct_fields__:
+        default = NODEFAULT if options.get("cursor_required") else None
+        fields.append(("next_cursor", NextCursor | None, msgspec.field(default=default)))
+    namespace = {"__doc__": options.get("order")}
+    return msgspec.defstruct(options["reply"], fields, bases=(Record,), namespace=namespace, frozen=True)  # type: ignore[return-value]  # a Record
 
 
 def streamed(cls: type[Operation[Any]]) -> list[type[Record]]:

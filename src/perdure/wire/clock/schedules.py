@@ -17,7 +17,6 @@ from perdure.wire.base.fields import (
     Json,
     Limit,
     Name,
-    NextCursor,
     ProjectInQuery,
     Time,
     Uuid,
@@ -27,7 +26,7 @@ from perdure.wire.base.fields import (
     id_check,
     within,
 )
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record
 from perdure.wire.clock.cron import NEXT_MAX, cron
 
@@ -116,31 +115,10 @@ class Fire(Record, frozen=True):
     """Why it was skipped."""
 
 
-class SchedulePage(Record, frozen=True):
-    shown_as: ClassVar[str] = "SchedulesResponse"
-
-    schedules: list[StoredSchedule]
-    next_cursor: NextCursor | None = None
-
-
-class ScheduledWorkflows(Record, frozen=True):
-    shown_as: ClassVar[str] = "GetScheduledWorkflowsResponse"
-
-    workflow_ids: list[str]
-
-
 class ScheduleMade(Record, frozen=True):
     shown_as: ClassVar[str] = "CreateScheduleResponse"
 
     schedule_id: Uuid
-
-
-class NextRuns(Record, frozen=True):
-    """The coming due times, each with the offset that the schedule's zone has then."""
-
-    shown_as: ClassVar[str] = "NextRunsResponse"
-
-    next: list[ZonedTime]
 
 
 class Fires(Record, frozen=True):
@@ -185,15 +163,19 @@ class CreateSchedule(ScheduleSpec, Operation[ScheduleMade], frozen=True, forbid_
     """
 
 
-@schedules.get("/api/v1/schedules/workflows", contract=True)
-class GetScheduledWorkflows(Operation[ScheduledWorkflows], frozen=True):
+@schedules.get(
+    "/api/v1/schedules/workflows", contract=True, under="workflow_ids", reply="GetScheduledWorkflowsResponse"
+)
+class GetScheduledWorkflows(Operation[Listed[str]], frozen=True):
     """Workflows that have an active schedule, by name."""
 
     project_id: ProjectInQuery | None = None
 
 
-@schedules.get("/api/v1/schedules/workflows/{workflow_id}", contract=True, reply="GetSchedulesResponse")
-class GetSchedulesForWorkflow(Operation[SchedulePage], frozen=True):
+@schedules.get(
+    "/api/v1/schedules/workflows/{workflow_id}", contract=True, reply="GetSchedulesResponse", under="schedules"
+)
+class GetSchedulesForWorkflow(Operation[Listed[StoredSchedule]], frozen=True):
     """Schedules of a workflow, newest first."""
 
     workflow_id: str
@@ -202,8 +184,8 @@ class GetSchedulesForWorkflow(Operation[SchedulePage], frozen=True):
     project_id: ProjectInQuery | None = None
 
 
-@schedules.get("/api/v1/schedules")
-class ListSchedules(Operation[SchedulePage], frozen=True):
+@schedules.get("/api/v1/schedules", under="schedules", reply="SchedulesResponse")
+class ListSchedules(Operation[Listed[StoredSchedule]], frozen=True):
     """The project's schedules, newest first."""
 
     workflow_id: str | None = None
@@ -243,8 +225,13 @@ class DeleteSchedule(Operation[None], frozen=True):
     schedule_id: ScheduleId
 
 
-@schedules.get("/api/v1/schedules/{schedule_id}/next")
-class GetNextRuns(Operation[NextRuns], frozen=True):
+@schedules.get(
+    "/api/v1/schedules/{schedule_id}/next",
+    under="next",
+    reply="NextRunsResponse",
+    order="The coming due times, each with the offset that the schedule's zone has then.",
+)
+class GetNextRuns(Operation[Listed[ZonedTime]], frozen=True):
     """The coming due times of a schedule."""
 
     schedule_id: ScheduleId
@@ -252,8 +239,13 @@ class GetNextRuns(Operation[NextRuns], frozen=True):
     """1 to 100."""
 
 
-@schedules.get("/api/v1/schedules/preview")
-class PreviewSchedule(Operation[NextRuns], frozen=True):
+@schedules.get(
+    "/api/v1/schedules/preview",
+    under="next",
+    reply="NextRunsResponse",
+    order="The coming due times, each with the offset that the schedule's zone has then.",
+)
+class PreviewSchedule(Operation[Listed[ZonedTime]], frozen=True):
     """The coming due times of an expression, before a schedule of it exists."""
 
     cron: str

@@ -16,14 +16,13 @@ from perdure.wire.base.fields import (
     KeyName,
     Limit,
     Name,
-    NextCursor,
     Time,
     Topic,
     Uuid,
     id_check,
     within,
 )
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Done, Record
 from perdure.wire.clock.schedules import ScheduledFor
 
@@ -59,13 +58,6 @@ class ListedTrigger(StoredTrigger, frozen=True, kw_only=True):
     """How many events it has not taken yet."""
 
 
-class TriggerPage(Record, frozen=True):
-    shown_as: ClassVar[str] = "EventTriggersResponse"
-
-    triggers: list[ListedTrigger]
-    next_cursor: NextCursor | None = None
-
-
 class TriggerSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The pair (workflow, topic) names a trigger."""
 
@@ -99,8 +91,8 @@ class RegisterEventTrigger(Operation[Done], frozen=True):
     """Default: the workflow's own."""
 
 
-@triggers.get("/api/v1/event-triggers")
-class ListEventTriggers(Operation[TriggerPage], frozen=True):
+@triggers.get("/api/v1/event-triggers", under="triggers", reply="EventTriggersResponse")
+class ListEventTriggers(Operation[Listed[ListedTrigger]], frozen=True):
     """The project's event triggers, newest first."""
 
     cursor: Cursor | None = None

@@ -8,8 +8,8 @@ from msgspec.structs import asdict
 from perdure.wire.base.access import Role
 from perdure.wire.base.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, check_json, check_name, split_path
 from perdure.wire.base.errors import BadRequest, BadValue
-from perdure.wire.base.fields import Int64, MaxItems, NextCursor, PageCursor, Time, Value, between
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.fields import Int64, MaxItems, PageCursor, Time, Value, between
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record, not_null, shown_before
 from perdure.wire.base.records import MaybeRaw
 from perdure.wire.base.status import STATUS, Phase
@@ -148,13 +148,6 @@ class TraceSummary(Record, frozen=True):
         return (self.ended_at_us - self.started_at_us) // 1_000
 
 
-class TracePage(Record, frozen=True):
-    shown_as: ClassVar[str] = "TracesResponse"
-
-    traces: list[TraceSummary]
-    next_cursor: NextCursor | None = None
-
-
 class RejectedSpan(Record, frozen=True):
     """`index` is the span's place in the request."""
 
@@ -285,8 +278,8 @@ class PutSpans(Operation[SpansReply], frozen=True):
     output, error, initial_state, final_state, ended_at."""
 
 
-@traces.get("/api/v1/traces", contract=True)
-class GetTraces(Operation[TracePage], frozen=True):
+@traces.get("/api/v1/traces", contract=True, under="traces", reply="TracesResponse")
+class GetTraces(Operation[Listed[TraceSummary]], frozen=True):
     """Traces by the end of their root span, newest first.
 
     Traces that were sent in, and the journals of root executions that have ended.

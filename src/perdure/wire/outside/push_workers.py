@@ -19,7 +19,7 @@ from perdure.wire.base.fields import (
     in_body,
     name_check,
 )
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Done, Record
 from perdure.wire.base.records import MaybeRaw
 
@@ -43,12 +43,6 @@ class Heartbeat(Record, frozen=True):
     shown_as: ClassVar[str] = "HeartbeatResponse"
 
     re_register: bool
-
-
-class ActiveWorkers(Record, frozen=True):
-    shown_as: ClassVar[str] = "ActiveWorkersResponse"
-
-    worker_ids: list[str]
 
 
 class PolledWork(Record, frozen=True):
@@ -95,12 +89,6 @@ class SavedStep(ListedStep, frozen=True):
     shown_as: ClassVar[str] = "SavedStepResponse"
 
     output_schema_name: str | None = None
-
-
-class SavedSteps(Record, frozen=True):
-    shown_as: ClassVar[str] = "SavedStepsResponse"
-
-    steps: list[ListedStep]
 
 
 class Waiting(Record, frozen=True):
@@ -158,8 +146,8 @@ class RegisterWorker(Operation[Registered], frozen=True):
             raise _refusal("max_concurrent_executions", f"must be 1 to {CAPACITY_MAX:,}", self.capacity)
 
 
-@push_workers.get("/api/v1/workers/active", contract=True)
-class GetActiveWorkers(Operation[ActiveWorkers], frozen=True):
+@push_workers.get("/api/v1/workers/active", contract=True, under="worker_ids", reply="ActiveWorkersResponse")
+class GetActiveWorkers(Operation[Listed[str]], frozen=True):
     """Live workers of the project."""
 
 
@@ -295,8 +283,10 @@ class SaveStep(Operation[Done], frozen=True):
     output_schema_name: Key | None = None
 
 
-@pushed_executions.get("/internal/executions/{execution_id}/steps", contract=True)
-class ListSavedSteps(Operation[SavedSteps], frozen=True):
+@pushed_executions.get(
+    "/internal/executions/{execution_id}/steps", contract=True, under="steps", reply="SavedStepsResponse"
+)
+class ListSavedSteps(Operation[Listed[ListedStep]], frozen=True):
     """All outcomes of an execution, by key.
 
     400 if they are too large for one answer: then ask with `after`.

@@ -1,9 +1,9 @@
-from typing import ClassVar, Final
+from typing import Final
 
 from msgspec import field
 
 from perdure.wire.base.fields import Name, Time
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Done, Record
 
 LIST_MAX: Final = 1_000
@@ -12,14 +12,6 @@ LIST_MAX: Final = 1_000
 class SlackApp(Record, frozen=True):
     api_app_id: str
     bound_at_us: Time = field(name="bound_at")
-
-
-class SlackApps(Record, frozen=True):
-    """By id; at most 1,000."""
-
-    shown_as: ClassVar[str] = "SlackAppsResponse"
-
-    apps: list[SlackApp]
 
 
 slack: Final = Noun("Slack")
@@ -35,8 +27,8 @@ class RegisterSlackApp(Operation[Done], frozen=True):
     api_app_id: Name
 
 
-@slack.get("/api/v1/slack/apps")
-class ListSlackApps(Operation[SlackApps], frozen=True):
+@slack.get("/api/v1/slack/apps", under="apps", reply="SlackAppsResponse", order="By id; at most 1,000.")
+class ListSlackApps(Operation[Listed[SlackApp]], frozen=True):
     """The Slack apps of the project."""
 
 

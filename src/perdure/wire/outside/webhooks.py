@@ -10,7 +10,6 @@ from perdure.wire.base.fields import (
     ExecutionId,
     Int32,
     Name,
-    NextCursor,
     PageCursor,
     Time,
     Uuid,
@@ -18,7 +17,7 @@ from perdure.wire.base.fields import (
     id_check,
     text_check,
 )
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record, derived
 
 LIST_MAX: Final = 500
@@ -41,12 +40,6 @@ class Webhook(Record, frozen=True):
 
     def without_secrets(self) -> "Webhook":
         return replace(self, url=origin(self.url))
-
-
-class WebhookList(Record, frozen=True):
-    shown_as: ClassVar[str] = "WebhooksResponse"
-
-    webhooks: list[Webhook]
 
 
 class DeliveryState(StrEnum):
@@ -84,13 +77,6 @@ class Delivery(Record, frozen=True):
         return replace(self, url=origin(self.url), answer=None)
 
 
-class DeliveryPage(Record, frozen=True):
-    shown_as: ClassVar[str] = "DeliveriesResponse"
-
-    deliveries: list[Delivery]
-    next_cursor: NextCursor | None
-
-
 def delivery_id(execution_id: str, webhook_id: str | None) -> str:
     return f"{execution_id}.{webhook_id}" if webhook_id else execution_id
 
@@ -104,8 +90,8 @@ def origin(url: str) -> str:
 webhooks: Final = Noun("Webhooks")
 
 
-@webhooks.get("/api/v1/webhooks")
-class ListWebhooks(Operation[WebhookList], frozen=True):
+@webhooks.get("/api/v1/webhooks", under="webhooks", reply="WebhooksResponse")
+class ListWebhooks(Operation[Listed[Webhook]], frozen=True):
     """Webhooks of the project, newest first."""
 
 
@@ -133,8 +119,8 @@ class DeleteWebhook(Operation[None], frozen=True):
     webhook_id: WebhookId
 
 
-@webhooks.get("/api/v1/webhooks/deliveries")
-class ListDeliveries(Operation[DeliveryPage], frozen=True):
+@webhooks.get("/api/v1/webhooks/deliveries", under="deliveries", reply="DeliveriesResponse", cursor_required=True)
+class ListDeliveries(Operation[Listed[Delivery]], frozen=True):
     """Sent and pending messages with their outcomes, newest first."""
 
     execution_id: ExecutionId | None = None

@@ -6,7 +6,7 @@ from perdure.wire.base.access import Role
 from perdure.wire.base.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.base.errors import BadRequest, BadValue
 from perdure.wire.base.fields import Time, Uuid
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Message, Record
 
 
@@ -72,7 +72,7 @@ class ListApiKeys(Operation[ApiKeys], frozen=True):
 
 
 @keys.get("/api/v1/api-keys/project/{project_id}", role=Role.ADMIN, contract=True)
-class GetApiKeys(Operation[list[ApiKey]], frozen=True):
+class GetApiKeys(Operation[Listed[ApiKey]], frozen=True):
     """Keys of a project, newest first."""
 
     project_id: str

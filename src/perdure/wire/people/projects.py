@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from perdure.wire.base.access import Caller, Role
 from perdure.wire.base.codec import check_name
 from perdure.wire.base.fields import Conversion, Time, Uuid, id_check, in_body, text_check
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record
 from perdure.wire.people.accounts import BODY_BYTES_MAX, Email, User, parse_email
 
@@ -45,12 +45,6 @@ class Project(Record, frozen=True, kw_only=True, omit_defaults=True):
     updated_at_us: Time = field(name="updated_at")
     description: str | None = None
     """Missing if the project has no description."""
-
-
-class ProjectList(Record, frozen=True):
-    shown_as: ClassVar[str] = "ProjectsResponse"
-
-    projects: list[Project]
 
 
 class Member(Record, frozen=True, kw_only=True):
@@ -104,8 +98,8 @@ class CreateProject(Operation[Project], frozen=True):
     description: Description | None = None
 
 
-@projects.get("/api/v1/projects", caller=Caller.EITHER, contract=True)
-class GetProjects(Operation[ProjectList], frozen=True):
+@projects.get("/api/v1/projects", caller=Caller.EITHER, contract=True, under="projects", reply="ProjectsResponse")
+class GetProjects(Operation[Listed[Project]], frozen=True):
     """Projects that the caller belongs to, newest first."""
 
 
@@ -129,7 +123,7 @@ class ChangeProject(Operation[Project], frozen=True):
 
 
 @projects.get("/api/v1/projects/{project_id}/members", contract=True)
-class GetProjectMembers(Operation[list[Member]], frozen=True):
+class GetProjectMembers(Operation[Listed[Member]], frozen=True):
     """Members of a project, oldest first.
 
     For a key that only reads, e-mails are masked, like `a***@example.com`.
@@ -160,7 +154,7 @@ class AcceptInvitation(Operation[Project], frozen=True):
 
 
 @projects.get("/api/v1/projects/{project_id}/invitations", role=Role.ADMIN)
-class GetProjectInvitations(Operation[list[Invitation]], frozen=True):
+class GetProjectInvitations(Operation[Listed[Invitation]], frozen=True):
     """Open invitations, by e-mail."""
 
     project_id: ProjectId

@@ -1,7 +1,7 @@
 """Deployments. Callers list and switch them; push workers register them."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Final
 
 from msgspec import Struct, field
 
@@ -14,14 +14,13 @@ from perdure.wire.base.fields import (
     Limit,
     MaxItems,
     Name,
-    NextCursor,
     PageCursor,
     Time,
     Uuid,
     count_check,
     within,
 )
-from perdure.wire.base.operation import Noun, Operation, validated
+from perdure.wire.base.operation import Listed, Noun, Operation, validated
 from perdure.wire.base.record import Done, Record
 from perdure.wire.runs.starts import INT32_MAX
 from perdure.wire.runs.workflows import WorkflowType
@@ -74,18 +73,11 @@ class ListedDeployment(Deployment, frozen=True):
     """Executions that have not ended, by phase."""
 
 
-class DeploymentPage(Record, frozen=True):
-    shown_as: ClassVar[str] = "DeploymentsResponse"
-
-    deployments: list[ListedDeployment]
-    next_cursor: NextCursor | None = None
-
-
 deployments: Final = Noun("Deployments")
 
 
-@deployments.get("/api/v1/deployments")
-class ListDeployments(Operation[DeploymentPage], frozen=True):
+@deployments.get("/api/v1/deployments", under="deployments", reply="DeploymentsResponse")
+class ListDeployments(Operation[Listed[ListedDeployment]], frozen=True):
     """Deployments, newest first, with the numbers of their open executions and workers."""
 
     retired: bool = False

@@ -12,7 +12,6 @@ from perdure.wire.base.fields import (
     Int64,
     Limit,
     MaxItems,
-    NextCursor,
     PageCursor,
     Position,
     ProjectInQuery,
@@ -24,7 +23,7 @@ from perdure.wire.base.fields import (
     is_uuid,
     text_check,
 )
-from perdure.wire.base.operation import Noun, Operation, validated
+from perdure.wire.base.operation import Listed, Noun, Operation, validated
 from perdure.wire.base.record import Record
 from perdure.wire.runs.requests import EventItem
 
@@ -65,13 +64,6 @@ class ListedTopic(Record, frozen=True):
     last_event_at_us: Time | None = field(default=None, name="last_event_at")
     """Null if the last event is not kept."""
     last_event_type: str | None = None
-
-
-class TopicPage(Record, frozen=True):
-    shown_as: ClassVar[str] = "TopicsResponse"
-
-    topics: list[ListedTopic]
-    next_cursor: NextCursor | None = None
 
 
 class PublishedEvents(Record, frozen=True):
@@ -148,8 +140,8 @@ class GetEvents(Operation[EventPage], frozen=True):
     project_id: ProjectInQuery | None = None
 
 
-@events.get("/api/v1/topics")
-class ListTopics(Operation[TopicPage], frozen=True):
+@events.get("/api/v1/topics", under="topics", reply="TopicsResponse")
+class ListTopics(Operation[Listed[ListedTopic]], frozen=True):
     """Topics of the project, by name, without those of budgets (`budget/ID`)."""
 
     prefix: Annotated[str, text_check(TOPIC_BYTES_MAX)] = ""

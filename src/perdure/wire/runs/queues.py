@@ -6,7 +6,7 @@ from msgspec import field
 
 from perdure.wire.base.access import Role
 from perdure.wire.base.fields import Int64, Name, Time, Uuid
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record
 
 
@@ -77,10 +77,6 @@ class QueueState(Record, frozen=True):
     running: Int64 = 0
 
 
-class QueueList(Record, frozen=True):
-    queues: list[QueueState]
-
-
 class ReadyExecution(Record, frozen=True):
     id: Uuid
     workflow_id: str
@@ -93,8 +89,8 @@ class ReadyExecution(Record, frozen=True):
 queues: Final = Noun("Queues")
 
 
-@queues.get("/api/v1/queues")
-class ListQueues(Operation[QueueList], frozen=True):
+@queues.get("/api/v1/queues", under="queues", reply="QueueList")
+class ListQueues(Operation[Listed[QueueState]], frozen=True):
     """Queues of the project, by name.
 
     A queue without limits and pause is listed while it has executions that are ready or running.

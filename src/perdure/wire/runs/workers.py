@@ -5,8 +5,8 @@ from typing import ClassVar, Final
 
 from msgspec import field
 
-from perdure.wire.base.fields import Int64, Limit, NextCursor, PageCursor, Time
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.fields import Int64, Limit, PageCursor, Time
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record
 
 
@@ -53,18 +53,11 @@ class ListedWorker(Record, frozen=True):
     """Its process on that machine."""
 
 
-class WorkerPage(Record, frozen=True):
-    shown_as: ClassVar[str] = "WorkersResponse"
-
-    workers: list[ListedWorker]
-    next_cursor: NextCursor | None = None
-
-
 workers: Final = Noun("Workers")
 
 
-@workers.get("/api/v1/workers")
-class ListWorkers(Operation[WorkerPage], frozen=True):
+@workers.get("/api/v1/workers", under="workers", reply="WorkersResponse")
+class ListWorkers(Operation[Listed[ListedWorker]], frozen=True):
     """Registered workers of the project, by id.
 
     A worker that has ended is not listed. A push worker that lapsed stays for a day.

@@ -8,7 +8,7 @@ from msgspec import field
 
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.fields import ExecutionId, Int32, Int64, Json, KeyName, Name, Time, Uuid, text_check
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record
 from perdure.wire.base.records import NULL
 
@@ -75,14 +75,6 @@ class PendingCall(Record, frozen=True, kw_only=True):
     actions: list[Action]
 
 
-class Pending(Record, frozen=True):
-    """Held and paused steps first, then in the order of their begin."""
-
-    shown_as = "PendingResponse"
-
-    pending: list[PendingCall]
-
-
 class Acted(Record, frozen=True):
     """`seq` is the row in the journal that the act wrote; of several rows the last."""
 
@@ -99,8 +91,13 @@ class Acted(Record, frozen=True):
 acts: Final = Noun("Executions")
 
 
-@acts.get("/api/v1/executions/{execution_id}/pending")
-class GetPending(Operation[Pending], frozen=True):
+@acts.get(
+    "/api/v1/executions/{execution_id}/pending",
+    under="pending",
+    reply="PendingResponse",
+    order="Held and paused steps first, then in the order of their begin.",
+)
+class GetPending(Operation[Listed[PendingCall]], frozen=True):
     """List the calls of an execution that have no outcome yet, and the actions that each takes.
 
     Steps are listed once they have run for 5 seconds.

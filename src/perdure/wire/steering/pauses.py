@@ -1,11 +1,11 @@
 """Pauses: hold executions back, for a while or until an admin ends the pause."""
 
-from typing import ClassVar, Final
+from typing import Final
 
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.fields import Int64, KeyName, Name, Note, Time
-from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record
 from perdure.wire.runs.queues import Pause, PauseKind
 
@@ -14,12 +14,6 @@ class EndedPause(Record, frozen=True):
     was_paused: bool
     held: Int64 = 0
     """How many executions it held."""
-
-
-class PauseList(Record, frozen=True):
-    shown_as: ClassVar[str] = "PausesResponse"
-
-    pauses: list[Pause]
 
 
 pauses: Final = Noun("Pauses")
@@ -66,6 +60,6 @@ class EndPause(Operation[EndedPause], frozen=True):
         check_key(self.kind, self.concurrency_key)
 
 
-@pauses.get("/api/v1/pauses")
-class ListPauses(Operation[PauseList], frozen=True):
+@pauses.get("/api/v1/pauses", under="pauses", reply="PausesResponse")
+class ListPauses(Operation[Listed[Pause]], frozen=True):
     """Pauses of the project, by kind and name."""

@@ -68,7 +68,6 @@ async def make_webhook(
 
 @verb(locks="project=project_id")
 async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
-    """Pending deliveries fail when they are due. Raises NotFound."""
     await query("lock_project", project_id=project_id)
     if not await query("delete_webhook", project_id=project_id, id=webhook_id):
         raise NotFound(f"Webhook {webhook_id!r} does not exist; `perdure webhooks ls` shows them.")
@@ -108,7 +107,6 @@ async def next_delivery() -> int | None:
 async def settle_delivery(
     *, taken: TakenDelivery, state: DeliveryState, status: int | None, answer: str, next_at_us: int | None
 ) -> bool:
-    """False: another server has taken the message since."""
     return bool(
         await query(
             "settle_delivery",
@@ -125,7 +123,6 @@ async def settle_delivery(
 
 @verb(locks="execution=taken[].execution_id")
 async def postpone_deliveries(*, taken: Sequence[TakenDelivery], next_at_us: int) -> None:
-    """Give back messages that were not tried."""
     await query_many("postpone_delivery", [(next_at_us, one.execution_id, one.webhook_id, one.tries) for one in taken])
 
 

@@ -134,7 +134,6 @@ async def read_user(*, user_id: str) -> StoredUser:
 async def change_user(
     *, user_id: str, first_name: str | None, last_name: str | None, display_name: str | None, now_us: int
 ) -> User:
-    """None leaves a name as it is. Raises NotFound."""
     changed = await record(
         User,
         "update_user",
@@ -151,7 +150,6 @@ async def change_user(
 
 @verb(locks="user=user_id")
 async def change_password(*, user_id: str, password_hash: str, session: NewSession | None, now_us: int) -> None:
-    """All open sessions end. Raises NotFound."""
     if not await query("update_password", user_id=user_id, password_hash=password_hash, now_us=now_us):
         raise _no_user(user_id)
     await query("delete_other_sessions", user_id=user_id, token_hash="" if session is None else session.token_hash)
@@ -162,7 +160,6 @@ async def change_password(*, user_id: str, password_hash: str, session: NewSessi
 
 @verb(locks="user=user_id")
 async def open_session(*, user_id: str, session: NewSession, now_us: int) -> None:
-    """Also deletes expired sessions, and the first to expire beyond the limit."""
     if await query("delete_old_sessions", user_id=user_id, now_us=now_us, kept=SESSIONS_MAX - 1):
         await Notify(UserChanged(user_id))
     await _insert_session(user_id, session, now_us)
@@ -170,7 +167,6 @@ async def open_session(*, user_id: str, session: NewSession, now_us: int) -> Non
 
 @verb(reads=True)
 async def read_session(*, token_hash: str, project_id: str) -> StoredSession | None:
-    """An empty `project_id` gives no role."""
     return await record(StoredSession, "read_session", token_hash=token_hash, project_id=project_id)
 
 
@@ -188,7 +184,6 @@ async def _insert_session(user_id: str, session: NewSession, now_us: int) -> Non
 async def make_project(
     *, project: Project, user_id: str, member_id: str, idempotency: Idempotency | None = None
 ) -> Project:
-    """The user becomes its admin, and owns the Idempotency-Key. Raises TooManyProjects."""
     first = await recall(user_id, idempotency)
     if first is not None:
         return Project(**msgspec.json.decode(first))
@@ -213,7 +208,6 @@ async def read_project(*, project_id: str) -> Project:
 
 @verb(locks="project=project_id")
 async def change_project(*, project_id: str, name: str | None, description: str | None, now_us: int) -> Project:
-    """None leaves a field as it is. Raises NotFound."""
     values = {"project_id": project_id, "name": name, "description": description, "now_us": now_us}
     changed = await record(Project, "update_project", **values)
     if changed is None:

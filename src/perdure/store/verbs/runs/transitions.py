@@ -77,7 +77,6 @@ async def cancel(
     acted_by: str | None = None,
     note: str | None = None,
 ) -> Phase:
-    """Cancel an execution and its open descendants."""
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None:
         raise unknown_execution(execution_id)
@@ -312,7 +311,6 @@ async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
 
 @verb(reads=True)
 async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Overdue]:
-    """Executions whose run timeout or grace is over, the earliest first."""
     place = {"after_us": after.due_at_us, "after_project_id": after.project_id, "after_id": after.id}
     where = {"now_us": now_us, "limit": limit, **place}
     running = await records(Overdue, "overdue", phase=Phase.RUNNING, **where)

@@ -9,11 +9,12 @@ from msgspec import Struct, structs
 from perdure.store.base.executions import StoredWait, unknown_execution
 from perdure.store.base.interface import query, record, records, verb
 from perdure.wire.base.failures import Failure, read_failure
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
 from perdure.wire.runs.executions import Act, Row
 from perdure.wire.runs.waits import PendingWait
-from perdure.wire.steering.acts import ACTIONS, Action, Pending, PendingCall, PendingKind
+from perdure.wire.steering.acts import ACTIONS, Action, PendingCall, PendingKind
 
 LOOK_ROWS: Final = 10_000
 """So far back it looks for failed tries."""
@@ -80,14 +81,14 @@ async def read_tries(execution_id: str, next_seq: int) -> Tries:
 
 
 @verb(reads=True)
-async def pending(*, project_id: str, execution_id: str, now_us: int) -> Pending:
+async def pending(*, project_id: str, execution_id: str, now_us: int) -> Listed[PendingCall]:
     """Raises NotFound."""
     of = await read_actable(project_id, execution_id)
     if of.phase in FINAL:
-        return Pending([])
+        return Listed([])
     tries = await read_tries(execution_id, of.next_seq)
     calls = [*steps(of, tries, now_us), *await others(project_id, execution_id, of)]
-    return Pending(allowed(calls, of)[:LISTED_MAX])
+    return Listed(allowed(calls, of)[:LISTED_MAX])
 
 
 @verb(reads=True)
