@@ -1,1 +1,1 @@
-"""The durable state. Each change is one verb."""
+"""The durable state. A verb makes each change."""

@@ -1,8 +1,8 @@
 """Copies a stopped installation from an SQLite file into an empty PostgreSQL database.
 
-All rows go over in one transaction, and each table is read back and compared before its commit. The source keeps its
-rows, but gets the newest schema, and the registrations of embedded workers end. The target gets a new epoch, so
-workers must register again, and steps that were under way run again.
+A transaction copies all rows, and each table is read back and compared before the commit. The source keeps its rows,
+but gets the newest schema, and the registrations of embedded workers end. The target gets a new epoch, so workers must
+register again, and steps under way run again.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class NotTheSame(PerdureError):
 
 
 class Digest:
-    """The rows' hashes are summed, so that their order does not matter."""
+    """The sum of the rows' hashes, in which order does not matter."""
 
     def __init__(self) -> None:
         self.rows = 0

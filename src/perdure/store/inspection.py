@@ -1,4 +1,4 @@
-"""Inspects a database without opening it as a store: it changes nothing, and servers may run meanwhile."""
+"""Inspects a database that servers may use. Nothing is opened as a store, nothing changes."""
 
 import os
 import re
@@ -46,7 +46,7 @@ async def sizes_of(address: str) -> dict[str, Rows]:
 
 
 async def faults_in(address: str) -> dict[str, list[str]]:
-    """By invariant, the ids that violate it. Each query sees one moment. Needs an up-to-date schema."""
+    """The violating ids by invariant. Each query sees one moment. Needs an up-to-date schema."""
     found: dict[str, list[str]] = {}
     if not is_postgres(address):
         with file_at(address) as connection:
@@ -70,7 +70,7 @@ async def _look(address: str, names: Sequence[str]) -> dict[str, Rows]:
 
 @contextmanager
 def file_at(address: str) -> Iterator[apsw.Connection]:
-    """A read-only connection, beside other users of the file."""
+    """A read-only connection, next to other users of the file."""
     path = file_of(address)
     if not os.path.exists(path):
         raise NotFound(f"The store {path!r} does not exist; name it with --database or PERDURE_STORE.")
@@ -102,7 +102,7 @@ def file_at(address: str) -> Iterator[apsw.Connection]:
 
 
 def has_own_tables(connection: apsw.Connection) -> bool:
-    """Whether the file has the tables of this release and no others. A view with a table's name might never end."""
+    """True if the file has exactly the tables of this release. A view with a table's name might never end."""
     expected = apsw.Connection(":memory:")
     for migration in migrations("sqlite"):
         for statement in split_statements(migration.sql):

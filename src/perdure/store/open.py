@@ -1,4 +1,4 @@
-"""Picks the store by the scheme of its address."""
+"""Picks the store for an address by scheme."""
 
 from perdure.store.base.interface import Store
 from perdure.store.drivers.sqlite import SQLiteStore

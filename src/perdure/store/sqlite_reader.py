@@ -1,6 +1,6 @@
-"""Looks at an SQLite store that another process may have open, and changes nothing.
+"""Reads an SQLite store, even while another process has it open, and changes nothing.
 
-Each verb sees one snapshot. A commit of the other process is visible to the next verb, but no hint tells of it.
+Each verb sees one snapshot. The next verb sees new commits of the other process, but no hint tells of them.
 """
 
 import time
@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 class SQLiteReader:
-    """Raises NotFound for a missing file, and NotOurFile for another program's, another schema, or a folder in which
-    this user may not write beside the file."""
+    """Raises NotFound for a missing file, and NotOurFile for another program's file, another schema, or a folder in
+    which this user may not write."""
 
     alone = False
     hints_up = True
@@ -106,7 +106,7 @@ class SQLiteReader:
         """Nothing is written here."""
 
     def exchange_hints(self) -> None:
-        """Other processes send none."""
+        """Other processes send no hints."""
 
     async def vacuum(self) -> None:
         """A reader releases no space."""

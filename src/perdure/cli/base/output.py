@@ -76,8 +76,7 @@ def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, whole: Sequence[str] = (), right: Sequence[str] = ()
 ) -> None:
     """Columns in `whole` do not wrap. If another column would be narrower than `LEGIBLE`, no column wraps: the terminal
-    wraps
-    long rows. So ids stay in one piece."""
+    wraps long rows. So ids stay in one piece."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")

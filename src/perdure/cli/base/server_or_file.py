@@ -90,8 +90,7 @@ def on_server_or_in_file(
     url: str | None, database: str | None, work: "Callable[[Transport], Awaitable[R]]", *, make: bool = False
 ) -> tuple[R, str]:
     """--database names a file, --url or PERDURE_URL a server. Without both, takes a running server whose key is known,
-    or
-    else the file. Also returns the place in words."""
+    or else the file. Also returns the place in words."""
     from perdure.sdk.clients.credentials import URL_VARIABLE, find
     from perdure.wire.base.errors import Unavailable
 

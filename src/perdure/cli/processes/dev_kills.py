@@ -25,8 +25,7 @@ class KilledWorker:
 
 class Kills:
     """`held` returns a worker's executions, `say` prints an event with text and values, `changed` is called after each
-    change
-    of `status`."""
+    change of `status`."""
 
     def __init__(
         self,

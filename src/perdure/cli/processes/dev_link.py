@@ -1,7 +1,7 @@
 """The server's end of the pipes to `perdure dev`, which starts the server and its workers.
 
-The server asks on standard output: `{"ask": 7, "kill": "WORKER"}` or `{"ask": 8, "chaos": 20}`. Standard input
-brings `{"answer": 7, …}`, `{"state": {…}}` after each change, and `{"ran": [[execution, attempt, key, begin], …]}`.
+The server asks on standard output: `{"ask": 7, "kill": "WORKER"}` or `{"ask": 8, "chaos": 20}`. Standard input brings
+`{"answer": 7, …}`, `{"state": {…}}` after each change, and `{"ran": [[execution, attempt, key, begin], …]}`.
 """
 
 import asyncio

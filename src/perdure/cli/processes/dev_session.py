@@ -495,8 +495,7 @@ async def _begin(module: str, *arguments: str, **environ: str) -> asyncio.subpro
 
 async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
     """Closes standard input as a request to end (see `end_with_parent`): Windows has no such signal. Kills the process
-    after
-    `seconds`."""
+    after `seconds`."""
     if process.returncode is not None:
         return
     assert process.stdin is not None

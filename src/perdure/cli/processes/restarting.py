@@ -1,8 +1,8 @@
 """work --restart: a parent process starts a new worker when one dies, and tells the server.
 
-A server sees only a closed connection, and keeps the lease for another second. The parent knows that the process
-ended, so executions continue elsewhere at once. When memory runs out, the system kills the largest process, which
-is the worker. A forked worker has loaded all but the application.
+A server sees only a closed connection, and keeps the lease for another second. The parent knows that the process ended,
+so executions continue elsewhere at once. When memory runs out, the system kills the largest process, which is the
+worker. A forked worker has loaded all but the application.
 """
 
 import contextlib
@@ -120,8 +120,7 @@ class _Parent:
 
 def keep_alive(access: Access) -> Callable[[str, str], None]:
     """Returns in each worker process; call the result at each registration. The parent exits with the worker's code
-    after a
-    request to end, or if a worker cannot serve. Raises Refused."""
+    after a request to end, or if a worker cannot serve. Raises Refused."""
     return _Parent(access).keep_alive()
 
 

@@ -243,8 +243,7 @@ def _tell_parent(worker: "Worker") -> None:
 
 def end_with_parent(descriptor: int = 0, heard: "Callable[[bytes], object]" = lambda line: None) -> None:
     """Drain when the parent ends, which holds the other end of `descriptor` (standard input). A thread passes each line
-    of
-    the parent to `heard`."""
+    of the parent to `heard`."""
     import signal
     import threading
 

@@ -64,25 +64,25 @@ class State(Struct, frozen=True, gc=False):
 
 
 class ChangedExecution(Struct, frozen=True, gc=False, kw_only=True):
-    """An open execution after a change, with the last row of its journal that the change stands for."""
+    """An open execution after a change, with the last journal row of the change."""
 
     seq: int
     at_us: int
     attempt: int
     phase: Phase
     worker_id: str
-    """Its last worker, or ""."""
+    """The last worker, or ""."""
     deployment_id: str | None
     gate: int
     waits: bool = True
-    """Whether a wait may be open."""
+    """False if no wait is open."""
 
     def row(self, execution_id: str, kind: Kind, **values: Any) -> "JournalRow":
         return JournalRow(execution_id, self.seq, self.at_us, kind, self.attempt, **values)
 
 
 class Parent(Struct, frozen=True, gc=False):
-    """The part of an execution that its children inherit."""
+    """The columns of an execution for its children to inherit."""
 
     root_id: str | None = None
     session_id: str | None = None
@@ -91,7 +91,7 @@ class Parent(Struct, frozen=True, gc=False):
     cancelled: bool = False
     forked_from: str | None = None
     keys_id: str | None = None
-    """None: its children have idempotency keys of their own."""
+    """None: children have idempotency keys of their own."""
 
 
 class ChangedParent(ChangedExecution, frozen=True, gc=False, kw_only=True):
@@ -100,7 +100,7 @@ class ChangedParent(ChangedExecution, frozen=True, gc=False, kw_only=True):
 
 
 class EndedExecution(Struct, frozen=True, gc=False):
-    """An execution after its end, with the last row of its journal."""
+    """An execution after its end, with the last journal row."""
 
     seq: int
     at_us: int
@@ -124,20 +124,20 @@ class StoredWait(Struct, frozen=True, gc=False):
     """The shown question, or an early answer."""
     expires_at_us: int | None
     event_type: str | None
-    """Of the event that answers a push worker's question."""
+    """The type of an event that answers a push worker's question."""
     batch_id: str | None
     opened_at_us: int
     must_name: bool
     answer_schema: bytes | None = None
 
     def shows_another(self, topic: str | None, data: bytes | None) -> bool:
-        """Whether a native worker's wait for an answer shows other data than before."""
+        """True if a native worker's wait for an answer shows other data than before."""
         is_plain = self.topic is None and self.event_type is None and self.batch_id is None
         return topic is None and is_plain and data != self.data
 
     @property
     def awaits(self) -> str | None:
-        """In words; None: an answer."""
+        """The wait's subject in words. None for an answer."""
         if self.event_type is not None or (self.topic is None and self.batch_id is None):
             return None
         return "executions to end" if self.topic is None else "an event"
@@ -150,7 +150,7 @@ class StoredWorker(Struct, frozen=True, gc=False):
     last_claim_id: str | None
     embedded: int
     anything: bool = False
-    """Whether work of its deployment is ready."""
+    """True if work of the worker's deployment is ready."""
     protocol: int = 1
 
 

@@ -1,4 +1,4 @@
-"""Checks of inputs and answers against the schemas that their workers gave."""
+"""Checks of inputs and answers against schemas from workers."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from perdure.wire.runs.workflows import InputCheck, WorkflowDescription
 CHECKED_BYTES_MAX: Final = 1 << 20
 """A larger input would hold the other verbs up."""
 CHECKED_PARTS_MAX: Final = 50_000
-"""Entries and names. Each takes some microseconds, while all others wait."""
+"""Most entries and names in a checked input. Each takes some microseconds, in which all verbs wait."""
 KEPT_MAX: Final = 1_000
 """Compiled checks."""
 LOOKS_MAX: Final = 2_000_000
-"""At all parts of an input. They take a fifth of a second."""
+"""Most looks at parts of an input: a fifth of a second."""
 EXPLAINED_MAX: Final = 100_000
-"""Looks. With more a fault is told without its place, because all faults of a union are collected."""
+"""Beyond this number of looks, a fault has no path, because a path needs all faults of a union."""
 ANSWERS_KEPT_MAX: Final = 200
 SHOWN_CHARS: Final = 300
 
 Check = Callable[[Any], "tuple[str, str] | None"]
-"""Returns the path within the input, and the fault, of a wrong one."""
+"""Returns path and fault of a wrong input."""
 _FORMATS: Final[dict[str, Any]] = {
     "date-time": datetime,
     "date": date,
@@ -48,7 +48,7 @@ _FORMATS: Final[dict[str, Any]] = {
     "base64": bytes,
 }
 _OURS: Final = "perdure:"
-"""Before the names of formats that are asserted."""
+"""Prefix of formats that a check asserts."""
 _INTEGER: Final = f"{_OURS}integer"
 _PARTS: Final = ("properties", "$defs", "patternProperties", "dependentSchemas")
 _VALUES: Final = ("enum", "const", "default", "examples")
@@ -67,7 +67,7 @@ def check_input(check: Check, payload: bytes, at: str) -> None:
 
 
 def check_answer(question: bytes | None, schema: bytes | None, answer: bytes, at: str) -> None:
-    """Checks by the schema of `answer_type` or, without one, by the form of the question. Raises BadValue."""
+    """Checks against the schema of `answer_type` or, without one, the form of the question. Raises BadValue."""
     if schema is not None:
         check_input(_answer_check(schema), answer, at)
     elif question is not None and b'"_form"' in question and len(question) + len(answer) <= CHECKED_BYTES_MAX:
@@ -90,7 +90,7 @@ def find_check(name: str) -> Check | None:
 
 
 def compile_check(described: bytes) -> Check:
-    """Keeps it for `find_check`. A schema that the library does not take checks nothing."""
+    """Keeps the check for `find_check`. If the library refuses the schema, the check accepts everything."""
     said = msgspec.json.decode(described, type=WorkflowDescription)
     if len(_compiled) >= KEPT_MAX:
         _compiled.clear()
@@ -154,7 +154,7 @@ def _check_none(payload: Any) -> tuple[str, str] | None:
 
 
 def _asserted(schema: Any, is_exact: bool) -> Any:
-    """The schema with only those formats that the worker's decoder checks."""
+    """The schema without formats that the worker's decoder ignores."""
     if not isinstance(schema, dict):
         return schema
     made: dict[str, Any] = {}
@@ -202,7 +202,7 @@ def _fits(kind: Any, is_exact: bool, text: str) -> bool:
 
 
 def _is_wide(kind: Any, text: str) -> bool:
-    """Models read more than their schemas say."""
+    """Models read more than schemas say."""
     if kind not in (datetime, date, time, UUID):
         return True
     try:
@@ -220,7 +220,7 @@ def _refuse(uri: str) -> NoReturn:
 
 
 def _deepest(error: ValidationError) -> ValidationError:
-    """Of a union, the alternative that fits furthest."""
+    """The alternative of a union that fits furthest."""
     context = getattr(error.kind, "context", None)
     inner = [_deepest(one) for branch in context or () for one in branch]
     best = max(inner, key=lambda one: len(one.instance_path), default=error)

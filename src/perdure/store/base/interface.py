@@ -1,8 +1,8 @@
 """The interface between verbs and databases.
 
-A *verb* is one durable change or one read: a coroutine that awaits only queries and hints. It is pure: no clock, no
-randomness, no change of arguments, no foreign await. Verbs refuse (raise a `PerdureError`) before their first write,
-so a refusal needs no rollback.
+A *verb* is one durable change or one read: a coroutine that awaits only queries and hints. A verb is pure: no clock, no
+randomness, no change of arguments, no foreign await. Verbs refuse (raise a `PerdureError`) before their first write, so
+a refusal needs no rollback.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
@@ -23,7 +23,7 @@ WEIGHED_BYTES = 1 << 10
 
 
 class Query(msgspec.Struct, gc=False):
-    """A verb awaits it, and the driver sends the rows in."""
+    """A verb awaits the query, and the driver sends the rows in."""
 
     name: str
     values: Any
@@ -31,7 +31,7 @@ class Query(msgspec.Struct, gc=False):
     record: type | None = None
     """None: tuples."""
     first: bool = False
-    """The verb gets one row or None."""
+    """True: the verb gets a row or None."""
 
     def __await__(self) -> "Generator[Query, list[Any], Any]":
         rows = yield self
@@ -41,12 +41,12 @@ class Query(msgspec.Struct, gc=False):
 
 
 def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Awaitable[Rows]:
-    """The fields of `record` are values, too."""
+    """The fields of `record` are values as well."""
     return Query(name, values if record is None else to_values(record) | values)
 
 
 def records(cls: type[T], name: str, /, **values: object) -> Awaitable[list[T]]:
-    """Make a record from each row by the names of its columns."""
+    """Make a record from each row by the names of columns."""
     return Query(name, values, False, cls)
 
 
@@ -68,12 +68,12 @@ def query_many(name: str, rows: Sequence[object], /) -> Awaitable[Rows]:
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):
-    """Work may be claimable for this deployment."""
+    """A deployment may have claimable work."""
 
     project_id: str
     deployment_id: str | None
     of_current: bool = False
-    """Started without a deployment's name, so it is the current one."""
+    """Started without a deployment, so the current deployment is meant."""
 
 
 class EndNotice(msgspec.Struct, frozen=True, gc=False):
@@ -87,7 +87,7 @@ class EndNotice(msgspec.Struct, frozen=True, gc=False):
 
 
 class Changed(msgspec.Struct, frozen=True, gc=False):
-    """A held execution's journal has a row that its worker did not write."""
+    """A row that another process wrote into a held execution's journal."""
 
     worker_id: str
     execution_id: str
@@ -114,7 +114,7 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 class Due(msgspec.Struct, frozen=True, gc=False):
     at_us: int
     ends: bool = False
-    """True: an execution ends then. False: one continues."""
+    """True: an execution ends at `at_us`. False: an execution continues."""
 
 
 class Metric(msgspec.Struct, frozen=True, gc=False):
@@ -172,7 +172,7 @@ Hint = (
 
 
 class Notify:
-    """Its hints go out after the commit; a rollback drops them."""
+    """The hints go out after the commit; a rollback drops all hints."""
 
     __slots__ = ("hints",)
 
@@ -192,7 +192,7 @@ class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
 
 
 class Verb(msgspec.Struct, Generic[T_co]):
-    """A change that is not made yet and can be started any number of times."""
+    """A change before it is made. A verb can be started any number of times."""
 
     declaration: Declaration[T_co]
     values: Arguments
@@ -223,7 +223,7 @@ class Verb(msgspec.Struct, Generic[T_co]):
 Answer = Callable[[Any, Exception | None], None]
 Item = tuple[Verb[Any], Answer]
 Done = tuple[list[tuple[Any, Exception | None]], list[Hint]]
-"""The outcomes of a group's verbs, and all their hints."""
+"""The outcomes of a group's verbs, and their hints."""
 
 
 def verb(
@@ -233,17 +233,17 @@ def verb(
     reads: bool = False,
     weight: Callable[[Arguments], int] | None = None,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Verb[T]]]:
-    """Make a coroutine function of keyword arguments a verb: calling it does nothing until a store drives it.
+    """Make a coroutine function of keyword arguments a verb: calling it does nothing until a store drives the verb.
 
     Each verb declares one of three:
 
-    - `locks`: the rows that its arguments name (notation: `store/base/locks.py`), "" for none.
-    - `sweep=True`: a predicate picks its rows, or it is rare or long. PostgreSQL runs it on a separate connection: SKIP
-      LOCKED works only between connections, and the verbs of a group wait for the longest.
-    - `reads=True`: it changes nothing.
+    - `locks`: the rows named by arguments (notation: `store/base/locks.py`), "" for no rows.
+    - `sweep=True`: a predicate picks the rows, or the verb is rare or long. PostgreSQL runs it on a separate connection:
+      SKIP LOCKED works only between connections, and the verbs of a group wait for the longest.
+    - `reads=True`: the verb changes nothing.
 
-    With `locks`, `sweep` may be a function of the arguments. `weight` is such a function, too: about how many rows the
-    verb writes, and one for each `WEIGHED_BYTES` of their values. It bounds a driver's groups.
+    With `locks`, `sweep` may be a function of the arguments. `weight` is also a function of the arguments: about how
+    many rows the verb writes, plus 1 per `WEIGHED_BYTES` of values. The weight bounds a driver's groups.
     """
     if bare or (locks is not None) + (sweep is True) + reads != 1:
         raise TypeError("A verb declares one of locks=…, sweep=True and reads=True: @verb(locks=…).")
@@ -272,7 +272,7 @@ class Store(Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether no other process can have this store open."""
+        """True if no other process can have the store open."""
         ...
 
     groups: int
@@ -280,26 +280,26 @@ class Store(Protocol):
     group_seconds: float
 
     async def write(self, verb: Verb[T]) -> T:
-        """Durable when it returns; nothing happened if it raises."""
+        """The change is durable when the call returns. If the call raises, nothing happened."""
         ...
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
-        """Run verbs in order in one group, each as if alone. An exception takes the place of its result."""
+        """Run verbs in order in one group, each as if alone. An exception takes the place of a result."""
         ...
 
     async def read(self, verb: Verb[T]) -> T:
-        """Run a verb that only looks, against committed data."""
+        """Run a read-only verb against committed data."""
         ...
 
     async def scan(self, verb: Verb[T]) -> T:
-        """As `read`, for long looks: never on the event loop's thread."""
+        """A long `read`: never on the event loop's thread."""
         ...
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None: ...
 
     @property
     def hints_up(self) -> bool:
-        """Whether hints of other servers arrive; true if there can be none."""
+        """True while hints of other servers arrive, or if no other server is possible."""
         ...
 
     def exchange_hints(self) -> None: ...

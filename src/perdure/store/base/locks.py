@@ -1,4 +1,4 @@
-"""The rows that a verb's arguments name, as `@verb(locks=…)` declares them.
+"""The rows named by a verb's arguments, as `@verb(locks=…)` declares.
 
 `locks` is text in the notation of `-- holds:` in the SQL. A space separates several rows:
 
@@ -8,8 +8,8 @@
     execution=items[].execution_id              one row for each element of an argument
     meta='epoch'                                the same row for all arguments
 
-A value of None does not name a row. An argument `idempotency` names its row without a declaration.
-If the notation does not suffice, `locks` is a function of the arguments that stands beside the verb.
+A value of None does not name a row. An argument `idempotency` names its row without a declaration. If the notation does
+not suffice, `locks` is a function of the arguments, defined next to the verb.
 """
 
 import inspect
@@ -19,11 +19,11 @@ from operator import attrgetter
 from typing import Any
 
 Row = tuple[str, Any]
-"""A kind, and the value that names the row."""
+"""A kind, and the value naming the row."""
 
 
 class SharedRow(tuple[str, Any]):
-    """A row that several verbs may hold at once, if all of them share it. It is equal to the row."""
+    """A row that several verbs may hold at once, if all of them share. Equal to the plain row."""
 
     __slots__ = ()
 
@@ -37,7 +37,7 @@ _LOCK = re.compile(r"(\w+)=(?:'(\w*)'|(\w+)\[\]\.(\w+)|(\w[\w.]*(?:,\w[\w.]*)*))
 def read_locks(
     locks: str | Callable[[Arguments], Iterable[Row]], function: Callable[..., object]
 ) -> Callable[[Arguments], Sequence[Row]]:
-    """Raises TypeError for text that is ill-formed, or names an argument that `function` does not have."""
+    """Raises TypeError for ill-formed text, or for an argument that `function` does not have."""
     parameters = inspect.signature(function).parameters
     texts = ["idempotency=idempotency.key"] if "idempotency" in parameters else []
     texts += locks.split() if isinstance(locks, str) else []

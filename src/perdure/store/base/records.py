@@ -1,7 +1,7 @@
 """Rows to records and records to values, by name. The copies are compiled once per statement and class.
 
-A field that is a record stands for that record's columns; each may have the field's name in front. If it may be None,
-it is None where the first of them is NULL.
+A field with a record type stands for the record's columns; each column may have the field's name in front. An optional
+record is None if its first column is NULL.
 
 In `sql/`, `{columns Fire}` lists the columns of a record and `{values Fire}` the same names as parameters.
 """
@@ -68,7 +68,7 @@ def expand_columns(text: str, source: str) -> str:
 
 
 def parse_columns(sql: str) -> list[str]:
-    """The names of the columns that a statement returns.
+    """The names of a statement's result columns.
 
     >>> parse_columns("SELECT a, t.b, COUNT(CASE WHEN (x, 'y,') THEN 1 END) AS c FROM t")
     ['a', 'b', 'c']
@@ -102,7 +102,7 @@ def rows_reader(cls: type[R], sql: str) -> Callable[[Rows], list[R]]:
 
 
 def _made(cls: type[Any], within: str, columns: list[str], left: set[str], env: dict[str, Any]) -> str:
-    """Takes the columns that it reads out of `left`."""
+    """Removes from `left` the columns it reads."""
     env[cls.__name__] = cls
     values: list[str] = []
     positional = cls.__match_args__  # positional arguments are faster

@@ -1,4 +1,4 @@
-"""How often a check looks at one value. The references and unions of a schema can double that at each level."""
+"""Counts how often a check looks at a value. References and unions of a schema can double the number at each level."""
 
 import math
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 LOOKS_MAX: Final = 10_000
-"""On the way from the whole value to one part of it."""
+"""Most looks at values on the way from the whole value to one part."""
 STEPS_MAX: Final = 20_000
-"""Parts of schemas that one count visits."""
+"""Most parts of schemas visited by a count."""
 _UNCOUNTED: Final = frozenset(
     ("$id", "$anchor", "$dynamicRef", "$recursiveRef", "dependencies", "unevaluatedItems", "unevaluatedProperties")
 )
 
 
 def looks_at(schema: Any, depth: int) -> float:
-    """For values with that many levels. Infinite: more than LOOKS_MAX, or the schema cannot be counted."""
+    """The looks at a value of `depth` levels. Infinite beyond LOOKS_MAX, or if the schema cannot be counted."""
     known: dict[tuple[int, int], tuple[int, int, int]] = {}
 
     def total(part: Any, depth: int) -> int:
@@ -24,7 +24,7 @@ def looks_at(schema: Any, depth: int) -> float:
         return here + max(members, items)
 
     def count(part: Any, depth: int) -> tuple[int, int, int]:
-        """Looks at the value itself, at a member of it, and at an item of it."""
+        """Looks at the value itself, at a member and at an item."""
         if not isinstance(part, dict):
             return 1, 0, 0
         key = id(part), depth
@@ -76,7 +76,7 @@ def _values(parts: Any) -> list[Any]:
 
 
 def extent(value: Any) -> tuple[int, int]:
-    """How many levels of lists and objects a value has, and how many values they hold."""
+    """The levels of lists and objects in a value, and the number of values inside."""
     level, depth, count = [value], -1, 0
     while level:
         depth, count = depth + 1, count + len(level)

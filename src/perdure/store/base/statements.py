@@ -6,16 +6,16 @@ Both databases run the text of `sql/common/`: `{a|b}` is `a` on SQLite and `b` o
 
 Header lines:
 
-- `-- holds: table=value`: the row that the arguments name. A statement that writes needs this or `-- picks:`, because
-  drivers run many verbs in one transaction. A read that a verb decides by declares it, too.
-- `-- shares: table=value`: as `holds`, but verbs that share the row do not keep each other out.
+- `-- holds: table=value`: the row named by the arguments. A statement that writes needs this or `-- picks:`, because
+  drivers run many verbs in one transaction. A read by which a verb decides declares its row, too.
+- `-- shares: table=value`: like `holds`, but verbs sharing the row do not keep each other out.
 - `-- picks: …`: a predicate chooses the rows.
 - `-- effect: none`: the write only locks.
 - `-- bulk: now_us seq; bytes value`: PostgreSQL gets a second text for many rows of values. The line names the values
   that are not texts.
 - `-- answer: how many`: only the number of rows counts, because SQLite's RETURNING costs as much as the change. For
-  many rows of values, it answers with the `holds` value of each changed row.
-- `-- late: table`: only reads of this table need the rows, so a driver may write them together at the end.
+  many rows of values, the answer is the `holds` value of each changed row.
+- `-- late: table`: only reads of this table need the rows, so a driver may write late rows together at the end.
 - `-- sees: journal key=key`: the read sees only rows of a late table with these values.
 - `-- alone: why`: no other transaction of any server may be open; a driver runs the verb again, alone.
 """
@@ -55,29 +55,29 @@ class Statement(NamedTuple):
     writes: bool
     values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
     readers: dict[type, Callable[[Rows], list[Any]]]
-    """By class. Compiled at the first use."""
+    """Readers by class, compiled at the first use."""
     writers: dict[type, Callable[[Sequence[Any]], Rows]]
     returns: bool = True
     holds: tuple[str, int] | None = None
-    """The kind of row, and the place of the value that names it."""
+    """The kind of row, and the place of the value naming it."""
     shares: bool = False
     effect: bool = False
-    """Whether an answered row means a change. Also true if it cannot answer with rows."""
+    """True if an answered row means a change, or if the statement cannot answer with rows."""
     counted: bool = False
-    """It answers with an empty row per change."""
+    """The answer is an empty row per change."""
     late: str | None = None
     alone: bool = False
     waits: bool = True
-    """Otherwise it skips locked rows."""
+    """False: the statement skips locked rows."""
     looks_at: frozenset[str] = frozenset()
-    """The words of its text. Late rows of a table among them must be written first."""
+    """The words of the text. Late rows of a table among the words must be written first."""
     sees: tuple[str, Sequence[tuple[str, int]]] | None = None
-    """The late table, and by column the place of the value that selects rows."""
+    """The late table, and by column the place of the selecting value."""
     routed: str | None = None
-    """The text with one more value, which comes back as the first column of each row; None if impossible."""
+    """The text with another value, which comes back as the first column of each row; None if impossible."""
     bulk: str | None = None
-    """The text for many rows of values, one array per parameter. Rows begin with the place of their values, from 1.
-    The values must not name a row twice."""
+    """The text for many rows of values, one array per parameter. Each result row begins with the place of its values,
+    from 1. The values must not name a row twice."""
 
     def reader(self, cls: type[Any]) -> Callable[[Rows], list[Any]]:
         read = self.readers.get(cls)
@@ -116,7 +116,7 @@ def spelled_out(text: str, source: str) -> str:
 
 
 def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statement]:
-    """Raises ValueError if a statement is ill-formed or lacks its header."""
+    """Raises ValueError for an ill-formed statement or a missing header."""
     parts = _NAME.split(expand_columns(spelled_out(text, source), source))
     found: dict[str, Statement] = {}
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
@@ -194,7 +194,7 @@ def _said(sql: str, dialect: str) -> str:
 
 
 def _routed(sql: str, number: int) -> str | None:
-    """Return one more value with each row, to tell the rows of many runs apart."""
+    """Return another value with each row, to tell the rows of many runs apart."""
     if re.search(r"^UNION\b", sql, re.MULTILINE):
         return None
     column = f"CAST(${number} AS INTEGER) AS ord, "

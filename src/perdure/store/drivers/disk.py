@@ -16,7 +16,7 @@ TOLD_SECONDS_MAX: Final = 300.0
 
 
 class Refusals:
-    """Logs that a store takes no writes: at once, after growing pauses with a count, and when it is over."""
+    """Logs refused writes of a store: the first at once, later ones as a count after growing pauses, and the end."""
 
     def __init__(self, logger: logging.Logger, store: str) -> None:
         self._logger, self._store = logger, store
@@ -36,7 +36,7 @@ class Refusals:
         self._due_at = now + self._pause
 
     def end(self) -> None:
-        """A write has succeeded."""
+        """Call after a successful write."""
         if self._is_told:
             text = "%s writes again after %.0f s; it refused %d times."
             self._logger.warning(text, self._store, time.monotonic() - self._began_at, self._amount)
@@ -44,7 +44,7 @@ class Refusals:
 
 
 def is_read_only(path: str) -> bool:
-    """Whether the path's file system is mounted read-only. False where that cannot be told."""
+    """True if the path's file system is mounted read-only. False if unknown."""
     if sys.platform != "win32":  # which has no statvfs
         with suppress(OSError):
             return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
@@ -69,7 +69,7 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def network_file_system(path: str | os.PathLike[str], mounts: str = "/proc/self/mountinfo") -> str | None:
-    """The kind of a path's file system if it is on another machine; None outside of Linux."""
+    """The kind of a path's file system on another machine; None for a local disk and outside of Linux."""
     place, deepest, kind = os.path.realpath(path), "", ""
     with suppress(OSError, IndexError, ValueError), open(mounts, encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:

@@ -1,11 +1,12 @@
 """The lock by which one process has an SQLite store, and the modes of a store's files.
 
-**Two locks.** One is on the file `STORE.lock`, since a restore replaces the database file. The other is on the
-database file itself, so it holds on every path to it: a bind mount, another container.
+**Two locks.** The first is on the file `STORE.lock`, since a restore replaces the database file. The second is on the
+database file itself, so it holds on every path: a bind mount, another container.
 
-**Why flock(2).** SQLite takes POSIX record locks, which on Linux do not see flock. They end when the process closes
-any descriptor of the file, so this module never opens a database file that this process has open. Only Linux gets the
-second lock, on local file systems: macOS, NFS and SMB turn flock into record locks, which lock SQLite out.
+**Why flock(2).** SQLite takes POSIX record locks, which on Linux do not see flock. A process loses its record locks
+when it closes any descriptor of the file, so no function here opens a database file that is open in this process. Only
+Linux gets the second lock, on local file systems: macOS, NFS and SMB turn flock into record locks, which lock SQLite
+out.
 
 **One name.** SQLite finds the write-ahead log by the name of the database file, so a file with hard links is refused.
 """
@@ -37,7 +38,7 @@ class StoreInUse(PerdureError):
 
 
 class FileLock:
-    """`make` creates the file if it is not there. Raises StoreInUse, OSError."""
+    """`make` creates a missing file. Raises StoreInUse, OSError."""
 
     def __init__(self, path: str, *, make: bool = False) -> None:
         self._path = os.path.realpath(path)
@@ -74,7 +75,7 @@ class FileLock:
             raise _in_use(self._path, _holder(handle)) from None
 
     def release(self) -> None:
-        """SQLite must have closed the file."""
+        """Call after SQLite closed the file."""
         if self._inode is not None:
             _opened.discard(self._inode)
             self._inode = None
@@ -96,13 +97,14 @@ def several_names(path: str) -> str | None:
 
 
 def make_private(path: str | os.PathLike[str]) -> None:
-    """Only its owner may read the new file. A file that is there is not even opened: see above."""
+    """Create a file readable by its owner only. An existing file is not opened: closing it would end SQLite's record
+    locks."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
 
 
 def readable_by_others(path: str) -> int | None:
-    """The mode if the group or others may read the file; None on Windows."""
+    """The mode if the group or other users may read the file; None on Windows."""
     mode = os.stat(path).st_mode & 0o777
     return mode if sys.platform != "win32" and mode & 0o044 else None
 
@@ -125,7 +127,7 @@ def _in_use(path: str, pid: int | None) -> StoreInUse:
 
 
 def _holder(handle: int) -> int | None:
-    """None outside of Linux, or if the process is in another container."""
+    """The process with the lock. None outside of Linux and for a process in another container."""
     if sys.platform != "linux":
         return None
     status = os.fstat(handle)

@@ -1,4 +1,4 @@
-"""The message by which one server sends its hints to others.
+"""The message by which a server sends hints to other servers.
 
 Ends travel without results, which the receiver can query; counts and due times are not sent. A message too long for
 NOTIFY becomes `everything`.
@@ -29,16 +29,16 @@ GATHERED_MAX: Final = 1_000
 
 
 class HintMessage(msgspec.Struct, omit_defaults=True, rename={"server": "s", "changed": "news"}):
-    """Older servers ignore fields that a newer one adds."""
+    """Older servers ignore fields of newer servers."""
 
     server: str
     beat: int | None = None
     ready: list[str] = []
     """Projects."""
     ready_in: list[tuple[str, str | None]] = []
-    """The same, with deployments."""
+    """Projects with deployments."""
     ended: dict[str, list[str]] = {}
-    """Executions by project. They are not in `written` as well."""
+    """Executions by project. An execution here is not in `written`."""
     written: list[str] = []
     """Executions."""
     changed: dict[str, list[str]] = {}
@@ -80,7 +80,7 @@ _SENT: Final[dict[type[Hint], tuple[str, ...]]] = {
     KeyDeleted: ("keys", "key_id"),
     UserChanged: ("users", "user_id"),
 }
-"""By kind of hint: the field of `HintMessage`, and the hint's own fields that it gets."""
+"""Kinds of hint with the field of `HintMessage`, and the fields of the hint to put there."""
 
 
 class Gathered:
@@ -93,7 +93,7 @@ class Gathered:
         return bool(self._hints) or self.everything or self.beat is not None
 
     def add(self, hints: Iterable[Hint]) -> bool:
-        """True if there were new ones."""
+        """True if a hint was new."""
         found = self._hints
         before = len(found)
         for hint in hints:

@@ -1,22 +1,22 @@
 """Runs many verbs of one transaction side by side, in rounds of queries, and keeps them apart by rows.
 
-In each round every ready verb asks its next query, and queries of one name are one batch. This module does no input or
+In each round every ready verb asks its next query, and queries of one name are one batch. The module does no input or
 output. A driver's transaction is
 
     while batches := lockstep.round():
         for batch in batches:
             lockstep.answer(batch, … the rows of each of its runs …)
 
-**Holds.** Every query names the row that it touches (`-- holds:` in the SQL). A verb owns a row from its first touch
-until it ends; a verb that needs another verb's row sits the round out. A group thus equals some serial order. A verb
-takes the rows that its arguments name before its first query, so two verbs for one execution keep their order.
-Verbs that only share a row (`-- shares:`) hold it together.
+**Holds.** Every query names the row to touch (`-- holds:` in the SQL). A verb owns a row from the first touch until the
+verb ends; a verb in need of another verb's row sits the round out. A group thus equals some serial order. A verb takes
+the rows named by its arguments before its first query, so two verbs for one execution keep their order. Verbs may hold
+a row together if all of them only share the row (`-- shares:`).
 
-**Late.** Only reads of their own table need some rows (`-- late:`, the journal's). One statement writes those of all
-verbs when such a read comes, or at the end. A read of one key (`-- sees:`) lets rows of other keys wait longer.
+**Late.** Some rows (`-- late:`, the journal's) matter only to reads of their own table. One statement writes the late
+rows of all verbs when such a read comes, or at the end. A read of one key (`-- sees:`) lets rows of other keys wait.
 
-**Failures.** A verb that fails before it wrote concerns only its caller. After a write it has no savepoint: `Guilty`
-names it, and the driver runs the group again without it.
+**Failures.** A failure before the first write concerns only the verb's caller. After a write a verb has no savepoint:
+`Guilty` names the verb, and the driver runs the group again without it.
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -28,11 +28,11 @@ from perdure.store.base.statements import Statement
 from perdure.wire.base.errors import PerdureError
 
 LOCK_ORDER: Final = ("topic", "execution", "budget")
-"""Kinds in lock order, which prevents deadlocks. Rows of one kind are locked by name."""
+"""Kinds of rows in lock order, which prevents deadlocks. Rows of one kind are locked by name."""
 
 
 class LockstepStuck(Exception):
-    """The driver then runs them one after the other."""
+    """Verbs wait for each other's rows. The driver then runs verbs one after the other."""
 
     def __init__(self, runs: "Sequence[VerbRun]") -> None:
         super().__init__(f"{len(runs)} verbs wait for each other's rows.")
@@ -47,7 +47,7 @@ class Guilty(Exception):
 
 
 class Barred(Exception):
-    """A verb needs a row that another transaction holds."""
+    """A verb needs a row of another transaction."""
 
     def __init__(self, run: "VerbRun", rows: Sequence[Row]) -> None:
         super().__init__(f"{run.verb} needs what others hold.")
@@ -56,7 +56,7 @@ class Barred(Exception):
 
 
 class Alone(Exception):
-    """A verb needs a transaction during which no other of any server is open."""
+    """A verb needs a transaction while no other transaction of any server is open."""
 
     def __init__(self, run: "VerbRun") -> None:
         super().__init__(f"{run.verb} must run alone.")
@@ -89,7 +89,6 @@ class VerbRun:
         self.named = named
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.rows: Sequence[Row] = ()
-        """The rows that its query touches."""
         self.held: list[Row] = []
         self.hints: list[Hint] = []
         self.wrote = False
@@ -98,8 +97,8 @@ class VerbRun:
 
 
 class QueryBatch(NamedTuple):
-    """One statement for several runs. `values` has per run one tuple or, for `query_many`, several. No run waits for
-    a deferred statement."""
+    """One statement for several runs. `values` has one tuple per run, or several for `query_many`. No run waits for a
+    deferred statement."""
 
     statement: Statement
     runs: Sequence[VerbRun]
@@ -116,8 +115,8 @@ class Lockstep:
         holds: bool = True,
         alone: bool = False,
     ) -> None:
-        """`holds`: verbs hold rows. `bars` tells whether some rows must not be waited for; it is not asked about rows
-        that arguments name. `alone`: no other transaction is open."""
+        """`holds`: verbs hold rows. `bars` returns True for rows not to wait for; rows named by arguments are not asked
+        about. `alone`: no other transaction is open."""
         self._queries = queries
         self._holds = holds
         self._bars = bars
@@ -129,7 +128,7 @@ class Lockstep:
         self._sharers: dict[Row, set[int]] = {}
         self._late: dict[str, list[tuple[Any, ...]]] = {}
         self._known: dict[tuple[str, tuple[int, ...]], tuple[int, set[tuple[Any, ...]]]] = {}
-        """Of deferred rows, the values of some columns and the number of rows read so far."""
+        """Distinct values of some columns among the late rows counted so far."""
         self._freed = True
 
     @property
@@ -137,7 +136,6 @@ class Lockstep:
         return any(run.wrote for run in self.runs)
 
     def touched(self) -> list[Row]:
-        """In lock order."""
         rows = {row for run in self.runs for row in run.held if row[0] in LOCK_ORDER}
         return sorted(rows, key=lambda row: (LOCK_ORDER.index(row[0]), row[1]))
 
@@ -145,7 +143,7 @@ class Lockstep:
         return sorted({row for run in self.runs for row in run.named if row[0] == kind})
 
     def round(self) -> Sequence[QueryBatch]:
-        """The next batches; empty once every verb has ended. Raises Stuck, Guilty, Barred or Alone."""
+        """The next batches; empty once every verb has ended. Raises LockstepStuck, Guilty, Barred or Alone."""
         while True:
             self._start()
             asking: dict[str, list[VerbRun]] = {}
@@ -176,7 +174,7 @@ class Lockstep:
         return batches
 
     def _start(self) -> None:
-        """No verb overtakes another that names the same row."""
+        """No verb overtakes another verb with the same named row."""
         if not self._freed:
             return
         self._freed = False
@@ -257,7 +255,7 @@ class Lockstep:
         self._free(run)
 
     def _put_off(self, run: VerbRun) -> bool:
-        """False: another verb holds its row."""
+        """False: another verb holds the row."""
         if self._holds and not self._take(run, run.rows):
             return False
         self._late.setdefault(run.statement.name, []).extend(run.values)

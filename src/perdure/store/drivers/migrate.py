@@ -1,7 +1,7 @@
 """Numbered migrations, forward only.
 
-A migration that says `-- compatible: yes` only adds tables, indexes and optional columns. The release before can go on
-with it, so servers can be upgraded one by one, and rolled back.
+A migration with `-- compatible: yes` only adds tables, indexes and optional columns. The release before works with the
+new schema, so servers can be upgraded one by one, and rolled back.
 """
 
 import re
@@ -34,8 +34,7 @@ class Migration(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """`number` is 0 before the first migration. `least` is the last incompatible migration, which a release must
-    know."""
+    """`number` is 0 before the first migration. `least` is the last incompatible migration: a release must know it."""
 
     number: int
     least: int

@@ -9,7 +9,7 @@ Each kind of work has connections of its own, so that none blocks another:
 - *scans* may take long, see one moment, and take turns by project (store/drivers/scans.py)
 - *hints* travel between servers (store/drivers/postgres_hints.py)
 
-Only the listener's connection keeps state between transactions, so all others work through PgBouncer.
+Only the listener's connection keeps state between transactions, so PgBouncer may carry all other connections.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ class PostgresStore:
         return await self._one(self._sweep if verb.is_sweep() else self._write, verb)
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
-        """In order only for verbs that name the same row."""
+        """Keeps the order of verbs with the same named row only."""
         if not verbs:
             return ()
         self._check_open()
@@ -184,7 +184,7 @@ class PostgresStore:
         raise BadRequest("A store in PostgreSQL is backed up with PostgreSQL's own tools, `pg_dump` or base backups.")
 
     async def vacuum(self) -> None:
-        """PostgreSQL vacuums by itself, as configured by the migrations."""
+        """PostgreSQL vacuums alone, as configured by the migrations."""
 
     async def close(self) -> None:
         if self._closed:

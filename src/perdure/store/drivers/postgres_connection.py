@@ -1,4 +1,4 @@
-"""A PostgreSQL connection that reopens by itself; migrations."""
+"""A PostgreSQL connection with reconnects; migrations."""
 
 import asyncio
 import contextlib
@@ -25,20 +25,20 @@ else:
 CONNECT_SECONDS_MAX = 5.0
 RECONNECT_SECONDS_MAX = 10.0
 COMMAND_SECONDS_MAX = 15.0
-"""After the server's own limit of 10 s: the connection is dead."""
+"""Longer than the server's own limit of 10 s: beyond, the connection is dead."""
 MIGRATE_SECONDS_MAX = 60.0
 MIGRATE_LOCK_SECONDS = 3.0
-"""How long each try waits for a table, with later transactions behind it."""
+"""Seconds that each try waits for a table, with later transactions behind it."""
 GONE_SECONDS_MAX = 3.0
-"""How long a server's sessions may be visible after its end."""
+"""Seconds that sessions stay visible after a server's end."""
 LOOK_SECONDS_MAX = 86_400.0
 TIMELINE: Final = "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
-"""A standby that takes over begins a new one, as does a restored base backup."""
+"""A promoted standby begins a new timeline, as does a restored base backup."""
 LOCK: Final = 0x50455244  # "PERD"
 _MIGRATES: Final = f"pg_try_advisory_xact_lock({LOCK})"
 _STERN_LOCK: Final = 0x50455253  # "PERS"
 _CHANGES: Final = f"pg_try_advisory_xact_lock({_STERN_LOCK})"
-"""Held for a migration with which the release before cannot go on."""
+"""Held by migrations that the previous release cannot work with."""
 _STARTS: Final = f"pg_try_advisory_xact_lock_shared({_STERN_LOCK})"
 _SERVERS: Final = (
     # A pooler keeps idle connections under their last user's name. A running server uses one every second, and has a
@@ -59,13 +59,13 @@ class NotOurDatabase(PerdureError):
 
 class Address(NamedTuple):
     dsns: tuple[str, ...]
-    """One for each host; the one that takes writes is used."""
+    """An address per host. The host that takes writes is used."""
     prepared_statements: bool = True
-    """Off for a pooler in transaction mode without support for them."""
+    """Off for a pooler in transaction mode without prepared statements."""
     allow_data_loss: bool = False
     """Accept synchronous_commit=off."""
     listen_dsn: str | None = None
-    """A direct address for LISTEN, beside a pooler's."""
+    """A direct address for LISTEN, if `dsns` leads to a pooler."""
 
     def direct(self) -> "Address":
         return self if self.listen_dsn is None else self._replace(dsns=parse_url(self.listen_dsn).dsns)
@@ -90,7 +90,7 @@ def parse_url(url: str) -> Address:
 
 
 def _one_each(parts: SplitResult, query: list[tuple[str, str]]) -> Iterator[str]:
-    """The driver has one time-out for all hosts: a silent one would hide the rest."""
+    """The driver's time-out is for all hosts: a silent host would hide the next."""
     user, at, hosts = parts.netloc.rpartition("@")
     if hosts:
         for host in hosts.split(","):
@@ -112,7 +112,7 @@ def _joined(parts: SplitResult, place: str, query: list[tuple[str, str]]) -> str
 
 
 class Lost(Exception):
-    """The connection is gone, or its server no longer takes writes."""
+    """The connection ended, or the server no longer takes writes."""
 
 
 def is_lost(error: BaseException, connection: AsyncpgConnection | None = None) -> bool:
@@ -138,7 +138,7 @@ class PostgresConnection:
         self._closed = False
         self._host = 0
         self.timeline = ""
-        """After a failover the new server may lack our last commits."""
+        """A new timeline means a failover, and the new server may lack our last commits."""
 
     async def get(self) -> AsyncpgConnection:
         connection = self._connection
@@ -209,7 +209,7 @@ class PostgresConnection:
             raise NotOurDatabase(f"The database {problem}")
 
     async def again(self, until: float) -> AsyncpgConnection:
-        """Retry `get` until that time of the loop. Raises Lost."""
+        """Retry `get` until a time of the loop's clock. Raises Lost."""
         loop = asyncio.get_running_loop()
         pause = 0.02
         while True:
@@ -248,7 +248,7 @@ async def end(task: "asyncio.Task[None]") -> None:
 
 
 async def prepare(postgres: PostgresConnection) -> str:
-    """One server at a time. Returns the store's epoch. Raises NotOurDatabase."""
+    """Serves one server at a time. Returns the store's epoch. Raises NotOurDatabase."""
     try:
         connection = await postgres.get()
         if (await _known_schema(connection)).pending(migrations("postgres")):
@@ -287,7 +287,7 @@ async def schema_at(url: str) -> Schema:
 
 
 async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
-    """Each query runs in a transaction of its own, to delay vacuums less. Raises Unavailable."""
+    """Each query has a transaction of its own, to delay vacuums less. Raises Unavailable."""
     postgres = PostgresConnection(parse_url(url), "look")
     found: dict[str, Rows] = {}
     try:
@@ -326,7 +326,7 @@ async def _known_schema(connection: AsyncpgConnection) -> Schema:
 
 
 async def _holding(lock: str, connection: AsyncpgConnection, work: Callable[[], Awaitable[object]]) -> None:
-    """Polls the lock: a transaction that waits for it would delay concurrent index builds."""
+    """Polls the lock: a waiting transaction would delay concurrent index builds."""
     loop = asyncio.get_running_loop()
     until = loop.time() + MIGRATE_SECONDS_MAX
     while True:

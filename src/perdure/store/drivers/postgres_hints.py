@@ -1,11 +1,11 @@
 """Hints between the servers of one PostgreSQL database, by LISTEN and NOTIFY.
 
 Hints leave after the commit, on a connection of their own. They arrive on another, which must be direct (`listen_dsn`
-in the address), since a pooled one receives nothing.
+in the address): a pooled connection receives nothing.
 
-Failures are silent, so a heartbeat travels the same way. While it does not arrive, `up` is false, waiting code polls
-more often, and the listener reconnects. The heartbeat also announces its server: a server that hears no other for a
-while sends no hints.
+Failures are silent, so a heartbeat travels the same way. While no heartbeat arrives, `up` is false, waiting code polls
+more often, and the listener reconnects. The heartbeat also announces its server. A server alone for a while sends no
+hints.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ BEAT_SECONDS = 10.0
 BEAT_DOWN_SECONDS = 1.0
 ARRIVE_SECONDS_MAX = 3.0
 FORGET_BEATS: Final = 3.5
-"""After silence for so many, a server is gone."""
+"""Beats missed before a server counts as gone."""
 
 _FAILURES: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
@@ -46,17 +46,17 @@ class Exchange:
         self._listening = asyncio.Event()
         self._anew = asyncio.Event()
         self._others: dict[str, float] = {}
-        """By server, when it was last heard, in the loop's time."""
+        """Servers with the loop's time of their last heartbeat."""
         self._alone_from = 0.0
-        """From then on silence means that this server is alone."""
+        """Silence from then on (loop's time) means: no other server runs."""
         self._tasks: list[asyncio.Task[None]] = []
         self._said_down = False
         self.up = False
         self.sent = 0
-        """Without heartbeats."""
+        """Hints sent, without heartbeats."""
 
     def start(self) -> None:
-        """The database need not be reachable yet."""
+        """Starts even if the database cannot be reached yet."""
         if self._tasks:
             return
         self._wait_for_others()
@@ -75,7 +75,7 @@ class Exchange:
             self._something.set()
 
     def _wait_for_others(self) -> None:
-        """Assume other servers until they had time to be heard."""
+        """Assume other servers until their first heartbeats are due."""
         self._alone_from = asyncio.get_running_loop().time() + FORGET_BEATS * BEAT_SECONDS
 
     def _somebody_listens(self) -> bool:

@@ -1,11 +1,11 @@
-"""The lock queue: verbs that wait for rows which another transaction holds, one by one on a connection of their own.
+"""The lock queue: verbs wait for rows of other transactions, one by one on a connection of their own.
 
-A statement run by hand, a dump, or a silent server may hold a row for long. A verb that needs the row comes here after
-a time-out by itself. A verb that gives a queue its first limit waits here for all transactions that may have read the
-old state.
+A statement run by hand, a dump, or a silent server may hold a row for long. A verb in need of the row comes here after
+a time-out. A verb with the first limit of a queue waits here for all transactions that may have read the old state.
 
-**Order.** Rows that a verb's arguments name belong to it from its arrival. Later verbs that name or need them, or the
-held row, come here too, behind it. After a refusal the row counts as held for a while, since the caller tries again.
+**Order.** Rows named by a verb's arguments belong to the verb from its arrival. Later verbs for such a row, or for the
+held row, come here too and wait behind it. After a refusal the row counts as held for a while, since the caller tries
+again.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from perdure.store.drivers.postgres_connection import PostgresConnection
 from perdure.store.drivers.postgres_writer import EXCLUSIVE, SHARED, Writer
 
 WAIT_SECONDS_MAX = 6.0
-"""The caller gets an error after the first try that ends later."""
+"""The caller gets an error after the first try ending later."""
 PAUSE_SECONDS: Final = 0.05
 BELIEVED_SECONDS: Final = 10.0
-"""How long a row counts as held after a time-out."""
+"""Seconds that a row counts as held after a time-out."""
 _LIMITS: Final = f"SET LOCAL lock_timeout = 100; SELECT {SHARED}"
-"""Other verbs wait for the rows that this one has locked."""
+"""A short wait, because the verb's own locked rows block other verbs."""
 _LIMITS_ALONE: Final = f"SET LOCAL lock_timeout = 1000; SELECT {EXCLUSIVE}; SET LOCAL lock_timeout = 100"
-"""All other verbs wait meanwhile."""
+"""A longer wait, during which all other verbs wait."""
 
 
 class _Waiter:
@@ -38,7 +38,7 @@ class _Waiter:
         self._left = left
         self.named = named
         self.rows: Sequence[Row] = ()
-        """Held rows that it needs, until it succeeds."""
+        """Held rows needed by the verb. Empty after its success."""
         self.alone = False
         self.until = until
 
@@ -57,9 +57,9 @@ class LockQueue(Writer):
     ) -> None:
         super().__init__(postgres, "aside", queries, committed, moved)
         self._awaited: Counter[Row] = Counter()
-        """By row, how many verbs name it."""
+        """How many verbs name each row."""
         self._held: dict[Row, float] = {}
-        """By row, until when it counts as held, in the loop's time."""
+        """The loop's time at which each row stops to count as held."""
         self._turn = 0
         self._ahead: set[Row] = set()
 
@@ -71,11 +71,11 @@ class LockQueue(Writer):
         return bool(self._held or self._awaited)
 
     def bars(self, rows: Sequence[Row]) -> bool:
-        """Also true if an earlier verb waits for one of these rows."""
+        """True if a row counts as held or an earlier verb waits for it."""
         return any(row in self._held or row in self._awaited for row in rows)
 
     def take(self, item: Item, rows: Sequence[Row], *, barred: bool = False) -> None:
-        """The verb timed out on one of these rows, or was barred."""
+        """Take a verb that was barred, or timed out on one of the rows."""
         self._note(self._waiter(item), [row for row in rows if row in self._held] if barred else rows)
 
     def take_alone(self, item: Item) -> None:
@@ -95,7 +95,7 @@ class LockQueue(Writer):
         return waiter
 
     def sift(self, group: list[Item]) -> list[Item]:
-        """Take the verbs that name held or awaited rows; return the rest."""
+        """Take the verbs with held or awaited rows; return the others."""
         if not self.busy:
             return group
         free: list[Item] = []
@@ -122,7 +122,7 @@ class LockQueue(Writer):
         return _LIMITS_ALONE if self._alone else _LIMITS
 
     async def _next(self) -> list[Item]:
-        """The round's next verb, unless one before it names the same row and failed."""
+        """The round's next verb. A verb behind a failed one for the same row is skipped."""
         while True:
             while self._turn < len(self.inbox):
                 item = self.inbox[self._turn]
@@ -137,7 +137,7 @@ class LockQueue(Writer):
             await asyncio.sleep(PAUSE_SECONDS)
 
     def _wait_on(self, named: Sequence[Row]) -> None:
-        """Until the next round, later verbs must not overtake it."""
+        """No later verb may overtake this one in the round."""
         self._turn += 1
         self._ahead.update(named)
 

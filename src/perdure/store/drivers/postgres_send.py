@@ -15,13 +15,13 @@ _UNNEST: Final = re.compile(r"unnest\(([^()]+)\) WITH ORDINALITY AS v \([^()]+\)
 _VALUE: Final = re.compile(r"\bv\.p(\d+)\b")
 _KEY: Final = re.compile(r"\b(?:project_id|id) = v\.p(\d+)")
 _TEXTS_MAX: Final = 8
-"""Of one statement: each connection prepares them."""
+"""Texts kept per statement, because each connection prepares every text."""
 _texts: Final[dict[str, dict[frozenset[int], str]]] = {}
-"""By a statement's text for many rows: its texts for rows that have the values at these places in common."""
+"""A statement's text for many rows, then places of values that all rows share: the text for such rows."""
 
 
 async def send_late(connection: AsyncpgConnection, batches: Sequence[QueryBatch]) -> Sequence[QueryBatch]:
-    """As one statement if possible. Returns the batches left to send."""
+    """Sends late rows, if possible in one statement. Returns the batches left to send."""
     late = [batch for batch in batches if not batch.runs]
     if len(late) < 2:
         return batches
@@ -40,7 +40,7 @@ async def send_late(connection: AsyncpgConnection, batches: Sequence[QueryBatch]
 
 @cache
 def _together(texts: tuple[tuple[str, int], ...]) -> str:
-    """One statement for several on different tables; each comes with its number of values."""
+    """Joins statements on different tables into one. Each text comes with its number of values."""
     parts: list[str] = []
     before = 0
 
@@ -89,7 +89,7 @@ async def _send_bulk(connection: AsyncpgConnection, batch: QueryBatch) -> list[R
 
 
 def bulk(text: str, rows: Sequence[tuple[Any, ...]]) -> tuple[str, list[Any]]:
-    """A value that all rows have in common is sent once: the driver and PostgreSQL pay for each element of an array."""
+    """A value shared by all rows is sent once: the driver and PostgreSQL pay for each element of an array."""
     columns = list(zip(*rows, strict=True))
     same = {n for n, column in enumerate(columns) if column[-1] == column[0] and column.count(column[0]) == len(rows)}
     texts = _texts.setdefault(text, {})
@@ -103,7 +103,7 @@ def bulk(text: str, rows: Sequence[tuple[Any, ...]]) -> tuple[str, list[Any]]:
 
 
 def with_common(text: str, places: Set[int]) -> str:
-    """A statement for many rows, with one value instead of an array at these places."""
+    """A statement for many rows, with a value instead of an array at each of `places`."""
     head, arrays, tail = _UNNEST.split(text)
     kinds = {int(place): kind for place, kind in _ARRAY.findall(arrays)}
     left = [n for n in kinds if n - 1 not in places]

@@ -2,17 +2,17 @@
 
 How a group can fail:
 
-- A verb fails after a write: it runs alone, after the rest.
-- The database refuses a statement without naming the verb: the group is halved, down to the guilty one.
+- A verb fails after a write: the verb runs alone, after the others.
+- The database refuses a statement without naming the verb: the group is halved, down to the guilty verb.
 - Deadlock, serialisation failure, or another transaction's row under the same key: the group runs again after a random
   pause, with its rows locked in order first.
 - A time-out, because another transaction holds a row: the group is halved, with short time-outs, down to the blocked
-  verb. It moves to the lock queue, as do other verbs that need a row known to be held.
+  verb, which moves to the lock queue. So do other verbs for a row known to be held.
 - The connection is lost before COMMIT: the group runs again.
-- It is lost during COMMIT: ask the server whether it committed. If that stays unknown until the deadline, callers get
-  `UnknownOutcome`.
+- The connection is lost during COMMIT: ask the server for the outcome. If it stays unknown until the deadline, callers
+  get `UnknownOutcome`.
 
-A cancelled caller gets no answer, but its verb goes on.
+A cancelled caller gets no answer, but the verb still runs.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ _SETTINGS: Final = {
 
 
 def _set(settings: dict[str, str]) -> str:
-    """As a query, which PostgreSQL parses once per connection, unlike SET."""
+    """The settings as a query, which PostgreSQL parses once per connection, unlike SET."""
     return ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
 
 
@@ -114,7 +114,7 @@ _FORGET = "DELETE FROM commits WHERE token >= $1 AND token < $2"
 _LOCKED: Final = "55P03"
 _TIMED_OUT: Final = {_LOCKED, "57014"}
 CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
-"""An empty commit, which returns when all earlier commits are on a synchronous standby, too."""
+"""An empty commit. Returns when a synchronous standby has all earlier commits, too."""
 _AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}
 _WARY: Final = "SET LOCAL lock_timeout = 500"
 _HURRY: Final = "SET LOCAL lock_timeout = 200; SET LOCAL statement_timeout = 1000"
@@ -154,8 +154,8 @@ class Writer:
         moved: Callable[[str], None] = lambda timeline: None,
         lock_queue: "LockQueue | None" = None,
     ) -> None:
-        """`committed` gets each group's size, seconds and hints, `moved` a new `timeline` before a commit there.
-        Without `lock_queue`, a verb that times out is tried three times."""
+        """`committed` gets each group's size, seconds and hints, `moved` a new `timeline` before the first commit
+        there. Without `lock_queue`, a verb is tried three times after time-outs."""
         self.inbox: deque[Item] = deque()
         self._postgres = postgres
         self._kind = kind
@@ -168,8 +168,8 @@ class Writer:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._token = self._oldest_token = random.getrandbits(62)
-        """The marks of the next transaction and of the oldest one not deleted. They start at a random number, because
-        each writer deletes a range of its own."""
+        """The marks of the next transaction and of the oldest mark in the table. The first is random, because each
+        writer deletes a range of its own."""
         self._taken: list[Item] = []
         self._closing = False
         self._away = False
@@ -186,7 +186,7 @@ class Writer:
             self._task = asyncio.get_running_loop().create_task(self._work(), name=f"perdure-{self._kind}")
 
     async def look(self, verb: Verb[T]) -> T:
-        """Run one verb in the caller's task, whose cancellation ends it on the server, too."""
+        """Run a verb in the caller's task. A cancellation of the task ends the verb on the server."""
         answers: list[tuple[Any, Exception | None]] = []
         await self._flush([(verb, lambda *answer: answers.append(answer))])
         [(result, error)] = answers
@@ -196,7 +196,7 @@ class Writer:
         return found
 
     async def close(self) -> None:
-        """Give accepted verbs up if the database does not answer in time."""
+        """Gives accepted verbs up if the database does not answer in time."""
         self._closing = True
         self._wake.set()
         if self._task is not None:
@@ -240,7 +240,7 @@ class Writer:
         return _WARY if self._lock_queue is not None and self._lock_queue.busy else ""
 
     def _late(self, item: Item, rows: Sequence[Row], why: str) -> bool:
-        """A verb timed out on one of these rows. False: try it again."""
+        """A verb timed out on one of the rows. False: try again."""
         if self._lock_queue is None:
             return False
         self._lock_queue.take(item, rows)
@@ -513,7 +513,7 @@ class Writer:
 
 
 def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
-    """In the common order."""
+    """Rows by kind, in lock order."""
     locks: dict[str, list[Any]] = {}
     for steps in steppers:
         for kind, name in steps.touched():
@@ -522,7 +522,7 @@ def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
 
 
 def _locks_all(batch: QueryBatch, topics: Sequence[str]) -> bool:
-    """Whether a group's first statement locks all of its topics, in the common order."""
+    """True if a group's first statement locks all of its topics, in lock order."""
     statement, runs, _ = batch
     if not statement.writes or statement.holds is None or statement.holds[0] != "topic":
         return False

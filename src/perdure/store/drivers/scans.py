@@ -1,7 +1,7 @@
-"""Long looks take turns, so that no project stops the others.
+"""Scans take turns, so that no project stops the others.
 
-A store has a few *lanes* for scans: threads or connections. One project uses at most one of them at a time, and the
-projects take turns. The server's own scans, of no project, count as one more project.
+A store has a few *lanes* for scans: threads or connections. A project uses at most one lane at a time, and projects
+take turns. The server's own scans count as one more project.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ L = TypeVar("L")
 
 LANES: Final = 2
 SCAN_SECONDS_MAX: Final = 10.0
-"""Scans of a project end after this time. The server's own scans may read whole tables."""
+"""Seconds after which a project's scan ends. The server's own scans may read whole tables."""
 WAITING_MAX: Final = 1_000
-"""The most scans of one project that wait."""
+"""Most scans of one project that wait."""
 
 
 class Scans(Generic[L]):
@@ -28,12 +28,12 @@ class Scans(Generic[L]):
         self._free = list(lanes)
         self._room = asyncio.Semaphore(len(lanes))
         self._turns: dict[str, asyncio.Lock] = {}
-        """By project. Its holder runs, or waits for a lane behind other projects."""
+        """A lock per project. The holder runs, or waits for a lane behind other projects."""
         self._asked: Counter[str] = Counter()
 
     async def run(self, verb: Verb[T], look: Callable[[L, Verb[T]], Awaitable[T]]) -> T:
-        """Call `look` with a lane when it is the turn of the verb's project. A cancellation ends the wait or the look.
-        Raises `TooManyRequests`, and `Unavailable` after SCAN_SECONDS_MAX."""
+        """Call `look` with a lane at the turn of the verb's project. A cancellation ends the wait or the look. Raises
+        `TooManyRequests`, and `Unavailable` after SCAN_SECONDS_MAX."""
         project_id: str = verb.values.get("project_id", "")
         if self._asked[project_id] > WAITING_MAX:
             raise TooManyRequests(

@@ -1,4 +1,4 @@
-"""Drives verbs on SQLite: one writer with group commit, and readers beside it.
+"""Drives verbs on SQLite: one writer with group commit, and several readers.
 
 Verbs run on the event loop's thread (docs/decisions/0001), the COMMIT and checkpoints in a thread of their own. If a
 verb fails after a write, the group is rolled back and run again with a savepoint around each verb.
@@ -47,9 +47,9 @@ CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
 SPACE_MIN = 1 << 20
 RETRY_SECONDS_MAX = 30.0
-"""The longest pause after a checkpoint that failed."""
+"""The longest pause after a failed checkpoint."""
 WAL_PAGES_ALARM = 65_536
-"""256 MiB: another program must have been reading for long."""
+"""256 MiB: another program must have read for long."""
 APPLICATION_ID = 0x50455244  # "PERD"
 _OF_THE_DATABASE = (
     apsw.FullError,
@@ -64,7 +64,7 @@ _OF_THE_DATABASE = (
     apsw.InterruptError,
     apsw.ProtocolError,
 )
-"""They do not depend on the verb."""
+"""Errors that do not depend on the verb."""
 
 
 class NotOurFile(PerdureError):
@@ -80,14 +80,14 @@ def schema_in(connection: apsw.Connection) -> Schema:
 
 
 class SQLiteStore:
-    """`:memory:` keeps it in memory."""
+    """`:memory:` keeps the store in memory."""
 
     alone = True
     hints_up = True
     puts_off = True
 
     def __init__(self, path: str) -> None:
-        """Never create an empty store over unreadable data. Raises `StoreInUse`, `NotOurFile`, or `Unavailable` if the
+        """Never creates an empty store over unreadable data. Raises `StoreInUse`, `NotOurFile`, or `Unavailable` if the
         disk is full."""
         self.path = path
         self._memory = path == ":memory:"
@@ -144,7 +144,7 @@ class SQLiteStore:
         self._checkpoint_at = CHECKPOINT_PAGES
         self._retry_at = 0.0
         self._retry_pause = 0.0
-        """Seconds. 0: the last checkpoint did not fail."""
+        """Seconds. 0: the last checkpoint succeeded."""
         self._refusals = Refusals(logger, f"The store at {path}")
         self._writer.set_wal_hook(self._note_wal)
         self.groups = 0
@@ -302,7 +302,7 @@ class SQLiteStore:
         self._jobs.put(job)
 
     def _group_size(self) -> int:
-        """Few enough for the loop, which they block."""
+        """Few enough verbs for the loop, which a group blocks."""
         rows = 0
         for amount, (verb, _) in enumerate(self._inbox[:GROUP_MAX]):
             if rows >= GROUP_ROWS_MAX:
@@ -355,7 +355,7 @@ class SQLiteStore:
             job()
 
     def _commit(self, group: Sequence[Item], done: Done, started: float) -> None:
-        """In the committing thread."""
+        """Runs in the committing thread."""
         try:
             # SQLite would write to a file without a name, lost with this process.
             if self._files and _files(self.path) != self._files:
@@ -378,7 +378,7 @@ class SQLiteStore:
         self._on_loop(self._next)
 
     def _checkpoint(self) -> None:
-        """It does not wait for readers, since commits wait for it."""
+        """Checkpoint without waiting for readers, since commits wait for the checkpoint."""
         mode = (
             apsw.SQLITE_CHECKPOINT_TRUNCATE if self._wal_pages > WAL_PAGES_TRUNCATE else apsw.SQLITE_CHECKPOINT_PASSIVE
         )
@@ -443,7 +443,7 @@ class SQLiteStore:
                 self._next()
 
     def _next(self) -> None:
-        """One turn later, so that answered callers can join the group."""
+        """Begins the next group one turn of the loop later, so that answered callers can join."""
         self._busy = False
         if self._inbox:
             if not self._scheduled:
@@ -509,7 +509,7 @@ class SQLiteStore:
         self._listener = listener
 
     def exchange_hints(self) -> None:
-        """No other process can have this file open."""
+        """Does nothing: no other process can have the file open."""
 
     async def backup(self, target: str) -> None:
         def copy() -> None:

@@ -1,8 +1,8 @@
 """Numbers executions and events in the order in which an SQLite store creates them.
 
-A wait takes the events published after its execution was started. A clock can go back between the two; a number
-cannot. Within a topic numbers grow with `seq`, because a publish holds the topic. PostgreSQL uses a sequence without a
-cache, which a crash or a failover does not take back: its log is written before that of the rows.
+A wait takes the events published after its execution was started. A clock can go back between the two; a number cannot.
+Numbers within a topic grow with `seq`, because a publish holds the topic. PostgreSQL uses a sequence without a cache.
+No crash or failover takes a sequence back: PostgreSQL logs its steps before the rows.
 
 The only writer counts in memory. Each opening reserves a range on disk behind all used numbers.
 """
@@ -13,7 +13,7 @@ import apsw
 
 RANGE: Final = 1 << 32
 SPARE: Final = 1 << 20
-"""More than one group of verbs can use."""
+"""More numbers than a group of verbs can use."""
 
 
 class Numbers:
@@ -28,7 +28,7 @@ class Numbers:
         return self._last
 
     def reserve(self) -> None:
-        """Call it before a transaction, or in one that commits before any number is used."""
+        """Call before a transaction, or in a transaction with its commit before the first used number."""
         if self._last + SPARE < self.end:
             return
         row = self._connection.execute(

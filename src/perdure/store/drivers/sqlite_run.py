@@ -15,7 +15,7 @@ from perdure.store.base.statements import Statement
 T = TypeVar("T")
 
 LOOK_STEPS: Final = 100_000
-"""Steps of SQLite between two looks at the end of a scan: some milliseconds. Each look needs the interpreter's lock."""
+"""SQLite steps between two checks for the end of a scan: some milliseconds. Each check needs the interpreter's lock."""
 
 
 @verb(locks="")
@@ -24,7 +24,7 @@ async def incremental_vacuum() -> None:
 
 
 class ScanLane:
-    """A connection for scans. A scan ends when its caller leaves, at a time, or when the store closes."""
+    """A connection for scans. A scan ends when the caller leaves, at `until`, or when the store closes."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
@@ -34,7 +34,7 @@ class ScanLane:
         connection.set_progress_handler(lambda: self._stopped or time.monotonic() > self.until, LOOK_STEPS)
 
     async def run(self, executor: Executor, drive: Callable[[], T]) -> T:
-        """A cancellation returns when the thread has ended the scan."""
+        """A cancellation returns after the thread ended the scan."""
         self._stopped = False
         scan = asyncio.get_running_loop().run_in_executor(executor, drive)
         try:
@@ -51,8 +51,8 @@ class ScanLane:
 
 
 class SQLiteRun:
-    """With `puts_off`, late rows of several verbs are collected, until a statement reads their table or `write_late`
-    is called."""
+    """Drives verbs. `puts_off` collects late rows of several verbs until a statement reads the table, or until
+    `write_late`."""
 
     __slots__ = (
         "_changes",
@@ -70,7 +70,7 @@ class SQLiteRun:
     def __init__(
         self, connection: apsw.Connection, queries: dict[str, Statement], *, reads: bool = False, puts_off: bool = False
     ) -> None:
-        cursor = connection.cursor()  # one for all: each query is read to its end before the next
+        cursor = connection.cursor()  # one cursor is enough: each query is read to its end before the next
         self._execute = cursor.execute
         self._executemany = cursor.executemany
         self._changes = connection.changes
@@ -134,7 +134,7 @@ class SQLiteRun:
             coroutine.close()
 
     def _moved(self, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Returns the names of the changed rows."""
+        """The names of the changed rows."""
         execute, changes, sql = self._execute, self._changes, statement.sql
         assert statement.holds is not None
         place = statement.holds[1]

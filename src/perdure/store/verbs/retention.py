@@ -1,4 +1,4 @@
-"""Retention, deletion and erasure: what becomes of an execution and all that belongs to it."""
+"""Retention, deletion and erasure of executions with all their data."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -44,12 +44,12 @@ _PARTS = (
 
 @verb(sweep=True)
 async def delete(*, project_id: str, execution_id: str) -> int:
-    """Also deletes all descendants. Answers how many executions. Raises as `final_tree`."""
+    """Delete an execution with all descendants. Returns how many. Raises what `final_tree` raises."""
     return await delete_executions(project_id, await final_tree(project_id, execution_id))
 
 
 async def final_tree(project_id: str, execution_id: str) -> list[str]:
-    """An execution and its descendants. Raises NotFound, and Conflict while one of them is open."""
+    """An execution and its descendants. Raises NotFound, and Conflict for an open execution."""
     state = await record(State, "read_state", project_id=project_id, id=execution_id)
     if state is None:
         raise unknown_execution(execution_id)
@@ -92,7 +92,7 @@ async def prune(
     workflows: Mapping[str, int] | None = None,
     statuses: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Delete a batch of expired data. `workflows` and `statuses` hold their own deadlines; a workflow's takes
+    """Delete a batch of expired data. `workflows` and `statuses` hold own deadlines; a workflow's deadline takes
     precedence."""
     answers, more_answers = await prune_answers(idempotency_before_us, now_us, limit)
     registrations = await query("prune_ended", before_us=idempotency_before_us, limit=limit)
@@ -142,8 +142,8 @@ async def prune(
 
 @verb(sweep=True)
 async def erase(*, project_id: str, user_id: str | None, session_id: str | None, limit: int) -> tuple[int, int]:
-    """Also deletes memory, transcripts without an open turn, and the balances of shared budgets once nothing is open.
-    Answers how many executions are deleted, and how many are still open."""
+    """Delete executions, memory, transcripts without an open turn, and, if nothing is open, balances of shared budgets.
+    Returns how many executions are deleted, and how many are open."""
     if user_id is not None:
         rows: dict[str, Any] = dict(await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit))
         ids = list(rows)

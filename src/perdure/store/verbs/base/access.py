@@ -21,7 +21,7 @@ class StoredKey(Struct, frozen=True):
 
 @verb(locks="project=''")
 async def default_project(*, id: str, now_us: int) -> str:
-    """The oldest project; makes one if the store has none."""
+    """The oldest project. A store without projects gets one."""
     rows = await query("list_projects")
     if not rows:
         await query("lock_projects")
@@ -35,7 +35,7 @@ async def default_project(*, id: str, now_us: int) -> str:
 
 @verb(reads=True)
 async def oldest_project() -> str:
-    """Raises NotFound if the store has none."""
+    """Raises NotFound for a store without projects."""
     rows = await query("list_projects")
     if not rows:
         raise NotFound("This store has no project yet; start its program or server once.")
@@ -98,7 +98,7 @@ async def delete_key(*, project_id: str, id: str) -> bool:
 
 @verb(locks="meta='epoch'")
 async def new_epoch(*, epoch: str) -> None:
-    """Servers refuse messages from workers that carry another epoch."""
+    """Servers refuse messages from workers with another epoch."""
     await query("write_meta", name="epoch", value=epoch)
 
 

@@ -1,4 +1,4 @@
-"""Bodies of steps that ran, held against what was recorded before."""
+"""Bodies of steps, compared with recorded outcomes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from perdure.wire.base.records import Kind
 
 
 class Body(NamedTuple):
-    """A body of a step that began; `attempt` and `started_at_us` are its worker's, as the worker reports them."""
+    """A started body of a step. `attempt` and `started_at_us` are the worker's."""
 
     execution_id: str
     attempt: int
@@ -18,10 +18,10 @@ class Body(NamedTuple):
 
 @verb(reads=True)
 async def count_rerun(*, bodies: Sequence[Body]) -> int:
-    """How many began after the outcome of their step.
+    """Counts bodies that began after the outcome of their step.
 
-    An outcome of an earlier attempt was there before. One of the same attempt was there if it is of an earlier body:
-    both times are the same worker's.
+    An outcome of an earlier attempt was there before the body. An outcome of the same attempt was there if its body
+    began earlier: both times are the same worker's.
     """
     amount = 0
     for body in bodies:

@@ -1,8 +1,8 @@
 """First answers to requests with an Idempotency-Key, stored in the transaction of the effect.
 
-An answer is kept for some time after the request, or after the end of the last execution that it names. Ends do not
-touch answers: when the time is over, the sweep looks at the executions. If one is open, the time counts anew. An
-execution that the next look finds ended was open before, so the time from its end is exact.
+An answer is kept for some time after the request, or after the end of the last execution it names. Ends do not touch
+answers: when the time is over, the sweep looks at the executions. If one is open, the time starts again. An execution
+ended at the next look was open at the last look, so the time from its end is exact.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Idempotency(NamedTuple):
 
 
 async def recall(project_id: str, same: Idempotency | None) -> bytes | None:
-    """The first answer to this request. Raises KeyReused if the key came with another body."""
+    """The first answer to the request. Raises KeyReused if the key came with another body."""
     if same is None:
         return None
     found = await query("read_idempotency", project_id=project_id, route=same.route, key=same.key)
@@ -38,7 +38,7 @@ async def recall(project_id: str, same: Idempotency | None) -> bytes | None:
 async def remember(
     project_id: str, same: Idempotency | None, answer: bytes, now_us: int, executions: Sequence[str] = ()
 ) -> None:
-    """`executions` are those that the answer names."""
+    """`executions` are named by the answer."""
     if same is not None:
         ids = msgspec.json.encode(executions).decode() if executions else None
         await query_many("insert_idempotency", [(project_id, *same, answer, ids, now_us)])

@@ -1,4 +1,4 @@
-"""How many rows a page holds, and where the next one starts."""
+"""The number of rows on a page, and the start of the next page."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Place(NamedTuple):
 
 
 def fitting(sizes: Iterable[int], bytes_max: int) -> int:
-    """How many rows go into a page. The row that fills it is the last."""
+    """The number of rows for a page. The last row may pass the limit."""
     amount = 0
     for size in sizes:
         if bytes_max <= 0:

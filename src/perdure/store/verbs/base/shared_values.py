@@ -1,6 +1,6 @@
-"""A large value that its execution has already is stored once, because the log and the file hold each stored value.
+"""A large value that the execution has already is stored once, because the log and the file hold each stored value.
 
-A step's value that equals the payload is empty, and so is a result that equals the value of a step (`result_seq`).
+A step's value equal to the payload is stored empty, as is a result equal to the value of a step (`result_seq`).
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from perdure.wire.base.records import Kind
 
 SHARED_BYTES_MIN: Final = 16 << 10
 ROWS_BACK: Final = 20
-"""So many rows are compared with a result."""
+"""Newest rows compared with a result."""
 
 
 async def share(rows: Sequence[JournalRow]) -> Sequence[JournalRow]:
-    """The rows to insert. Call it only if one is large."""
+    """The rows to insert. Call only with a large row."""
     return [await _shared(row) if is_large(row.value) and row.kind is Kind.STEP and row.ok else row for row in rows]
 
 
@@ -31,7 +31,7 @@ async def _shared(row: JournalRow) -> JournalRow:
 
 
 async def step_of_result(execution_id: str, result: bytes, seen: int) -> int | None:
-    """The number of a row whose value equals a large result, among the newest that the worker has seen."""
+    """The number of the row whose value equals a large result, among the newest rows seen by the worker."""
     if not (seen and is_large(result)):
         return None
     rows = {"execution_id": execution_id, "after": seen - ROWS_BACK, "upto": seen, "size": len(result)}

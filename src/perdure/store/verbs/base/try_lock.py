@@ -1,4 +1,4 @@
-"""Locks without waiting. True: the rows are locked, or do not exist. False: another transaction holds one.
+"""Locks without waiting. True: the rows are locked, or do not exist. False: another transaction holds a row.
 
 A sweep asks here first, so a held row delays one execution only.
 """
@@ -21,7 +21,7 @@ async def _try_lock_waits(execution_id: str) -> bool:
 
 
 async def try_lock_end(project_id: str, execution_id: str, parent_id: str | None) -> bool:
-    """Lock the rows that an execution's end changes: waits, parent, the parent's waits, sessions, next turns."""
+    """Lock the rows for an execution's end: waits, parent, the parent's waits, sessions, next turns."""
     if parent_id is not None and not (await try_lock(project_id, parent_id) and await _try_lock_waits(parent_id)):
         return False
     if not await _try_lock_waits(execution_id):
@@ -38,7 +38,7 @@ async def try_lock_end(project_id: str, execution_id: str, parent_id: str | None
 
 
 async def try_lock_below(project_id: str, execution_id: str) -> bool:
-    """Lock the open descendants of an execution, and what their ends change."""
+    """Lock the open descendants of an execution, and the rows for their ends."""
     tree = [execution_id]
     for parent_id in tree:
         for id, over in await query("children_to_cancel", project_id=project_id, id=parent_id):
