@@ -238,7 +238,7 @@ def verb(
     Each verb declares one of three:
 
     - `locks`: the rows named by arguments (notation: `store/base/locks.py`), "" for no rows.
-    - `sweep=True`: a predicate picks the rows, or the verb is rare or long. PostgreSQL runs it on a separate connection:
+    - `sweep=True`: a predicate picks the rows, or a verb is rare or long. PostgreSQL runs it on a separate connection:
       SKIP LOCKED works only between connections, and the verbs of a group wait for the longest.
     - `reads=True`: the verb changes nothing.
 

@@ -1,1 +1,1 @@
-"""Records, operations and their checks; errors, limits, times."""
+"""Records, operations and checks; errors, limits, times."""

@@ -1,4 +1,4 @@
-"""The caller of a request, and its role."""
+"""The caller of a request, and the caller's role."""
 
 from enum import Enum, StrEnum
 from typing import Final
@@ -32,17 +32,17 @@ class Caller(Enum):
     ANYONE = "anyone"
     """No credentials."""
     PROJECT = "project"
-    """A key, or a user who names one of their projects."""
+    """A key, or a user naming a project."""
     EITHER = "either"
-    """As `PROJECT`, but a user need not name one."""
+    """A key, or a user with or without a project."""
     USER = "user"
     SESSION = "session"
-    """The handler checks it: a session of a user, a key or a sign-in link."""
+    """A session of a user, a key or a sign-in link, checked by the handler."""
 
 
 class Principal(Struct, frozen=True):
-    """`key_id` names the caller where callers are counted. `development` keys are refused on addresses that are
-    reachable from outside. `project_id` is empty for a user who named no project."""
+    """`key_id` counts callers. Addresses reachable from outside refuse `development` keys. `project_id` is empty for a
+    user who named no project."""
 
     project_id: str
     role: Role
@@ -52,7 +52,7 @@ class Principal(Struct, frozen=True):
 
 
 def check_role(principal: Principal, needed: Role) -> None:
-    """Raises `Forbidden`, naming the role that is needed."""
+    """Raises `Forbidden` with the needed role."""
     if not principal.role.includes(needed):
         whose = "key"
         if principal.user_id is not None:  # members never have the role of workers

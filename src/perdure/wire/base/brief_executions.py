@@ -1,4 +1,4 @@
-"""An execution in few columns, as several rooms show it."""
+"""An execution in a few columns."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from perdure.wire.base.status import Phase
 
 
 class BriefExecution(Struct, frozen=True, kw_only=True):
-    """The columns that sessions and traces both show."""
+    """The columns shown by both sessions and traces."""
 
     id: str
     workflow_id: str
@@ -22,7 +22,7 @@ class BriefExecution(Struct, frozen=True, kw_only=True):
 
 
 class StartedExecution(Record, frozen=True):
-    """The new execution, or the one that the request's key named."""
+    """A new execution, or the execution started earlier under the request's key."""
 
     shown_as: ClassVar[str] = "SubmitWorkflowResponse"
 

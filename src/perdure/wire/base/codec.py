@@ -1,13 +1,13 @@
 r"""Rules for JSON bytes, names and texts.
 
-A value is one JSON document in UTF-8, kept byte for byte. These functions refuse documents that some reader could not
-read: NaN, numbers that overflow to infinity, lone surrogates, numbers too long for Python, nesting too deep for older
-Pythons. `\u0000` is fine because the databases hold bytes. Of duplicate keys readers take the last.
+A value is one JSON document in UTF-8, kept byte for byte. The checks refuse documents that some reader could not read:
+NaN, numbers that overflow to infinity, lone surrogates, numbers too long for Python, nesting too deep for older
+Pythons. `\u0000` is fine because the databases hold bytes. Readers take the last of duplicate keys.
 
-`check_json` runs for every payload: the usual case is one msgspec decode, and the rest is checked only if the bytes
-have a sign of it. A document above 16 KiB of many parts is skimmed, because decoding 8 MiB of small containers takes
-1.6 s, mostly garbage collection, and would block the event loop. So is a shorter one with long exponents: msgspec takes
-8 µs for a number like 1e300, so 16 KiB of them take 20 ms.
+`check_json` runs for every payload: the usual case is one msgspec decode, and the slower checks run only if the bytes
+give a sign. A document of many parts above 16 KiB is skimmed: decoding 8 MiB of small containers takes 1.6 s, mostly
+garbage collection, and would block the event loop. Long exponents also skim shorter documents: msgspec takes 8 µs for a
+number like 1e300, so 16 KiB of such numbers take 20 ms.
 """
 
 import json
@@ -26,7 +26,7 @@ from perdure.wire.base.limits import DEPTH_MAX, VALUE_BYTES_MAX
 # msgspec reads 4,300 digits, sign included; the margin is for every worker.
 INTEGER_DIGITS_MAX: Final = 4_000
 NUMBER_DIGITS_MAX: Final = 15_000
-"""In a row. Numbers are checked whole, and one of 8 MiB would block the event loop."""
+"""Most digits in a row. Numbers are checked whole, and a number of 8 MiB would block the event loop."""
 # Names and keys are index columns, and PostgreSQL's B-tree takes about 2,700 bytes per row.
 NAME_BYTES_MAX: Final = 256
 KEY_BYTES_MAX: Final = 512
@@ -42,7 +42,7 @@ _COUNT_BYTES_MAX: Final = 4 << 10
 _SLICE_BYTES: Final = 32 << 10
 """Takes two milliseconds at most."""
 _CONTAINERS_MAX: Final = 100_000
-"""It takes some milliseconds to count their depth."""
+"""Counting the depth of as many containers takes some milliseconds."""
 # The largest float is 1.8e308: with a two-digit exponent, overflow takes 210 digits.
 _LARGE_DIGITS: Final = b"0" * 200
 
@@ -54,7 +54,7 @@ _skim = msgspec.json.Decoder(Raw).decode
 def check_json(
     data: bytes | memoryview, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX
 ) -> None:
-    """Raise `BadValue` unless `data` is one JSON document that every reader can read."""
+    """Raise `BadValue` unless `data` is one JSON document readable for every reader."""
     _check_size(data, where, max_bytes)
     if type(data) is not bytes:
         data = bytes(data)
@@ -75,7 +75,7 @@ def check_json(
 
 
 def check_raw(value: Raw, *, where: str, max_bytes: int = VALUE_BYTES_MAX) -> None:
-    """As `check_json`, for a part of a larger document in UTF-8 that msgspec has decoded. So its syntax is right."""
+    """Check a part of a larger document, whose syntax and UTF-8 msgspec has checked. Like `check_json` otherwise."""
     data = bytes(value)
     if len(data) < len(b"1e309"):
         return
@@ -86,16 +86,16 @@ def check_raw(value: Raw, *, where: str, max_bytes: int = VALUE_BYTES_MAX) -> No
 
 
 _judged: Final[dict[bytes, str]] = {}
-"""The faults of values of large requests that are being served; empty: none."""
+"""Faults of large values in requests being served. An empty text means no fault."""
 
 
 def is_judged_slowly(data: bytes) -> bool:
-    """Whether to look at the numbers or brackets of the document one by one."""
+    """True if numbers or brackets of the document need a look one by one."""
     return data.count(b"[") + data.count(b"{") > _CONTAINERS_MAX or _may_be_infinite(data)
 
 
 def judging(data: bytes) -> Iterator[None]:
-    """Look at a part of a decoded document in slices of some milliseconds, so that `check_raw` knows its fault."""
+    """Look at a part of a decoded document in slices of some milliseconds, and keep the fault for `check_raw`."""
     for fault in _faults(data, DEPTH_MAX, numbers=True):
         if fault:
             break
@@ -116,12 +116,12 @@ def same_json(a: bytes, b: bytes) -> bool:
 
 
 def read_json(data: bytes) -> object:
-    """A document that `check_json` has taken. msgspec takes 8 µs for a number like 1e300."""
+    """Decode a document that `check_json` has taken. msgspec takes 8 µs for a number like 1e300."""
     return json.loads(data) if _has_long_exponents(data) else _decode(data)
 
 
 def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX) -> None:
-    """Raise `BadValue` if `data` is too large, too deep, or has too long a number."""
+    """Raise `BadValue` for data too large, too deep, or with too long a number."""
     _check_size(data, where, max_bytes)
     _raise(where, _faults(data, max_depth))
 
@@ -141,7 +141,7 @@ def check_text(value: str, *, where: str, max_bytes: int) -> None:
 def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> None:
     """Raise `BadValue` unless `value` is one visible line.
 
-    Control characters would break log lines and headers; direction marks would make one name look like another.
+    Control characters would break log lines and headers; direction marks would make two names look alike.
     """
     if value and value.isprintable() and len(value) * 4 <= max_bytes:
         return
@@ -159,8 +159,8 @@ LABEL_BYTES_MAX: Final = 200
 def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
     """Make any `text` recordable; never raises.
 
-    Lone surrogates become U+FFFD, control characters except newline and tab their pictures (␀, ␛). A longer text ends
-    with a note of its length.
+    Lone surrogates become U+FFFD, control characters except newline and tab their pictures (␀, ␛). A note of the length
+    ends a text that was cut.
     """
     text = str.__str__(text)
     if text.isprintable() and len(text) * 4 <= max_bytes:
@@ -178,17 +178,17 @@ def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
 
 
 def commas_in(data: bytes) -> int:
-    """Count the commas outside strings: no list has more than one item more."""
+    """Count the commas outside strings. A list has at most one item more."""
     return sum(part.count(b",") for part in _outside_strings(data, _NOT_COMMAS))
 
 
 def has_more_parts(data: bytes, most: int) -> bool:
-    """Whether there are more commas and opening brackets outside strings."""
+    """True for more than `most` commas and opening brackets outside strings."""
     return sum(map(data.count, (b",", b"[", b"{"))) > most < sum(map(len, _outside_strings(data, _NOT_PARTS)))
 
 
 def split_path(complaint: str) -> tuple[str, str]:
-    """The path in a complaint of msgspec, and the rest of it.
+    """Split a complaint of msgspec into path and text.
 
     >>> split_path("Expected `int`, got `str` - at `$.items[3].price`")
     ('.items[3].price', 'Expected `int`, got `str`')
@@ -237,7 +237,7 @@ def _is_read_fast(data: bytes) -> bool:
 
 
 def _has_more(data: bytes, byte: bytes, amount: int) -> bool:
-    """Whether `byte` is there more than `amount` times. To find one is ten times as fast as to count all."""
+    """True if `byte` occurs more than `amount` times. Finding bytes one by one is ten times as fast as counting all."""
     if len(data) < _COUNT_BYTES_MAX:
         return data.count(byte) > amount
     at = -1
@@ -272,7 +272,8 @@ def _may_be_infinite(data: bytes) -> bool:
 
 
 def _outside_strings(data: bytes, leaving_out: bytes = b"") -> Iterator[bytes]:
-    """`data` without strings and the bytes of `leaving_out`, which contains no quote. Only too long a number is cut."""
+    """Yields `data` without strings and without the bytes of `leaving_out`, which contains no quote. Slices cut only
+    too long numbers."""
     data = _without_escaped_quotes(data)
     if leaving_out:
         # This empties most strings. Nothing stands between two adjacent quotes, string or not.
@@ -289,7 +290,8 @@ def _outside_strings(data: bytes, leaving_out: bytes = b"") -> Iterator[bytes]:
 
 
 def _outside_few_strings(data: bytes) -> bytes:
-    """`data` without strings if these are few, as in one long text. There `find` is ten times as fast as all else."""
+    """`data` without strings if there are few strings. In one long text `find` is ten times as fast as any other
+    way."""
     data = _without_escaped_quotes(data)
     quotes = [-1]
     while (at := data.find(b'"', quotes[-1] + 1)) >= 0:
@@ -305,7 +307,7 @@ def _without_escaped_quotes(data: bytes) -> bytes:
 
 
 def _depth(brackets: bytes, depth: int, max_depth: int) -> int:
-    """The depth behind `brackets`, or one more than `max_depth` if it was greater in between."""
+    """The depth behind `brackets`, or `max_depth + 1` if the depth was greater in between."""
     brackets = brackets.translate(_SQUARE)
     while brackets.count(b"][") * 8 > len(brackets):  # between siblings
         brackets = brackets.replace(b"][", b"")

@@ -48,7 +48,7 @@ from typing import ClassVar
 
 
 class PerdureError(Exception):
-    """The root of all errors that Perdure raises."""
+    """The root of all errors of Perdure."""
 
     code: ClassVar[str] = "ERROR"
     status: ClassVar[int] = 500
@@ -163,7 +163,7 @@ class KeyReused(Conflict):
 
 
 class SecretShownOnce(Conflict):
-    """The request was done; its answer had a secret, which is not kept. `details` name what it made."""
+    """The request was done; its answer had a secret, which is not kept. `details` name the created thing."""
 
     code = "SECRET_SHOWN_ONCE"
 
@@ -217,7 +217,7 @@ class UnsupportedMediaType(PerdureError):
 
 
 class BadValue(PerdureError):
-    """A value that cannot be taken; the message names its field or path."""
+    """A refused value; the message names the field or path."""
 
     code = "BAD_VALUE"
     status = 422
@@ -250,7 +250,7 @@ class Unavailable(PerdureError):
 
 
 class StoreAway(Unavailable):
-    """The store takes no writes, or took none until a moment ago. Leases are granted anew when it does."""
+    """The store takes no writes, or took none until a moment ago. When writes work again, leases start again."""
 
     code = "STORE_AWAY"
 
@@ -262,7 +262,7 @@ class UnknownOutcome(PerdureError):
 
 
 def error_classes() -> list[type[PerdureError]]:
-    """Roots first, without those of other rooms."""
+    """Roots first, without classes of other rooms."""
     found: list[type[PerdureError]] = [PerdureError]
     for cls in found:
         found.extend(kind for kind in cls.__subclasses__() if kind.__module__ == __name__)
@@ -270,7 +270,7 @@ def error_classes() -> list[type[PerdureError]]:
 
 
 def from_code(code: str, message: str, details: dict[str, object] | None = None, status: int = 500) -> PerdureError:
-    """For a reply's `error_type`."""
+    """The error for a reply's `error_type`."""
     for cls in error_classes():
         if cls.code == code:
             return cls(message, details)

@@ -1,4 +1,4 @@
-"""Types of fields, with their JSON schema and their checks."""
+"""Types of fields, with JSON schema and checks."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from perdure.wire.base.records import MaybeRaw
 INT64_MAX: Final = 2**63 - 1
 PAGE_MAX: Final = 1_000
 FIRST_CURSOR: Final = "~"
-"""Before every id: where a list that shows the newest first starts."""
+"""A text before every id: the start of lists with the newest first."""
 
 
 class Conversion(Enum):
-    """Marks a field whose JSON differs from its value."""
+    """Marks a field whose JSON differs from the value in memory."""
 
     TIME = auto()
     ZONED_TIME = auto()
@@ -32,36 +32,36 @@ Check = Callable[[Any, str], Any]
 
 
 class Header(str):
-    """Marks a text that travels in this header."""
+    """Marks a text that travels in the header of this name."""
 
 
 class MaxItems(NamedTuple):
-    """The most items of a list, and the error above that. The server counts before it decodes."""
+    """Most items of a list, and the error for a longer list. The server counts before decoding."""
 
     items: int
     refusal: type[PerdureError] = BadValue
 
 
 def described(text: str) -> Meta:
-    """Describes fields in the API's document, unless they have a docstring."""
+    """The description of fields without a docstring in the API's document."""
     return Meta(extra_json_schema={"description": text})
 
 
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Moment = Annotated[datetime, Meta(tz=True)]
-"""A time as a caller sends it, with its offset."""
+"""A caller's time, with offset."""
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra_json_schema={"format": "int32"})]
 Double = Annotated[float, Meta(extra_json_schema={"format": "double"})]
 Int64 = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
 Position = Annotated[int, Meta(ge=0, le=INT64_MAX, extra_json_schema={"format": "int64"})]
-"""A cursor that counts: exclusive, 0 is the beginning."""
+"""A counting cursor: exclusive, 0 is the beginning."""
 
 Time = Annotated[int, Conversion.TIME]
 """Microseconds since the epoch in memory and in rows; RFC 3339 in UTC in JSON. Callers may send any offset."""
 ZonedTime = Annotated[datetime, Conversion.ZONED_TIME]
 """A time whose offset JSON keeps."""
 Value = Annotated[MaybeRaw, Conversion.VALUE]
-"""A user's JSON in a record, byte for byte. None stands for null."""
+"""A user's JSON in a record, byte for byte. None is null."""
 
 
 def is_uuid(text: str) -> bool:
@@ -69,7 +69,7 @@ def is_uuid(text: str) -> bool:
 
 
 def checked_id(id: str, what: str = "execution") -> str:
-    """The id in lower case. Raises BadRequest if it cannot be one."""
+    """The id in lower case. Raises BadRequest for another text."""
     if not is_uuid(id):
         a = "an" if what[0] in "aeiou" else "a"
         raise BadRequest(f"{id!r} is not {a} {what} id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
@@ -77,7 +77,7 @@ def checked_id(id: str, what: str = "execution") -> str:
 
 
 def checked_cursor(cursor: str, where: str) -> str:
-    """Raises BadRequest for text that is not an id."""
+    """Raises BadRequest for another text than an id."""
     if not is_uuid(cursor):
         raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
     return cursor.lower()
@@ -89,7 +89,7 @@ def in_body(check: Check) -> Check:
 
 
 def id_check(what: str) -> Check:
-    """Raises BadRequest that names the thing."""
+    """Raises BadRequest with the name of the thing."""
     return lambda value, where: checked_id(value, what)
 
 
@@ -128,7 +128,7 @@ def name_check(bytes_max: int = NAME_BYTES_MAX) -> Check:
 
 
 def count_check(most: int) -> Check:
-    """The most items of a list. Raises BadValue."""
+    """Bounds the number of a list's items. Raises BadValue."""
 
     def run(value: Sequence[object], where: str) -> Sequence[object]:
         if len(value) > most:
@@ -147,7 +147,7 @@ ExecutionId = Annotated[str, id_check("execution")]
 Name = Annotated[str, name_check()]
 KeyName = Annotated[str, name_check(KEY_BYTES_MAX)]
 Note = Annotated[str, text_check(2 << 10)]
-"""A reason that a caller gives, at most 2 KiB."""
+"""A caller's reason, at most 2 KiB."""
 Topic = Annotated[str, name_check(TOPIC_BYTES_MAX)]
 PageCursor = Annotated[str, described("The `next_cursor`, or the header `Next-Cursor`, of the page before.")]
 Cursor = Annotated[PageCursor, checked_cursor]
@@ -159,7 +159,7 @@ Declared = Annotated[
     bool, described("Declared in code: the server deletes it when a registration of the current deployment omits it.")
 ]
 Json = Annotated[MaybeRaw, checked_json]
-"""A user's JSON in a request. null is a value of its own."""
+"""A user's JSON in a request. null is a value like any other."""
 RequiredJson = Annotated[Raw, checked_json]
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)

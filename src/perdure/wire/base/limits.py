@@ -1,8 +1,8 @@
-"""Limits that client, server, worker and journal share.
+"""Limits of clients, servers, workers and journals.
 
-Each is a setting from the environment, read once: `PERDURE_` and the name, `PERDURE_VALUE_BYTES_MAX=16777216`. All
-processes of an installation need the same limits; otherwise a value that one takes and another refuses is stuck between
-them.
+Each limit is a setting from the environment, read once: `PERDURE_` and the name, `PERDURE_VALUE_BYTES_MAX=16777216`.
+All processes of an installation need the same limits. Otherwise a value can be stuck between a process that takes it
+and a process that refuses it.
 """
 
 import os
@@ -25,20 +25,21 @@ def _limit(name: str, usual: int, *, least: int, most: int) -> int:
 
 
 VALUE_BYTES_MAX: Final = _limit("VALUE_BYTES_MAX", 8 << 20, least=1 << 16, most=1 << 28)
-"""One JSON value: a payload, a result, an event."""
+"""Most bytes of a JSON value: a payload, a result, an event."""
 DEPTH_MAX: Final = _limit("DEPTH_MAX", 64, least=16, most=256)
 """How deep a value may nest."""
 STEPS_MAX: Final = _limit("STEPS_MAX", 100_000, least=100, most=10_000_000)
 """Steps per execution."""
 REPLY_BYTES_MAX: Final = _limit("REPLY_BYTES_MAX", 8 << 20, least=1 << 16, most=1 << 28)
-"""One reply: a claim's, a report's or a list. One item always passes."""
+"""Most bytes of a reply: a claim's, a report's or a list. A single item always passes."""
 GATHERED_BYTES_MAX: Final = 1 << 20
-"""Starts or reports that share a request. A server reads and writes a request in one go, while all others wait."""
+"""Most bytes of starts or reports that share a request. A server handles a request in one go, and all other requests
+wait."""
 REPORT_ITEMS_MAX: Final = _limit("REPORT_ITEMS_MAX", 500, least=1, most=10_000)
-"""Executions in one report of a worker."""
+"""Most executions in a worker's report."""
 FORK_BYTES_MAX: Final = _limit("FORK_BYTES_MAX", 256 << 20, least=1 << 20, most=1 << 40)
-"""The values that a fork copies."""
+"""Most bytes of values copied by a fork."""
 IN_FLIGHT_MAX: Final = 200
-"""Steps that a beat names."""
+"""Most steps named by a beat."""
 REGISTERED_MAX: Final = _limit("REGISTERED_MAX", 1_000, least=1, most=100_000)
-"""Workflows, queues, schedules or event triggers in one registration."""
+"""Most workflows, queues, schedules or event triggers in a registration."""

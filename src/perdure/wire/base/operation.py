@@ -1,4 +1,4 @@
-"""One struct per operation of the API. The route, its documentation and both transports follow from it.
+"""One struct per operation of the API. The route, its documentation and both transports follow from the struct.
 
     schedules = Noun("Schedules")
 
@@ -9,7 +9,7 @@
         schedule_id: ScheduleId
         count: Annotated[int, between(1, 100)] = 10
 
-Fields that the path names travel in the path. The others travel in the query of a GET or DELETE, and in the body of
+Fields named in the path travel in the path. Other fields travel in the query of a GET or DELETE, and in the body of
 other methods.
 """
 
@@ -54,27 +54,27 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 class Options(TypedDict, total=False):
     name: str
-    """`operationId`, if it is not the name of the class."""
+    """`operationId`, if not the name of the class."""
     caller: Caller
     """The default is a caller with a project or, without a role, a user."""
     contract: bool
-    """The server skips unknown fields, because clients of other versions send them."""
+    """The server skips unknown fields, because clients of other versions may send new fields."""
     idempotent: bool
-    """The server takes an Idempotency-Key. Our client always sends one."""
+    """The server takes an Idempotency-Key. Our client always sends a key."""
     repeated: str
-    """The effect of a repeated POST that is not `idempotent`, for docs/http-api.md."""
+    """The effect of repeating a POST that is not `idempotent`, for docs/http-api.md."""
     recorded_as: str
-    """The name under which the store keeps the answer to a repeat, if it is not `name`."""
+    """The name under which the store keeps the first answer, if not `name`."""
     protocol: bool
-    """Workers send it, with the version of their protocol. They pause between tries by themselves."""
+    """Workers send the version of their protocol with the request, and pause between tries without the transport."""
     rest: bool
-    """The path's last name matches slashes, too, up to a literal last segment."""
+    """The path's last name matches slashes as well, up to a literal last segment."""
     body: str
     """The body's name in the API's document."""
     bodiless: bool
     """The body may be left out."""
     reply: str
-    """The reply's name in the API's document, if it is not the record's."""
+    """The reply's name in the API's document, if not the record's."""
     under: str
     """JSON shows a list as an object with this field, and `next_cursor` if the operation has a cursor."""
     order: str
@@ -82,7 +82,7 @@ class Options(TypedDict, total=False):
     cursor_required: bool
     """The document promises `next_cursor` in each answer."""
     body_bytes_max: int
-    """By default a body with a user's JSON has no limit of its own."""
+    """The default limits a body with a user's JSON only by its values."""
     held: str
     """The field with the seconds for which the server may hold the request."""
 
@@ -108,8 +108,8 @@ class Endpoint(NamedTuple):
 
 
 class Operation(Struct, Generic[R_co], frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Fields at their default are not sent. A method `check` holds the rules that span several fields, and raises
-    BadValue or BadRequest."""
+    """Fields at their default are not sent. A method `check` holds the rules between fields, and raises BadValue or
+    BadRequest."""
 
     endpoint: ClassVar[Endpoint]
     shown_as: ClassVar[str] = ""
@@ -136,7 +136,7 @@ class Listed(NamedTuple, Generic[T]):
 class Stream(NamedTuple, Generic[T]):
     """A reply of server-sent events. The operation has a field `last_event_id`, which is also a header.
 
-    Each record comes with the cursor behind it. A `StreamEnd` is the last one. Without it the stream was cut.
+    Each record comes with the cursor behind it. A `StreamEnd` comes last. A stream without `StreamEnd` was cut.
     """
 
     pages: AsyncGenerator[list[tuple[str, T]], None]
@@ -157,7 +157,7 @@ class RegistryPage(Struct, frozen=True):
 
 
 class Noun:
-    """The operations of one noun, as they are documented."""
+    """The documented operations of one noun."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
@@ -196,9 +196,9 @@ class Noun:
 
 
 def validated(given: S, where: str = "") -> S:
-    """Run the checks. Returns the operation with the values that they normalized.
+    """Run the checks. Returns the operation with normalized values.
 
-    `where` stands before the names of fields in errors: `triggers[2].`.
+    `where` is put before the names of fields in errors: `triggers[2].`.
     """
     changes = {}
     for field, check in marked(type(given), FunctionType):
@@ -218,7 +218,7 @@ def is_checked(cls: type[Struct]) -> bool:
 
 @cache
 def marked(cls: type[Struct], mark: type[M]) -> list[tuple[FieldInfo, M]]:
-    """The fields whose types hold a mark of this class, with it."""
+    """Fields with a mark of this class in their type, and the mark."""
     return [(one, found) for one in msgspec.structs.fields(cls) for found in marks(one.type, mark)]
 
 
@@ -274,7 +274,7 @@ def streamed(cls: type[Operation[Any]]) -> list[type[Record]]:
 
 
 class ServerForm(NamedTuple):
-    """The structs that the server decodes."""
+    """The structs decoded by the server."""
 
     query: type[Struct] | None
     body: type[Struct] | None
@@ -307,7 +307,7 @@ class ClientForm(NamedTuple):
     head: Callable[[Operation[Any]], str]
     body: Twin | None
     headers: tuple[tuple[str, str], ...]
-    """Names of headers and of their fields."""
+    """Names of headers and fields."""
 
 
 @cache

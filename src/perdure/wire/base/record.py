@@ -1,12 +1,12 @@
-"""One struct per noun. It is a row of the store, JSON of the API, and the record of the SDK.
+"""One struct per noun: the row of the store, the JSON of the API, and the record of the SDK.
 
     class Fire(Record, frozen=True):
         slot_us: Time = field(name="due_at")
 
 A field has the name of its column; `field(name=…)` gives the API's word. A time is a number of microseconds in memory
 and RFC 3339 in JSON, where its name has no unit: `made_at_us` is `made_at`. msgspec converts by type and not by field,
-so a record whose JSON differs from its fields has a twin: a struct that `writer` or `reader` derives once, with a
-compiled function that copies.
+so a record with other JSON than fields has a twin: a struct that `writer` or `reader` derives once, with a compiled
+copy function.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,9 +35,9 @@ class Record(Struct, frozen=True):
     """A field with a default may be missing in the answer of an older server."""
 
     shown_as: ClassVar[str] = ""
-    """Its name in the API's document, if that differs from the class's."""
+    """The name in the API's document, if not the class's."""
     sent_as: ClassVar[str] = ""
-    """The type of the server-sent event that carries it."""
+    """The type of the server-sent event for the record."""
     answers_in_full: ClassVar[bool] = False
     """Answers have all fields, although workers exchange the record with `omit_defaults`."""
 
@@ -58,7 +58,7 @@ class Message(Record, frozen=True):
 
 
 class derived(property):
-    """JSON shows it behind the fields, or before the field `before`."""
+    """A property in JSON, behind the fields or before the field `before`."""
 
     before: str | None = None
 
@@ -73,7 +73,7 @@ def shown_before(field: str) -> Callable[[Callable[[Any], Any]], derived]:
 
 
 class Twin(NamedTuple):
-    """The struct that msgspec encodes or decodes for a record, and the copy between both, if they differ."""
+    """The struct that msgspec encodes or decodes in place of a record, and the copy between both."""
 
     type: type[Struct]
     convert: Callable[[Any], Any] | None
@@ -90,7 +90,7 @@ _WRITTEN = {
     Conversion.VALUE: (MaybeRaw, AS_IT_IS),
     Conversion.ROLE: (RoleName, "{}.capitalize()"),
 }
-"""A field's JSON type, and the expression that converts `{}`."""
+"""A field's JSON type, and an expression to convert `{}`."""
 _READ = {
     Conversion.TIME: (Moment, "clamped(microseconds({}))"),
     Conversion.ZONED_TIME: (Moment, AS_IT_IS),
@@ -102,7 +102,7 @@ _TOOLS = {"rfc3339": rfc3339, "microseconds": microseconds, "clamped": clamped, 
 
 @cache
 def writer(cls: type[Record]) -> Twin:
-    """The twin that the server encodes."""
+    """The twin for encoding in the server."""
     # Defaults are for answers of older servers; only a default of null is documented.
     omit = cls.__struct_config__.omit_defaults and not cls.answers_in_full
     fields = [
@@ -125,7 +125,7 @@ def writer(cls: type[Record]) -> Twin:
 
 @cache
 def reader(cls: type[Record]) -> Twin:
-    """The twin that a client decodes, or the server in a request."""
+    """The twin for decoding in a client, or of a request in the server."""
     fields = msgspec.structs.fields(cls)
     # Answers of a newer server may have further fields.
     strict = cls.__struct_config__.forbid_unknown_fields and not cls.answers_in_full
@@ -138,7 +138,7 @@ def reader(cls: type[Record]) -> Twin:
 
 
 def to_json(value: Any) -> Any:
-    """Replace the records in `value` by their twins."""
+    """Replace the records in `value` by twins."""
     if isinstance(value, Record):
         return writer(type(value))(value)
     if isinstance(value, dict):
@@ -149,7 +149,7 @@ def to_json(value: Any) -> Any:
 def make_twin(
     cls: type[Struct], fields: Sequence[FieldInfo], name: str, *, writing: bool, same: bool = True, **config: Any
 ) -> Twin:
-    """Derive the struct that JSON has for these fields. With `same` it may be `cls` itself."""
+    """Derive the JSON struct of the fields. With `same` the result may be `cls` itself."""
     env: dict[str, Any] = {}
     kinds, values = [], []
     for one in fields:
@@ -171,13 +171,13 @@ def make_twin(
 
 
 def expression(kind: Any, value: str, env: dict[str, Any], *, writing: bool) -> tuple[Any, str]:
-    """The JSON type of a field, and the text of code that converts `value` to it, or back."""
+    """The JSON type of a field, and code to convert `value` to or from the type."""
     found, text = _edge(kind, env, writing)
     return found, text.format(value)
 
 
 def function(parameters: str, text: str, env: dict[str, Any]) -> Callable[..., Any]:
-    """Compile a lambda: it copies as fast as code written by hand."""
+    """Compile a lambda, which copies as fast as code written by hand."""
     code = compile(f"lambda {parameters}: {text}", f"<made of {', '.join(env)}>", "eval")
     made: Callable[..., Any] = eval(code, _TOOLS | env)
     return made

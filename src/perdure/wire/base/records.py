@@ -15,10 +15,10 @@ else:
 
 
 class Kind(StrEnum):
-    """The first group are outcomes: workflow code awaited them, and replay delivers them."""
+    """The first group are outcomes, which workflow code awaited and replay delivers."""
 
     STEP = "step"
-    """`ok` and its value, or not `ok` and its error after the last retry."""
+    """The value of the step if `ok`, otherwise the error after the last retry."""
     TIMER = "timer"
     EVENT = "event"
     """The value is the event."""
@@ -27,36 +27,36 @@ class Kind(StrEnum):
     CHILD_STARTED = "child_started"
     """The value is the child's id."""
     CHILD = "child"
-    """A child ended; `key` is the key it was started under."""
+    """A child ended; `key` is the key of its start."""
     PUBLISHED = "published"
     """The value lists the sequence numbers of the published events."""
     SENT = "sent"
-    """This execution answered a suspended step of another one."""
+    """The execution answered a suspended step of another execution."""
     TRANSCRIPT = "transcript"
-    """It read a session's transcript, added to it, or took messages of later turns, by `name`. The value holds
-    versions, never messages."""
+    """The execution read a session's transcript, added to it, or took messages of later turns, by `name`. The value
+    holds versions, never messages."""
     MESSAGE = "message"
-    """A later turn has a message that this execution may take; `name` is that turn's execution."""
+    """A later turn has a message that the execution may take; `name` is the turn's execution."""
     CANCEL = "cancel_asked"
-    """When it is delivered, the workflow's main task is cancelled."""
+    """The delivery cancels the workflow's main task."""
 
     STEP_FAILED = "step_failed"
-    """A failed try of a step that will be retried."""
+    """A failed try of a step before a retry."""
     CLAIMED = "claimed"
     WAITING = "waiting"
-    """If it waits for a timer, this row has the timer's fingerprint, and the timer's own row may lack it."""
+    """A wait for a timer has the timer's fingerprint here, and the timer's own row may lack it."""
     WOKEN = "woken"
     """The pause before a step's next try is over; with a `key`, an act has ended the pause of that step."""
     FORKED = "forked"
-    """The rows before it are copies from the execution `name`; `key` is the first step that runs again."""
+    """Earlier rows are copies from the execution `name`; `key` is the first step to run again."""
     RETRIED = "retried"
     """The value is the `seq` of the failure taken back, a list of several, or null. With a `key`, an act lets the held
-    step of that key run again, with fresh tries."""
+    step run again, with fresh tries."""
     HELD = "held"
-    """The value is the error, with the keys of the steps that are `held`; none if the code itself has failed. `key` is
-    the step's if there is one."""
+    """The value is the error, with the keys of the `held` steps; no key if the code itself failed. `key` is the step's,
+    if any."""
     IGNORED = "ignored"
-    """The late outcome of a call that an act had given one. The value says what it was."""
+    """The late outcome of a call after an act gave an outcome. The value describes the late outcome."""
     RELEASED = "released"
     LOST = "lost"
     BLOCKED = "blocked"
@@ -84,12 +84,12 @@ OUTCOMES: Final[frozenset[Kind]] = frozenset(
 
 
 def fingerprint_of_timer(due_us: int) -> str:
-    """Timers of an execution differ by their due time."""
+    """Timers of an execution differ by due time."""
     return str(due_us)
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """Every error has this shape."""
+    """The shape of every error."""
 
     error: str
     error_type: str

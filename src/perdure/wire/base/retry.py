@@ -1,4 +1,4 @@
-"""Retries: the policy, and the pure function that computes a delay."""
+"""Retries: the policy, and a pure function for the delay."""
 
 from msgspec import Struct
 
@@ -34,10 +34,10 @@ DELAY_MAX_US = 366 * 86_400 * 1_000_000
 
 
 def delay_us(policy: RetryPolicy, failures: int, random: float, asked_seconds: float | None = None) -> int | None:
-    """Until the next try; None if no try is left.
+    """Microseconds until the next try; None if no try is left.
 
-    `random` is a number from 0 to 1. `asked_seconds` is the error's own delay (Retry-After): it replaces the computed
-    one and is clamped to 0 … 366 days.
+    `random` is a number from 0 to 1. `asked_seconds` is the error's own delay (Retry-After), which replaces the
+    computed delay and is clamped to 0 … 366 days.
     """
     if failures >= policy.max_attempts:
         return None

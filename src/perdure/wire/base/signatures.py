@@ -26,13 +26,13 @@ def make_secret() -> str:
 
 
 def signed_headers(secrets: Sequence[str], id: str, at_seconds: int, body: bytes) -> dict[str, str]:
-    """`at_seconds` since 1970, one signature per secret."""
+    """Headers with one signature per secret. `at_seconds` counts from 1970."""
     signatures = " ".join("v1," + _signature(secret, id, at_seconds, body) for secret in secrets)
     return {ID: id, TIMESTAMP: str(at_seconds), SIGNATURE: signatures}
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now_seconds: float) -> None:
-    """Check a message's headers (names in lower case) against its body, byte for byte as it came.
+    """Check a message's headers (names in lower case) against the body, byte for byte as received.
 
     Raises `BadRequest` if a header is missing, the message is more than five minutes off, or no signature matches.
     """

@@ -15,7 +15,7 @@ class Phase(StrEnum):
     CANCELLING = "cancelling"
     BLOCKED = "blocked"
     HELD = "held"
-    """It failed, and waits for a person or a program that says how to go on."""
+    """Failed, and waits for the decision of a person or a program."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -46,7 +46,7 @@ LEASED: Final[frozenset[Phase]] = frozenset({Phase.RUNNING, Phase.CANCELLING})
 
 
 class Move(NamedTuple):
-    """A worker requests a fenced move, which carries its attempt."""
+    """A transition. A worker requests a fenced move with its attempt."""
 
     sources: frozenset[Phase]
     target: Phase

@@ -11,10 +11,10 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 AT_US_MAX: Final = 253_402_300_799_000_000
 """The last second of the year 9999."""
 NEVER_US: Final = AT_US_MAX + 1
-"""The due time of a turn that waits for the turn before it."""
+"""The due time of a turn waiting for the turn before."""
 
 AtUs = Annotated[int, Meta(ge=0, le=AT_US_MAX)]
-"""A time that a worker sends."""
+"""A time from a worker."""
 
 
 def clamped(at_us: int) -> int:
@@ -27,7 +27,7 @@ def clamped(at_us: int) -> int:
 
 
 def rfc3339(at_us: int) -> str:
-    """Always with microseconds. It writes any number, because a stored time must not make an answer fail.
+    """RFC 3339, always with microseconds. Any number is written, because a stored time must not make an answer fail.
 
     >>> rfc3339(1_750_000_000_000_000)
     '2025-06-15T15:06:40.000000+00:00'
@@ -62,7 +62,7 @@ def moment(at_us: int) -> datetime:
 
 
 def duration(us: int) -> str:
-    """For people.
+    """A duration for people.
 
     >>> [duration(us) for us in (860, 12_345, 2_500_000, 125_000_000, 7_260_000_000, 200_000_000_000)]
     ['0.9 ms', '12 ms', '2.5 s', '2 min 5 s', '2 h 1 min', '2 d 7 h']

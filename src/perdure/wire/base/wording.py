@@ -35,11 +35,11 @@ def listed(things: Sequence[str], last: str = " and ") -> str:
 
 
 COMPARED_CHARS_MAX: Final = 64
-"""Two names of this length that are made to be slow take 0.3 ms to compare."""
+"""Two names of this length, made to be slow, take 0.3 ms to compare."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that follows another. Empty: no name is near.
+    """A question to append to a message. Empty: no known name is near.
 
     >>> did_you_mean("ordr", ["order", "refund"]), did_you_mean("zebra", ["order", "refund"])
     (" Did you mean 'order'?", '')
@@ -58,13 +58,13 @@ def quoted(text: str) -> str:
 
 
 def cut(text: str) -> str:
-    """One line of at most TEXT_MAX characters."""
+    """A single line of at most TEXT_MAX characters."""
     line = " ".join(text.split())
     return line if len(line) <= TEXT_MAX else line[: TEXT_MAX - 1] + "…"
 
 
 def decoded_object(data: msgspec.Raw | bytes | None) -> dict[str, Any]:
-    """Empty for other values."""
+    """The decoded object; other JSON gives an empty dict."""
     try:
         found = msgspec.json.decode(data or b"null")
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -78,7 +78,7 @@ def call_words(tool: str, arguments: Mapping[str, Any]) -> str:
 
 
 def question_title(data: bytes | None) -> str | None:
-    """A question in words, if its data has them. The approval of a call has the call's arguments.
+    """A question in words, if the data has words. The title of a call's approval has the call's arguments.
 
     >>> question_title(b'{"tool": "refund", "arguments": {"order": 7}, "_form": {"title": "Allow refund?"}}')
     'Allow refund(order=7)?'
@@ -95,7 +95,7 @@ def question_title(data: bytes | None) -> str | None:
 
 
 def plain(text: str) -> str:
-    """Replace characters that control a terminal, except line breaks and tabs.
+    """Replace characters with control over a terminal, except line breaks and tabs.
 
     >>> plain("a\\x1b[2Jb\\n\\tc")
     'a�[2Jb\\n\\tc'

@@ -1,1 +1,1 @@
-"""Executions from start to end, and the workers that run them."""
+"""Executions from start to end, and workers."""

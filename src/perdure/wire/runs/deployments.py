@@ -1,4 +1,4 @@
-"""Deployments. Callers list and switch them; push workers register them."""
+"""Deployments. Callers list and switch deployments; push workers register deployments."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -27,7 +27,7 @@ from perdure.wire.runs.workflows import WorkflowType
 
 QUEUES_MAX: Final = 10_000
 QUEUES_BYTES_MAX: Final = 4 << 20
-"""Room for the most queues of one request, with long names."""
+"""Room for the most queues of a request, with long names."""
 
 
 class DeploymentStatus(StrEnum):
@@ -56,21 +56,21 @@ class Deployment(Record, frozen=True):
     status: DeploymentStatus
     created_at_us: Time = field(name="created_at")
     current: bool = False
-    """Whether new executions go there unless they name another."""
+    """New executions go there unless a start names another deployment."""
     served_by: ServedBy = ServedBy.NATIVE
-    """`native` workers ask for work; the server sends it to `push` workers."""
+    """`native` workers ask for work; the server sends work to `push` workers."""
     registered_at_us: Time | None = field(default=None, name="registered_at")
-    """When a worker last registered for it."""
+    """When a worker last registered for the deployment."""
     superseded_at_us: Time | None = field(default=None, name="superseded_at")
     """When new executions began to go to another deployment. Null for the current one, or if the time is not known."""
 
 
 class ListedDeployment(Deployment, frozen=True):
-    """It drains while it has open executions."""
+    """A deployment drains while it has open executions."""
 
     workers: Int64 = 0
     open: dict[str, Int64] = field(default_factory=dict)
-    """Executions that have not ended, by phase."""
+    """Open executions by phase."""
 
 
 deployments: Final = Noun("Deployments")
@@ -78,19 +78,19 @@ deployments: Final = Noun("Deployments")
 
 @deployments.get("/api/v1/deployments", under="deployments", reply="DeploymentsResponse")
 class ListDeployments(Operation[Listed[ListedDeployment]], frozen=True):
-    """Deployments, newest first, with the numbers of their open executions and workers."""
+    """Deployments, newest first, with the numbers of open executions and workers."""
 
     retired: bool = False
-    """Include retired ones."""
+    """Include retired deployments."""
     cursor: PageCursor | None = None
     limit: Limit = 100
 
 
 @deployments.post("/api/v1/deployments/{deployment_id}/use", repeated="no effect", role=Role.ADMIN)
 class UseDeployment(Operation[Deployment], frozen=True):
-    """Make a deployment current: new executions go to it.
+    """Make a deployment current, so that new executions go there.
 
-    Open executions stay on their own deployments. A worker that registers makes its deployment current without this.
+    Open executions stay on their own deployments. A registration makes its deployment current without this call.
     """
 
     deployment_id: str
@@ -98,9 +98,9 @@ class UseDeployment(Operation[Deployment], frozen=True):
 
 @deployments.post("/api/v1/deployments/{deployment_id}/retire", repeated="no effect")
 class RetireDeployment(Operation[Deployment], frozen=True):
-    """Take a deployment out of use, until a worker registers for it again.
+    """Take a deployment out of use, until a worker registers for the deployment again.
 
-    409 for the current deployment, and while it has open executions or workers.
+    409 for the current deployment, and for a deployment with open executions or workers.
     """
 
     deployment_id: str
@@ -117,7 +117,7 @@ class GetDeployment(Operation[Deployment], frozen=True):
 class RegisterWorkerDeployment(Operation[Done], frozen=True):
     """Make a deployment of push workers, or keep it.
 
-    A new one becomes current. 409 while native workers serve a deployment of that id.
+    A new deployment becomes current. 409 while native workers serve a deployment of the same id.
     """
 
     deployment_id: KeyName
@@ -127,7 +127,7 @@ class RegisterWorkerDeployment(Operation[Done], frozen=True):
     "/api/v1/workers/deployments/{deployment_id}/workflows", role=Role.WORK, repeated="no effect", contract=True
 )
 class RegisterDeploymentWorkflow(Operation[Done], frozen=True):
-    """Add a workflow, an agent or a tool to a deployment of push workers, or update it."""
+    """Add a workflow, agent or tool to a deployment of push workers, or update the entry."""
 
     deployment_id: str
     workflow_id: Name
@@ -140,7 +140,7 @@ class RegisterDeploymentWorkflow(Operation[Done], frozen=True):
 class QueueInfo(Struct, frozen=True):
     name: Name
     concurrency_limit: Annotated[Int32, within(1, INT32_MAX)] | None = None
-    """How many executions of one concurrency key may run at once; null: no limit."""
+    """How many executions of a concurrency key may run at once; null: no limit."""
 
 
 @deployments.post(

@@ -1,4 +1,4 @@
-"""How a deployment drains: what is open on it, and what its end waits for."""
+"""How a deployment drains: open executions, and the waits before the end."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class LastWait(Record, frozen=True, kw_only=True):
 
 
 class UntimedWaits(Record, frozen=True):
-    """Executions whose wait no time ends, by what they wait for."""
+    """Executions in a wait without a time, by kind of wait."""
 
     answer: Int64 = 0
     event: Int64 = 0
@@ -39,11 +39,11 @@ class Drain(Record, frozen=True, kw_only=True):
 
     deployment_id: str
     current: bool
-    """New executions go there, so it does not drain."""
+    """New executions go there, so the deployment does not drain."""
     draining_since_us: Time | None = None
     """Null for the current deployment, or if the time is not known."""
     open: dict[str, Int64] = field(default_factory=dict)
-    """Executions that have not ended, by phase."""
+    """Open executions by phase."""
     total: Int64
     workers: Int64
     sentence: str = ""
@@ -58,7 +58,7 @@ class Drain(Record, frozen=True, kw_only=True):
 
 @deployments.get("/api/v1/deployments/{deployment_id}/drain")
 class GetDrain(Operation[Drain], frozen=True):
-    """How a deployment drains: its open executions, and what the last ones wait for."""
+    """How a deployment drains: open executions, and the last waits."""
 
     deployment_id: str
 

@@ -31,7 +31,7 @@ PUBLISH_MAX: Final = 1_000
 
 
 class Event(Record, frozen=True, gc=False):
-    """`sequence_id` grows by one per topic, without gaps."""
+    """An event. `sequence_id` grows by one per topic, without gaps."""
 
     shown_as: ClassVar[str] = "EventResponse"
 
@@ -52,22 +52,22 @@ class EventPage(Record, frozen=True):
 
 
 class ListedTopic(Record, frozen=True):
-    """Retention deletes the oldest events; their numbers are not given again."""
+    """Retention deletes the oldest events; numbers are not given again."""
 
     shown_as: ClassVar[str] = "TopicResponse"
 
     topic: str
     last_sequence_id: Int64
-    """How many events were ever published; 0 for a topic that executions only wait for."""
+    """How many events were ever published; 0 for a topic with waits only."""
     first_sequence_id: Int64 | None = None
-    """The oldest event that is kept."""
+    """The oldest kept event."""
     last_event_at_us: Time | None = field(default=None, name="last_event_at")
     """Null if the last event is not kept."""
     last_event_type: str | None = None
 
 
 class PublishedEvents(Record, frozen=True):
-    """In the order of the request."""
+    """The numbers in the order of the request."""
 
     shown_as: ClassVar[str] = "PublishEventResponse"
 
@@ -87,7 +87,7 @@ class JournalEvent(Struct, frozen=True, gc=False):
 
 
 class EventData(EventItem, frozen=True, forbid_unknown_fields=False):
-    """With a `dedup_key` the topic keeps the first event and answers repeats with its number."""
+    """An event to publish. For a repeated `dedup_key` the topic keeps the first event and answers with its number."""
 
     data: RequiredJson
     execution_id: str | None = None
@@ -107,7 +107,7 @@ events: Final = Noun("Events")
 class PublishEvent(Operation[PublishedEvents], frozen=True, forbid_unknown_fields=False):
     """Append events to a topic, in order, in one transaction.
 
-    For a `suspend_…` event, `execution_id`, or that of the first event, names the execution that asks.
+    A `suspend_…` event needs `execution_id`, here or in the first event: the asking execution.
     """
 
     topic: Topic
@@ -142,9 +142,9 @@ class GetEvents(Operation[EventPage], frozen=True):
 
 @events.get("/api/v1/topics", under="topics", reply="TopicsResponse")
 class ListTopics(Operation[Listed[ListedTopic]], frozen=True):
-    """Topics of the project, by name, without those of budgets (`budget/ID`)."""
+    """Topics of the project, by name, without the topics of budgets (`budget/ID`)."""
 
     prefix: Annotated[str, text_check(TOPIC_BYTES_MAX)] = ""
-    """Only topics whose name begins with this."""
+    """Only topics whose name begins with this text."""
     cursor: PageCursor | None = None
     limit: Limit = 100

@@ -1,4 +1,4 @@
-"""Executions, their journals and logs."""
+"""Executions, journals and logs."""
 
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Final
@@ -44,14 +44,14 @@ from perdure.wire.runs.streams import StreamEnd, StreamItem
 IDS_MAX: Final = 10_000
 LIST_MAX: Final = 500
 NAMES_MAX: Final = 50
-"""Names or tags in one filter."""
+"""Most names or tags in a filter."""
 _TAGS: Final = json.Decoder(dict[str, str])
 
 
 class Execution(Record, frozen=True, kw_only=True, gc=False):
     """`status` is the contract's word, `phase` is more precise.
 
-    `due_at` is when the phase ends by itself: a timer, a delayed start, or a time-out.
+    `due_at` ends the phase: a timer, a delayed start, or a time-out.
     """
 
     shown_as: ClassVar[str] = "ExecutionResponse"
@@ -85,11 +85,11 @@ class Execution(Record, frozen=True, kw_only=True, gc=False):
     tags: Value = None
     progress: Value = None
     forked_from: str | None = None
-    """The execution whose outcomes this one began with."""
+    """The execution whose outcomes are the beginning of this journal."""
     forked_at_step: str | None = None
-    """The first step that ran again."""
+    """The first step to run again."""
     retried_as: str | None = None
-    """The execution that retries this one, and has its key."""
+    """The retry of this execution. The retry has the key."""
     due_at_us: Time | None = None
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ class ExecutionPage(Record, frozen=True):
     searched_to_us: Time | None = None
     """Only on an empty page with a cursor: the search has come to executions created then."""
     searchable_from_us: Time | None = None
-    """Only with the filter `field`, while it is new: executions created before are not searched yet."""
+    """Only with the filter `field`, while the field is new: executions created before are not searched yet."""
 
 
 class Row(Record, frozen=True, omit_defaults=True, gc=False):
@@ -128,7 +128,8 @@ class Row(Record, frozen=True, omit_defaults=True, gc=False):
     name: str | None = None
     """The step's function, the child's workflow or the topic."""
     fingerprint: str | None = None
-    """A short hash of the encoded input, or a timer's due time. The worker compares it with the code's request."""
+    """A short hash of the encoded input, or a timer's due time. The worker compares the hash with the code's
+    request."""
     ok: bool = True
     value: Raw = NULL
     """The outcome, an error when not `ok`."""
@@ -144,7 +145,7 @@ class LogLine(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     answers_in_full: ClassVar[bool] = True
 
     n: Int64 = 0
-    """Its number in the execution's log. The server gives it."""
+    """The number of the line in the execution's log, given by the server."""
     at_us: Time
     level: int
     text: str
@@ -160,7 +161,7 @@ class Act(Record, frozen=True, kw_only=True):
     shown_as: ClassVar[str] = "ActRecord"
 
     seq: Int64
-    """The row that it wrote or changed."""
+    """The row written or changed by the act."""
     at_us: Time = field(name="at")
     action: str
     key: str | None = None
@@ -177,7 +178,7 @@ class JournalPage(Record, frozen=True):
     has_more: HasMore
     logs: list[LogLine] | None = None
     acts: list[Act] | None = None
-    """The acts that wrote rows of this page."""
+    """The acts with rows on this page."""
 
 
 class LogPage(Record, frozen=True):
@@ -198,14 +199,14 @@ class Cancellation(Record, frozen=True):
 
 
 class ResumeReply(Record, frozen=True):
-    """The answer that stands."""
+    """The valid answer."""
 
     shown_as: ClassVar[str] = "ResumeResponse"
 
     execution_id: Uuid
     step_key: str
     state: AnswerState = AnswerState.ANSWERED
-    """`early`: no step has asked yet. A step that shows nothing takes the answer; a later question does not."""
+    """`early`: no step has asked yet. A step without a question takes the answer; a later question does not."""
     answered_by: str | None = None
     answered_at_us: Time | None = None
 
@@ -225,11 +226,11 @@ class Finished(Record, frozen=True, omit_defaults=True):
     result: MaybeRaw = None
     error: str | None = None
     detail: MaybeRaw = None
-    """The failure as the journal has it: {"type", "message", …}."""
+    """The failure as recorded in the journal: {"type", "message", …}."""
 
 
 class WaitReply(Record, frozen=True):
-    """The final ones among the ids, and the unknown ids."""
+    """The final executions among the ids, and the unknown ids."""
 
     finished: list[Finished]
     missing: list[str] = field(default_factory=list)
@@ -241,7 +242,7 @@ def _path(where: str) -> str:
 
 
 def _names(value: str, where: str) -> str:
-    """Each name of a filter is a walk of its own."""
+    """The search walks once per name in a filter."""
     if (count := value.count(",") + 1) > NAMES_MAX:
         raise BadValue(
             f"{_path(where)}: has {count:,} names; the limit is {NAMES_MAX}. Ask in several requests.",
@@ -335,11 +336,11 @@ executions: Final = Noun("Executions")
 
 @executions.get("/api/v1/executions/{execution_id}", contract=True, held="wait")
 class GetExecution(Operation[Execution], frozen=True):
-    """The state and result of one execution."""
+    """The state and result of an execution."""
 
     execution_id: ExecutionId
     wait: Wait | None = None
-    """Hold the answer until the execution is final, at most this many seconds."""
+    """Hold the answer until the execution is final, at most as many seconds."""
 
 
 class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -357,50 +358,50 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     """Several with commas, at most 50."""
     batch_id: str | None = None
     parent_execution_id: _LowerCase | None = None
-    """Its children."""
+    """Children of this execution."""
     root_execution_id: _LowerCase | None = None
-    """Everything below this root, without the root itself, whose `root_execution_id` is null."""
+    """Everything below this root. The root itself is left out: its `root_execution_id` is null."""
     forked_from: _LowerCase | None = None
-    """Executions that began with the outcomes of this one: its forks and retries."""
+    """Forks and retries of this execution."""
     roots: bool | None = None
-    """Whether it has no parent."""
+    """True: executions without a parent. False: executions with a parent."""
     deployment_id: Names | None = None
     """Several with commas, at most 50."""
     key: str | None = None
     q: Annotated[str, _part] | None = None
     """Free words: an id or its first 8 characters or more, or a part of the key as in `key_part`."""
     key_part: Annotated[str, _part] | None = None
-    """The beginning of the key, or of one of its next three words; case counts. 2 to 64 characters."""
+    """The beginning of the key, or of one of the next three words; case counts. 2 to 64 characters."""
     tag: str | None = None
     """`name=value`, or `name` for any value."""
     tags: Annotated[str, _tags] | None = None
-    """Several tags, all of which it has: a JSON object of names and values."""
+    """Several tags, all of which must match: a JSON object of names and values."""
     error: Annotated[str, _words_of_error] | None = None
-    """Words of the error of a failed execution, or their beginnings; case does not count."""
+    """Words of a failed execution's error, or beginnings of words; case does not count."""
     field: Annotated[str, _field] | None = None
-    """A searchable field and its value: `payload.customer.id=7`."""
+    """A searchable field with value: `payload.customer.id=7`."""
     retried: bool | None = None
-    """Whether a retry has taken its place."""
+    """True: executions replaced by a retry. False: without a retry."""
     created_after_us: Time | None = None
     created_before_us: Time | None = None
     not_phase: Annotated[list[str], words_check(Phase)] | None = None
-    """Leave these phases out; several with commas."""
+    """Phases to leave out; several with commas."""
     not_workflow_id: Names | None = None
-    """Leave these workflows out; several with commas, at most 50."""
+    """Workflows to leave out; several with commas, at most 50."""
     not_deployment_id: Names | None = None
-    """Leave these deployments out; several with commas, at most 50."""
+    """Deployments to leave out; several with commas, at most 50."""
     not_queue_name: Names | None = None
-    """Leave these queues out; several with commas, at most 50."""
+    """Queues to leave out; several with commas, at most 50."""
     not_tag: str | None = None
-    """Leave out what has this tag: `name=value`, or `name` with any value."""
+    """A tag to leave out: `name=value`, or `name` with any value."""
 
     @property
     def names_phases(self) -> bool:
-        """Whether a filter says which phases are wanted, and not only which are not."""
+        """True if a filter names wanted phases, not only unwanted phases."""
         return self.status is not None or self.phases is not None
 
     def wanted_phases(self) -> list[str] | None:
-        """None: all."""
+        """The wanted phases. None: all."""
         if not self.names_phases and self.not_phase is None:
             return None
         return [
@@ -427,7 +428,8 @@ class ListExecutions(ListFilters, Operation[ExecutionPage], frozen=True):
 class WaitForExecutions(Operation[WaitReply], frozen=True):
     """Hold the answer until one of the executions is final.
 
-    The answer is empty if none was in time. Large results take several answers: ask again for the missing executions.
+    The answer is empty if no execution was in time. Large results take several answers: ask again for the missing
+    executions.
     """
 
     ids: Annotated[list[str], MaxItems(IDS_MAX), in_body(count_check(IDS_MAX)), _ids]
@@ -443,9 +445,9 @@ class GetSteps(Operation[JournalPage], frozen=True):
     """The `seq` of the last known row."""
     limit: Limit = 500
     after_log: Position | None = None
-    """Include log lines after this number."""
+    """Include log lines after the line of this number."""
     wait: Wait | None = None
-    """Hold the answer until there is something new, at most this many seconds."""
+    """Hold the answer until there is something new, at most as many seconds."""
 
 
 @executions.get("/api/v1/executions/{execution_id}/logs")
@@ -460,7 +462,7 @@ class GetLogs(Operation[LogPage], frozen=True):
 
 @executions.get("/api/v1/executions/{execution_id}/events")
 class StreamExecution(Operation[Stream[Row | LogLine | StreamEnd]], frozen=True):
-    """Follow an execution as server-sent events: `row` (of the journal), `log`, and `end` when it is final."""
+    """Follow an execution as server-sent events: `row` (of the journal), `log`, and `end` after the final row."""
 
     execution_id: ExecutionId
     last_event_id: LastEventId | None = None
@@ -468,7 +470,7 @@ class StreamExecution(Operation[Stream[Row | LogLine | StreamEnd]], frozen=True)
 
 @executions.get("/api/v1/executions/{execution_id}/stream")
 class StreamItems(Operation[Stream[StreamItem | StreamEnd]], frozen=True):
-    """Follow the items that an execution and all below it emit.
+    """Follow the items emitted by an execution and everything below it.
 
     The server-sent events are `item`, and `end` when the execution is final.
     """
@@ -500,8 +502,8 @@ class CancelExecution(Operation[Cancellation], frozen=True):
 class ResumeExecution(Operation[ResumeReply], frozen=True):
     """Answer a suspended step.
 
-    The first answer stands. The same answer again gets the first response again; another answer is 409. An answer that
-    comes before the step asks is kept, and taken only if the step shows nothing.
+    The first answer counts. Repeating the same answer gets the first response again; another answer is 409. An answer
+    before the question is kept, and taken only if the step shows nothing.
     """
 
     execution_id: ExecutionId
@@ -513,7 +515,7 @@ class ResumeExecution(Operation[ResumeReply], frozen=True):
 
 @executions.delete("/api/v1/executions/{execution_id}")
 class DeleteExecution(Operation[None], frozen=True):
-    """Delete a final execution and its descendants, with their journals."""
+    """Delete a final execution, all descendants, and their journals."""
 
     execution_id: ExecutionId
 

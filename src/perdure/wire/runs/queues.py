@@ -11,37 +11,37 @@ from perdure.wire.base.record import Record
 
 
 class PauseKind(StrEnum):
-    """The kind of thing that a pause holds."""
+    """The kind of a paused thing."""
 
     DEPLOYMENT = "deployment"
     WORKFLOW = "workflow"
     QUEUE = "queue"
     KEY = "key"
-    """One concurrency key of a queue."""
+    """A concurrency key of a queue."""
 
 
 PauseKindName = Literal["deployment", "workflow", "queue", "key"]
 
 
 class Pause(Record, frozen=True):
-    """While it lasts, no server hands out an execution that it covers. Running executions end as usual."""
+    """While the pause lasts, no server hands out a covered execution. Running executions end as usual."""
 
     kind: PauseKind
     name: str
-    """The deployment, workflow or queue. For a concurrency key: its queue."""
+    """The deployment, workflow or queue. A concurrency key has the queue here."""
     paused_at_us: Time = field(name="paused_at")
     paused_by: str
     concurrency_key: str | None = None
     note: str | None = None
-    """The reason, as its author wrote it."""
+    """The author's reason."""
     until_us: Time | None = field(default=None, name="until")
-    """When it ends by itself."""
+    """When the pause ends without an `unpause`."""
     held: Int64 = 0
-    """How many ready executions it holds, of those that the server has looked at since."""
+    """How many ready executions are held, among the executions seen by the server since."""
 
     @property
     def what(self) -> str:
-        """The thing that it holds, in words.
+        """The paused thing, in words.
 
         >>> Pause(PauseKind.KEY, "mail", 0, "key 'ci'", concurrency_key="ann").what
         "concurrency key 'ann' of queue 'mail'"
@@ -67,11 +67,11 @@ def unpause_command(one: Pause) -> str:
 class QueueState(Record, frozen=True):
     name: str
     concurrency_limit: Int64 | None = None
-    """How many executions of one concurrency key may run at once."""
+    """How many executions of a concurrency key may run at once."""
     total_limit: Int64 | None = None
     """How many executions may run at once."""
     pause: Pause | None = None
-    """While it lasts, the server hands out no execution of the queue."""
+    """While the pause lasts, the server hands out no execution of the queue."""
     queued: Int64 = 0
     """How many executions are ready and wait for a worker."""
     running: Int64 = 0
@@ -93,26 +93,26 @@ queues: Final = Noun("Queues")
 class ListQueues(Operation[Listed[QueueState]], frozen=True):
     """Queues of the project, by name.
 
-    A queue without limits and pause is listed while it has executions that are ready or running.
+    A queue without limits and pause is listed while executions are ready or running.
     """
 
 
 @queues.get("/api/v1/queues/{name}")
 class GetQueue(Operation[QueueState], frozen=True):
-    """One queue. A name without limits, pause and executions is answered with zeros."""
+    """A queue. A name without limits, pause and executions gets zeros."""
 
     name: Name
 
 
 @queues.post("/api/v1/queues/{name}/pause", repeated="a repeated pause takes the newer end and note", role=Role.ADMIN)
 class PauseQueue(Operation[QueueState], frozen=True):
-    """Pause a queue, also one that does not exist yet, as `POST /api/v1/pauses` does without an end and a note."""
+    """Pause a queue, even before it exists. Equal to `POST /api/v1/pauses` without an end and a note."""
 
     name: Name
 
 
 @queues.post("/api/v1/queues/{name}/resume", repeated="no effect", role=Role.ADMIN)
 class ResumeQueue(Operation[QueueState], frozen=True):
-    """Resume a queue. Workers get its executions again, under its limits."""
+    """Resume a queue. Workers get the queue's executions again, under the limits."""
 
     name: Name

@@ -1,4 +1,4 @@
-"""The structs that clients and workers exchange with the server, over HTTP or in the same process."""
+"""The structs between clients, workers and the server, over HTTP or in the same process."""
 
 from typing import Annotated, Final
 
@@ -27,7 +27,7 @@ PAYLOADS_APART: Final = "Perdure-Payloads", "apart"
 WORKER_PROTOCOL: Final = 2
 """The abilities of this release's workers, beyond the first protocol.
 
-2: they take the seed and the idempotency keys of a fork from the claim.
+2: workers take the seed and the idempotency keys of a fork from the claim.
 """
 
 
@@ -55,11 +55,11 @@ class StartItem(Request, frozen=True):
     initial_state: MaybeRaw = None
     channel_context: MaybeRaw = None
     webhook_url: str | None = None
-    """A URL that is notified of the end."""
+    """A URL for a notification of the end."""
     on_conflict: OnConflict | None = None
-    """The execution is a turn of its session; this says what happens while another is open."""
+    """The execution is a turn of its session; the value decides about a start while another turn is open."""
     budget: BudgetSpec | None = None
-    """Spending limits for the execution and all its descendants."""
+    """Spending limits for the execution and all descendants."""
 
 
 class Started(Struct, frozen=True):
@@ -71,7 +71,7 @@ class Started(Struct, frozen=True):
 
 
 class StartAnswer(Record, frozen=True, omit_defaults=True):
-    """An execution, or the problem with its item."""
+    """An execution, or the problem of the item."""
 
     execution_id: str | None = None
     created_at_us: int = 0
@@ -97,7 +97,7 @@ class StartReply(Record, frozen=True):
 
 
 class EventItem(Request, frozen=True):
-    """With a `dedup_key` the topic keeps the first event and answers repeats with its number."""
+    """An event to publish. For a repeated `dedup_key` the topic keeps the first event and answers with its number."""
 
     data: Raw = NULL
     event_type: KeyName | None = None
@@ -108,7 +108,7 @@ workers: Final = Noun("Workers")
 
 
 class WorkflowSpec(Request, frozen=True):
-    """A workflow, with the defaults for its executions."""
+    """A workflow, with defaults for executions."""
 
     id: str
     queue_name: str | None = None
@@ -118,9 +118,9 @@ class WorkflowSpec(Request, frozen=True):
     type: WorkflowType = WorkflowType.WORKFLOW
     agent: "AgentSpec | None" = None
     searchable: list[str] = field(default_factory=list)
-    """Fields of payload and result, such as `payload.customer.id`, by which its executions are found."""
+    """Fields of payload and result, such as `payload.customer.id`, for finding executions."""
     description: WorkflowDescription | None = None
-    """Servers of earlier releases refuse it."""
+    """Servers of earlier releases refuse the field."""
 
 
 class AgentSpec(Request, frozen=True):
@@ -151,9 +151,9 @@ class RegisterReply(Struct, frozen=True):
     beats_name_steps: bool = False
     """Beats may name the steps in flight."""
     ends_with_steps: bool = False
-    """A report may hold a step's outcome together with the end that returns it."""
+    """A report may hold a step's outcome together with the end returning the outcome."""
     outage_us: int = 600_000_000
-    """How long a worker that hears `STORE_AWAY` keeps what it runs."""
+    """Microseconds for which a worker keeps its executions after `STORE_AWAY`."""
 
 
 @workers.post("/worker/v1/register", role=Role.WORK, name="register", body="RegisterRequest", protocol=True)
@@ -171,19 +171,19 @@ class RegisterRequest(Operation[RegisterReply], frozen=True):
     capacity: int = 100
     embedded: bool = False
     schedules: Annotated[list[ScheduleSpec], MaxItems(REGISTERED_MAX)] = field(default_factory=list)
-    """All that the code declares. If the deployment is current, the server deletes the others that code declared."""
+    """All schedules declared in code. For the current deployment, the server deletes other schedules from code."""
     triggers: Annotated[list[TriggerSpec], MaxItems(REGISTERED_MAX)] = field(default_factory=list)
     """The same for event triggers."""
     protocol: int = 1
-    """The worker gets no execution that needs a greater one."""
+    """The worker gets no execution in need of a greater version."""
     host: str | None = None
-    """Its machine. Servers of earlier releases refuse this and `pid`."""
+    """The worker's machine. Servers of earlier releases refuse `host` and `pid`."""
     pid: Int64 | None = None
 
 
 class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
     """`rows` are the journal after `base`, which is 0 unless the worker has parked the execution. `more`: an empty
-    report fetches the rest. `ack_first`: send an empty report before the code runs."""
+    report fetches further rows. `ack_first`: send an empty report before the code runs."""
 
     id: str
     workflow_id: str
@@ -206,18 +206,18 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
     user_id: str | None = None
     tags: MaybeRaw = None
     budgeted: bool = False
-    """Whether an execution in its tree has a budget."""
+    """True if an execution of the tree has a budget."""
     seed_id: str | None = None
-    """The execution from whose id random numbers come, if this one is a fork."""
+    """The execution whose id seeds random numbers of a fork."""
     keys_id: str | None = None
-    """The execution whose idempotency keys this one continues; None: its own."""
+    """The execution whose idempotency keys continue here; None: own keys."""
 
 
 class ClaimReply(Struct, frozen=True):
     """`news` are held executions with new rows, which an empty report fetches.
 
-    `held_us` is how long the server held the claim. If it is set, the server may take the work back unless the next
-    claim comes within a second.
+    `held_us` tells how long the server held the claim. If set, the server may take the work back unless the next claim
+    comes within a second.
     """
 
     items: list[Claimed]
@@ -225,7 +225,7 @@ class ClaimReply(Struct, frozen=True):
     held_us: int | None = None
 
     def write_apart(self) -> bytes:
-        """The size of the JSON, a newline, the JSON with sizes in place of payloads, and the payloads. So the worker
+        """The size of the JSON, a newline, the JSON with sizes in place of payloads, and the payloads. The worker then
         parses each payload once."""
         payloads = [bytes(one.payload) for one in self.items]
         items = [
@@ -236,7 +236,7 @@ class ClaimReply(Struct, frozen=True):
         return b"".join((b"%d\n" % len(head), head, *payloads))
 
     def put_payloads(self, body: bytes, begin: int) -> "ClaimReply":
-        """Replace the sizes by the payloads, which begin there."""
+        """Replace the sizes by the payloads from place `begin` on."""
         for one in self.items:
             end = begin + int(bytes(one.payload))
             structs.force_setattr(one, "payload", Raw(body[begin:end]))
@@ -258,11 +258,11 @@ class ClaimRequest(Operation[ClaimReply], frozen=True):
     capacity: int
     wait_seconds: float = 20.0
     arrived: str | None = None
-    """The claim whose answer has arrived: the server no longer takes its work back."""
+    """The claim whose answer has arrived. The server no longer takes the work of the claim back."""
 
 
 class StepDone(Request, frozen=True, tag="step"):
-    """A step's outcome or, with `last=False`, a failed try that will be retried."""
+    """A step's outcome or, with `last=False`, a failed try before a retry."""
 
     key: str
     name: str
@@ -273,9 +273,9 @@ class StepDone(Request, frozen=True, tag="step"):
     tries: int = 1
     last: bool = True
     label: str | None = None
-    """How people read it, at most 200 bytes."""
+    """The name for people, at most 200 bytes."""
     quiet: bool = False
-    """Timelines fold it with its neighbours."""
+    """Timelines fold the step with neighbours."""
 
 
 class TimerFired(Request, frozen=True, tag="timer"):
@@ -307,7 +307,7 @@ class Answer(Request, frozen=True, tag="answer"):
 
 
 class OpenWait(Request, frozen=True, tag="wait"):
-    """Wait for the next event of `topic` that this execution has not taken yet or, without a topic, for an answer."""
+    """Wait for the next event of `topic` not yet taken by this execution or, without a topic, for an answer."""
 
     key: str
     fingerprint: str | None
@@ -318,9 +318,9 @@ class OpenWait(Request, frozen=True, tag="wait"):
     data: MaybeRaw = None
     """The suspended step's data for the person who answers."""
     expires_at_us: AtUs | None = None
-    """From then on the code continues without an answer."""
+    """When the code continues without an answer."""
     answer_schema: MaybeRaw = None
-    """JSON Schema of the answer, for people, at most 16 KiB. Servers of earlier releases refuse it."""
+    """JSON Schema of the answer, for people, at most 16 KiB. Servers of earlier releases refuse the field."""
 
 
 class CloseWait(Request, frozen=True, tag="close"):
@@ -330,14 +330,14 @@ class CloseWait(Request, frozen=True, tag="close"):
 
 
 class ReadTranscript(Request, frozen=True, tag="read_transcript"):
-    """The row has the newest version; the worker fetches the messages by it."""
+    """The row has the newest version, by which the worker fetches the messages."""
 
     key: str
     session_id: str
 
 
 class AppendMessages(Request, frozen=True, tag="append_messages"):
-    """Append to a session's transcript. With a `version`, only if that is the newest."""
+    """Append to a session's transcript. A `version` must be the newest, or the append fails."""
 
     key: str
     fingerprint: str | None
@@ -347,7 +347,7 @@ class AppendMessages(Request, frozen=True, tag="append_messages"):
 
 
 class Summarize(Request, frozen=True, tag="summarize"):
-    """Append a summary that stands for the transcript up to entry `upto`."""
+    """Append a summary in place of the transcript up to entry `upto`."""
 
     key: str
     fingerprint: str | None
@@ -358,14 +358,14 @@ class Summarize(Request, frozen=True, tag="summarize"):
 
 
 class TakeMessages(Request, frozen=True, tag="take_messages"):
-    """Take the messages that later turns of the same workflow may deliver to this open turn."""
+    """Take the messages for this open turn from later turns of the same workflow."""
 
     key: str
     session_id: str
 
 
 class LeaveMessages(Request, frozen=True, tag="leave_messages"):
-    """Return messages that this turn cannot use. Each becomes a turn of its own, which no other turn takes."""
+    """Return messages without use for this turn. Each message becomes a turn, which no other turn takes."""
 
     key: str
     session_id: str
@@ -374,14 +374,14 @@ class LeaveMessages(Request, frozen=True, tag="leave_messages"):
 
 TranscriptEntry = ReadTranscript | AppendMessages | Summarize | TakeMessages | LeaveMessages
 Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | CloseWait | TranscriptEntry
-"""Its effect and its row in the journal are one transaction."""
+"""An entry's effect and journal row are one transaction."""
 
 
 class Suspend(Request, frozen=True, tag="suspend"):
     """`waits` are the keys of all open waits, `timer` is the earliest timer.
 
-    Refused if the journal has outcomes that the worker has not seen; the reply then has rows and no `ended`. Child
-    starts of the same item are exempt: the worker waits for those children in any case, and the reply has their rows.
+    Refused if the journal has outcomes unknown to the worker; the reply then has rows and no `ended`. Child starts of
+    the same item are exempt: the worker waits for the children in any case, and the reply has their rows.
     """
 
     waits: list[str]
@@ -391,16 +391,16 @@ class Suspend(Request, frozen=True, tag="suspend"):
 
 
 class Complete(Request, frozen=True, tag="complete"):
-    """`returns_step`: the code only returned the outcome of the item's one entry, before that was recorded. If the
-    journal has rows that the worker has not seen, the server records the step and not the end."""
+    """`returns_step`: the code only returned the outcome of the item's single entry, before the record. If the journal
+    has rows unknown to the worker, the server records the step and not the end."""
 
     result: Raw
     returns_step: bool = False
 
 
 class Fail(Request, frozen=True, tag="fail"):
-    """With `retry_delay_us` it is tried again. Then the failed steps of the keys `take_back` run again, and the later
-    steps of the keys `redo` lose their outcomes."""
+    """The code failed. `retry_delay_us` asks for another try: then the failed steps `take_back` run again, and the
+    later steps `redo` lose their outcomes."""
 
     error: str
     detail: Raw
@@ -423,8 +423,8 @@ class Block(Request, frozen=True, tag="block"):
 class Hold(Request, frozen=True, tag="hold"):
     """The tries are used up, and the code asks to be held instead of failed.
 
-    `steps` are the keys of failed steps; the code waits for them. Without any the code itself has failed, and the
-    steps of the keys `take_back` run again if it is tried again. A hold with `steps` is refused like `Suspend`.
+    `steps` are the keys of failed steps awaited by the code. Without `steps` the code itself has failed, and the steps
+    `take_back` run again with the next try. A hold with `steps` is refused like `Suspend`.
     """
 
     error: str
@@ -441,7 +441,7 @@ End = Suspend | Complete | Fail | Release | Block | Hold | Cancelled
 
 
 class Emitted(Request, frozen=True):
-    """`key` and `tries` name the run of code that emitted it."""
+    """An item of a stream. `key` and `tries` name the run of code."""
 
     kind: str
     key: str
@@ -450,7 +450,7 @@ class Emitted(Request, frozen=True):
 
 
 class OpenCall(Request, frozen=True):
-    """A step that runs for long, or a timer: `kind` is `step` or `timer`."""
+    """A step running for long, or a timer: `kind` is `step` or `timer`."""
 
     key: str
     kind: str
@@ -476,39 +476,39 @@ class ReportItem(Request, frozen=True):
     child: bool = False
     """A hint, set with an end: a waiting parent may be dispatched at once."""
     stream: list[Emitted] = field(default_factory=list)
-    """The item needs a number, so that a repeat adds none."""
+    """The item needs a number, so that a repeat adds nothing."""
     stream_of: str | None = None
-    """A hint: the root whose stream they join."""
+    """A hint: the root whose stream gets the items."""
     changed_inputs: int = 0
-    """How many calls got outcomes recorded for other inputs; a line of `logs` names them."""
+    """How many calls got outcomes recorded for other inputs; a line of `logs` names the calls."""
     open_calls: list[OpenCall] | None = None
-    """If they have changed: steps that run for long, and timers. Acts find them there."""
+    """Steps running for long, and timers, if changed. Acts find such calls here."""
 
 
 class ItemReply(Struct, frozen=True, omit_defaults=True):
-    """`rows` are all that the worker has not seen. `ended`: the item's end took effect. `lost`: the attempt no longer
-    holds the execution, and the worker drops it."""
+    """`rows` are all rows unknown to the worker. `ended`: the item's end took effect. `lost`: the attempt no longer
+    holds the execution, and the worker drops the execution."""
 
     rows: list[Row] = field(default_factory=list)
     more: bool = False
     ended: bool = False
     lost: bool = False
     accepted: list[int] = field(default_factory=list)
-    """Per entry the `seq` of its row, or 0. Rows of steps and timers are not sent back."""
+    """The `seq` of each entry's row, or 0. Rows of steps and timers are not sent back."""
     at_us: int = 0
     """When the accepted rows were written."""
     problem: Problem | None = None
 
 
 class ReportReply(Struct, frozen=True):
-    """In the order of the request."""
+    """The replies in the order of the request."""
 
     items: list[ItemReply]
 
 
 @workers.post("/worker/v1/report", role=Role.WORK, name="report", body="ReportRequest", protocol=True)
 class ReportRequest(Operation[ReportReply], frozen=True):
-    """Send pending reports, at most one item per execution."""
+    """Send pending reports, at most an item per execution."""
 
     worker_id: str
     epoch: str
@@ -516,17 +516,17 @@ class ReportRequest(Operation[ReportReply], frozen=True):
 
 
 class BeatReply(Struct, frozen=True):
-    """`holding` lists (execution, attempt, last seq). The worker has lost every other execution that it runs. If a seq
-    is ahead, it has rows to fetch."""
+    """`holding` lists (execution, attempt, last seq). The worker has lost every other execution. A greater seq than the
+    worker's means rows to fetch."""
 
     lost: bool
     holding: list[tuple[str, int, int]] = field(default_factory=list)
     others_wait: bool = False
-    """Another worker waits that could run this one's executions."""
+    """Another worker waits, and could run this worker's executions."""
 
 
 StepInFlight = tuple[str, str, int, int]
-"""Execution, key, try, and when it began, in microseconds."""
+"""Execution, key, try, and the begin in microseconds."""
 
 
 @workers.post("/worker/v1/beat", role=Role.WORK, name="beat", body="BeatRequest", protocol=True)
@@ -539,14 +539,14 @@ class BeatRequest(Operation[BeatReply], frozen=True):
     worker_id: str
     epoch: str
     in_flight: Annotated[list[StepInFlight], MaxItems(IN_FLIGHT_MAX)] = field(default_factory=list)
-    """The steps that have run for half a second, the oldest first."""
+    """The steps running for half a second or longer, the oldest first."""
 
 
 @workers.post("/worker/v1/drain", role=Role.WORK, name="drain", body="DrainRequest", protocol=True)
 class DrainRequest(Operation[None], frozen=True):
-    """End the registration; its executions go back to the queues."""
+    """End the registration; executions go back to the queues."""
 
     worker_id: str
     epoch: str
     died: bool = False
-    """A supervisor saw the process die, so its executions are lost and not handed back."""
+    """A supervisor saw the process die, so executions are lost and not handed back."""

@@ -13,7 +13,7 @@ from msgspec import Raw
 from perdure.wire.base.errors import BadValue
 
 KEY_WORDS_MAX: Final = 3
-"""Beside the first word, by whose beginning the key's own index finds it."""
+"""Words after the first, which the key's own index finds."""
 KEY_PART_CHARS: Final = 64
 ERROR_CHARS: Final = 300
 ERROR_WORDS_MAX: Final = 16
@@ -27,7 +27,7 @@ _BEFORE_WORD: Final = re.compile(r"[\W_]+(?=[^\W_])")
 
 
 FIELDS_MAX: Final = 16
-"""Of one workflow."""
+"""Most searchable fields of a workflow."""
 _FIELD: Final = re.compile(r"(payload|result)(\.[^.=,\"\\\x00-\x1f]{1,64}){1,8}")
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[Raw])
@@ -46,7 +46,7 @@ def beginning_with(text: str) -> Terms:
 
 
 def key_terms(key: str) -> list[str]:
-    """The rest of the key from the beginning of each further word.
+    """The key from the beginning of each further word to the end.
 
     >>> key_terms("order-4711-eu")
     ['k:4711-eu', 'k:eu']
@@ -85,7 +85,7 @@ def field_term(field: str, value: str) -> str:
 
 
 def field_terms(fields: Sequence[str], *, payload: bytes | None = None, result: bytes | None = None) -> list[str]:
-    """The terms of those fields that are in the documents.
+    """The terms of the fields found in the documents.
 
     >>> field_terms(["payload.lines.sku", "payload.id", "result.ok"], payload=b'{"id": 7, "lines": [{"sku": "a"}]}')
     ['f:payload.lines.sku=a', 'f:payload.id=7']
@@ -102,7 +102,7 @@ def field_terms(fields: Sequence[str], *, payload: bytes | None = None, result: 
 
 
 def _values(document: Raw, path: Sequence[str]) -> Iterator[str]:
-    """Texts without quotes, and numbers, true, false and null as they are written. Arrays stand for their items."""
+    """Texts without quotes; numbers, true, false and null as written. Arrays stand for their items."""
     text = bytes(document).strip()
     try:
         if text.startswith(b"["):

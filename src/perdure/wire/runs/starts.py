@@ -1,4 +1,4 @@
-"""Starts, and the limits that clients, workflows and the server share."""
+"""Starts, and limits of starts for clients, workflows and the server."""
 
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
@@ -59,7 +59,7 @@ def _uuid(value: str, where: str) -> str | None:
 
 
 _Parent = Annotated[str, _uuid]
-"""The contract ignores text that is not a UUID."""
+"""The contract ignores text other than a UUID."""
 
 
 starts: Final = Noun("Executions")
@@ -82,12 +82,12 @@ class BatchItem(Record, frozen=True):
     start_at_us: Time | None = None
     accept_early: bool | None = None
     webhook_url: str | None = None
-    """A URL that gets a signed POST at the end, retried until it is taken."""
+    """A URL for a signed POST at the end, retried until the receiver accepts."""
     budget: BudgetSpec | None = None
-    """Limits on model calls for the execution and all its descendants."""
+    """Limits on model calls for the execution and all descendants."""
 
     def to_item(self, **shared: Any) -> StartItem:
-        """`shared` are the item's fields that the whole batch has."""
+        """`shared` are fields of the whole batch."""
         given = ((name, getattr(self, name, None)) for name in _ITEM_FIELDS)
         return StartItem(**shared | {name: value for name, value in given if value is not None})
 
@@ -99,7 +99,7 @@ _ITEM_FIELDS: Final = [one.name for one in fields(StartItem)]
     "/api/v1/workflows/{workflow_id}/run", role=Role.WORK, contract=True, idempotent=True, body="SubmitWorkflowRequest"
 )
 class SubmitWorkflow(BatchItem, Operation[StartedExecution], frozen=True, forbid_unknown_fields=False):
-    """Start one execution.
+    """Start an execution.
 
     `payload` is required; null is fine.
     """
@@ -114,11 +114,11 @@ class SubmitWorkflow(BatchItem, Operation[StartedExecution], frozen=True, forbid
     otel_traceparent: str | None = None
     channel_context: MaybeRaw = None
     on_conflict: OnConflict | None = None
-    """The execution is a turn of its session: `queue`, `reject` or `deliver` while another is open."""
+    """The execution is a turn of its session: `queue`, `reject` or `deliver` while another turn is open."""
 
 
 class Batch(Record, frozen=True):
-    """In the order of the request."""
+    """The executions in the order of the request."""
 
     shown_as: ClassVar[str] = "SubmitWorkflowsResponse"
 
@@ -142,7 +142,7 @@ class SubmitWorkflows(Operation[Batch], frozen=True, forbid_unknown_fields=False
     parent_execution_id: _Parent | None = None
     root_execution_id: str | None = None
     session_id: str | None = None
-    """By default its parent's, else a new one."""
+    """Default: the parent's session, else a new session."""
     user_id: str | None = None
     wait_for_subworkflow: bool | None = None
     otel_traceparent: str | None = None
@@ -160,14 +160,14 @@ class SubmitWorkflows(Operation[Batch], frozen=True, forbid_unknown_fields=False
 
 
 class StartItemRequest(StartItem, frozen=True):
-    """A run, with the name of its workflow."""
+    """A run of a named workflow."""
 
     start_at: Moment | None = None
     root_execution_id: str | None = None
     wait_for_subworkflow: bool | None = None
 
     def to_item(self) -> StartItem:
-        """With its start as a number, and its parent's id in lower case."""
+        """The item with the start as a number, and the parent's id in lower case."""
         parent, start = self.parent_execution_id, self.start_at
         return replace(
             self,
@@ -182,10 +182,10 @@ class StartItemRequest(StartItem, frozen=True):
 class StartExecutions(Operation[StartReply], frozen=True):
     """Start many independent executions.
 
-    Each has its own answer. They have no batch id and share no session.
+    Each execution has its own answer. The executions have no batch id and share no session.
     """
 
     items: Annotated[list[StartItemRequest], MaxItems(IDS_MAX), in_body(count_check(IDS_MAX))]
     input_check: Annotated[str, Header(INPUT_CHECK)] | None = None
     """The name of a workflow's check of inputs (`WorkflowDescription.check_name`). The caller has read each input with
-    the type of that workflow. The server checks inputs for workflows that registered another check."""
+    the workflow's type. The server checks inputs only for workflows with another check."""

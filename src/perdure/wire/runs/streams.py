@@ -1,4 +1,4 @@
-"""Streams of executions: items that code emitted, apart from the journal."""
+"""Streams of executions: items emitted by code, apart from the journal."""
 
 from typing import ClassVar, Final
 
@@ -12,29 +12,29 @@ ITEM_BYTES_MAX: Final = 64 << 10
 
 
 class StreamItem(Record, frozen=True, gc=False):
-    """Items that a key emits in a later run (a higher attempt, or a later try of the same one) replace its earlier
-    items: that run was lost or failed."""
+    """Items of a later run of a key (a higher attempt, or a later try) replace earlier items: the earlier run was lost
+    or failed."""
 
     shown_as: ClassVar[str] = "StreamItemResponse"
     sent_as: ClassVar[str] = "item"
 
     execution_id: str
     n: int
-    """Its number among the items of its execution, from 1 and without gaps."""
+    """The item's number in the execution, from 1 and without gaps."""
     at_us: Time = field(name="at")
-    """When the server took it."""
+    """When the server took the item."""
     path: tuple[str, ...]
-    """The keys of the children that lead to it from the execution whose stream it is."""
+    """The keys of children between the stream's execution and the item's."""
     attempt: int
     tries: int
     key: str
-    """The step whose body emitted it; an item of workflow code has a key of its own."""
+    """The emitting step; items of workflow code have keys of their own."""
     kind: str
     data: Raw
 
 
 class StreamEnd(Record, frozen=True):
-    """The execution is final, and nothing of its stream is left."""
+    """The execution is final, and the stream is complete."""
 
     sent_as: ClassVar[str] = "end"
 
@@ -54,5 +54,5 @@ class StreamPage(Struct, frozen=True):
 
 
 def short_id(execution_id: str) -> str:
-    """It tells the executions of one tree apart."""
+    """Enough of the id to tell the executions of a tree apart."""
     return execution_id[-12:]

@@ -1,4 +1,4 @@
-"""The reasons why an execution does not go on."""
+"""The reasons why an execution waits."""
 
 from typing import ClassVar, Final
 
@@ -11,8 +11,8 @@ from perdure.wire.runs.queues import Pause
 
 
 class PendingWait(Record, frozen=True):
-    """For an event of `topic` whose top-level fields equal `match`, or for an answer if there is `data` or no topic. A
-    push worker's question has both: an event of the run's topic answers it."""
+    """A wait for an event of `topic` whose top-level fields equal `match`, or for an answer if there is `data` or no
+    topic. A push worker's question has both: an event of the run's topic is the answer."""
 
     shown_as: ClassVar[str] = "WaitResponse"
 
@@ -23,7 +23,7 @@ class PendingWait(Record, frozen=True):
     data: Value = None
     """The question, as shown to the person who answers."""
     expires_at_us: Time | None = field(default=None, name="expires_at")
-    """From then on the server refuses answers."""
+    """When the server begins to refuse answers."""
 
 
 class QueuedBehind(Record, frozen=True):
@@ -32,11 +32,11 @@ class QueuedBehind(Record, frozen=True):
     shown_as: ClassVar[str] = "QueuedBehindResponse"
 
     what: str
-    """session: for its turn; queue: for room; concurrency_key: for room in the queue for its key; pause: for its
-    end."""
+    """session: for a turn; queue: for room; concurrency_key: for room under the key in the queue; pause: for the end of
+    the pause."""
     name: str
     execution_ids: list[str]
-    """Up to ten."""
+    """Executions in front, ten at most."""
     limit: Int64 | None = None
     """How many executions may run there."""
     pause: Pause | None = None

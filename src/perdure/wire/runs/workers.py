@@ -1,4 +1,4 @@
-"""Workers as operators see them."""
+"""Workers, for operators."""
 
 from enum import StrEnum
 from typing import ClassVar, Final
@@ -12,19 +12,19 @@ from perdure.wire.base.record import Record
 
 class WorkerKind(StrEnum):
     NATIVE = "native"
-    """It asks for work."""
+    """The worker asks for work."""
     EMBEDDED = "embedded"
-    """It runs in the process that has the store open, without a lease."""
+    """The worker runs in the process with the open store, without a lease."""
     PUSH = "push"
-    """The server sends it work."""
+    """The server sends work."""
 
 
 class WorkerState(StrEnum):
     ONLINE = "online"
     REGISTERED = "registered"
-    """A push worker that has not reported online yet: it gets no work."""
+    """A push worker before its first online report gets no work."""
     LAPSED = "lapsed"
-    """Its lease has run out, so its work goes to other workers."""
+    """The lease has run out, so other workers get the work."""
 
 
 class ListedWorker(Record, frozen=True):
@@ -35,14 +35,14 @@ class ListedWorker(Record, frozen=True):
     kind: WorkerKind
     state: WorkerState
     capacity: Int64
-    """How many executions it runs at once."""
+    """How many executions the worker runs at once."""
     running: Int64
-    """How many executions it holds."""
+    """How many executions the worker holds."""
     registered_at_us: Time = field(name="registered_at")
     last_beat_at_us: Time | None = field(default=None, name="last_beat_at")
-    """When its lease was last renewed, as the lease's end shows it. A server that was away renews leases, too."""
+    """The lease's last renewal, computed from the lease's end. A server back from an absence also renews leases."""
     lease_until_us: Time | None = field(default=None, name="lease_until")
-    """Its work goes to other workers if it does not beat until then."""
+    """If no beat comes until then, other workers get the work."""
     python: str | None = None
     """The Python version of a native or embedded worker."""
     url: str | None = None
@@ -50,7 +50,7 @@ class ListedWorker(Record, frozen=True):
     host: str | None = None
     """The name of the machine of a native or embedded worker."""
     pid: Int64 | None = None
-    """Its process on that machine."""
+    """The process on the machine `host`."""
 
 
 workers: Final = Noun("Workers")
@@ -60,7 +60,7 @@ workers: Final = Noun("Workers")
 class ListWorkers(Operation[Listed[ListedWorker]], frozen=True):
     """Registered workers of the project, by id.
 
-    A worker that has ended is not listed. A push worker that lapsed stays for a day.
+    Ended workers are not listed. A lapsed push worker stays for a day.
     """
 
     cursor: PageCursor | None = None

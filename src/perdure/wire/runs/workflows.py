@@ -1,4 +1,4 @@
-"""Workflows as deployments register them, and their runs."""
+"""Registered workflows of deployments, and runs."""
 
 import hashlib
 import re
@@ -16,9 +16,9 @@ from perdure.wire.base.status import Status
 
 STARTABLE_MAX: Final = 50
 WORKFLOWS_MAX: Final = 2_000
-"""Names of workflows, agents and tools in one project."""
+"""Most names of workflows, agents and tools in a project."""
 DESCRIPTIONS_BYTES_MAX: Final = 8 << 20
-"""All schemas and texts of one registration."""
+"""Most bytes of schemas and texts in a registration."""
 TOOL_PREFIX: Final = "run_"
 TOOL_CHARS_MAX: Final = 48
 """Programs put a prefix before a tool's name, and some take 64 characters."""
@@ -32,15 +32,15 @@ class WorkflowType(StrEnum):
 
 SCHEMA_BYTES_MAX: Final = 64 << 10
 DESCRIBED_BYTES_MAX: Final = 2_000
-"""For a text or a path."""
+"""Most bytes of a text or a path."""
 
 
 class InputCheck(StrEnum):
-    """Whether the worker reads exactly what the schema says."""
+    """Whether the worker reads exactly what the schema describes."""
 
     EXACT = "exact"
     WIDE = "wide"
-    """It has models, which read more times and numbers."""
+    """The input has models, which read more times and numbers."""
 
 
 class WorkflowDescription(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -48,14 +48,14 @@ class WorkflowDescription(Struct, frozen=True, omit_defaults=True, forbid_unknow
 
     takes_input: bool = True
     input_optional: bool = False
-    """Null stands for the function's default."""
+    """The function's default replaces null."""
     input_check: InputCheck | None = None
     """None: inputs may fit the function and not the schema, and are not checked."""
     input_schema: MaybeRaw = None
     """JSON Schema (draft 2020-12), at most 64 KiB."""
     output_schema: MaybeRaw = None
     file: str | None = None
-    """Relative to the project, or to the folder from which it was imported."""
+    """The path relative to the project, or to the folder of the import."""
     line: int | None = None
     text: str | None = None
     """The docstring's first paragraph."""
@@ -84,20 +84,20 @@ class RegisteredWorkflow(Record, frozen=True):
     deployment_id: str
     type: WorkflowType = field(name="workflow_type")
     trigger_on_event: bool
-    """Whether workers declared that a topic's events start it."""
+    """Workers declared a topic whose events start the workflow."""
     scheduled: bool
-    """Whether workers declared a schedule for it."""
+    """Workers declared a schedule for the workflow."""
     created_at_us: Time = field(name="created_at")
     queue_name: str
-    """The queue of its executions, unless a start names another."""
+    """The queue of executions, unless a start names another queue."""
     description: str | None = None
-    """The first paragraph of its docstring. This and the following fields are null in lists, and where a worker said
-    nothing of them."""
+    """The first paragraph of the docstring. The fields from here on are null in lists, and for a worker without
+    descriptions."""
     takes_input: bool | None = None
     input_schema: Value = None
-    """JSON Schema of its input."""
+    """JSON Schema of the input."""
     output_schema: Value = None
-    """JSON Schema of its result."""
+    """JSON Schema of the result."""
     source: Source | None = None
 
     def described_by(self, said: WorkflowDescription) -> "RegisteredWorkflow":
@@ -129,7 +129,7 @@ class WorkflowRun(Record, frozen=True):
 
 
 def tool_name(workflow_id: str) -> str:
-    """The name of the MCP tool that runs a workflow.
+    """The name of a workflow's MCP tool.
 
     >>> tool_name("order"), tool_name("billing/send mail")
     ('run_order', 'run_billing_send_mail_d1488d')
@@ -148,7 +148,7 @@ workflows: Final = Noun("Workflows")
 class GetWorkflows(RegistryPage, Operation[Listed[RegisteredWorkflow]], frozen=True):
     """Registered workflows, by name, then newest first.
 
-    Each deployment that has a workflow has its own entry. Agents, tools and retired deployments are left out.
+    A workflow has an entry per deployment. Agents, tools and retired deployments are left out.
     """
 
 
@@ -156,14 +156,14 @@ class GetWorkflows(RegistryPage, Operation[Listed[RegisteredWorkflow]], frozen=T
 class GetStartable(Operation[Listed[RegisteredWorkflow]], frozen=True):
     """Workflows and agents by name, with descriptions and schemas.
 
-    Each is shown as the newest deployment has it. Retired deployments are left out.
+    The newest deployment describes the workflow. Retired deployments are left out.
     """
 
     cursor: PageCursor | None = None
     limit: Annotated[Int64, between(1, STARTABLE_MAX)] = STARTABLE_MAX
     """1 to 50. A page with large schemas may be shorter."""
     tool: str | None = None
-    """Only the one that the MCP tool of this name runs."""
+    """Only the workflow of the MCP tool of this name."""
 
 
 @workflows.get("/api/v1/workflows/runs", contract=True)
@@ -188,8 +188,8 @@ class GetWorkflowRuns(Operation[Listed[WorkflowRun]], frozen=True):
 
 @workflows.get("/api/v1/workflows/{workflow_id}", contract=True)
 class GetWorkflow(Operation[RegisteredWorkflow], frozen=True):
-    """One registered workflow, not an agent or a tool."""
+    """A registered workflow, not an agent or a tool."""
 
     workflow_id: str
     deployment_id: str | None = None
-    """Default: the newest deployment that has the workflow."""
+    """Default: the newest deployment of the workflow."""
