@@ -1,7 +1,7 @@
 """Which addresses the server may call, under which names, and which URLs are valid.
 
-Any holder of a key may give us a URL, also one into our own network. The server therefore calls only public addresses,
-and others that `outbound_hosts` names. It never calls addresses that hand out credentials of machines (link-local and
+Any holder of a key may give us a URL, even into our own network. The server therefore calls only public addresses, and
+addresses named in `outbound_hosts`. The server never calls addresses where machines get credentials (link-local and
 metadata).
 """
 
@@ -51,19 +51,19 @@ BAD_PORTS: Final = frozenset(
 """Other protocols could read a request as commands."""
 _NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PRINTABLE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
-"""ASCII without the characters that URL parsers disagree on."""
+"""ASCII without characters on which URL parsers disagree."""
 
 
 class Reach(StrEnum):
     PUBLIC = "public"
     PRIVATE = "private"
-    """On this machine or in a private network."""
+    """An address on this machine or in a private network."""
     NEVER = "never"
-    """Or invalid."""
+    """A forbidden or invalid address."""
 
 
 def reach(address: Address) -> Reach:
-    """An address that embeds another one gets the stricter class."""
+    """An address with another address inside gets the stricter class."""
     if isinstance(address, IPv6Address):
         inner = _inside(address)
         if address.ipv4_mapped is not None:
@@ -84,7 +84,7 @@ def _reach(address: Address) -> Reach:
 
 
 def _inside(address: IPv6Address) -> IPv4Address | None:
-    """The address that a gateway would make of it."""
+    """The IPv4 address to which a gateway would translate."""
     translated = address in _TRANSLATED or any(address in network for network in _TRANSLATED_HERE)
     if translated or (address in _COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
@@ -96,10 +96,10 @@ def _inside(address: IPv6Address) -> IPv4Address | None:
 class CallTarget(NamedTuple):
     scheme: str
     host: str
-    """In lower case. An IPv6 address is without brackets."""
+    """The host in lower case. An IPv6 address is without brackets."""
     port: int
     path: str
-    """With the query. Never empty."""
+    """The path with the query. Never empty."""
 
     @property
     def authority(self) -> str:
@@ -109,7 +109,7 @@ class CallTarget(NamedTuple):
 
 
 def target(url: str, where: str = "url") -> CallTarget:
-    """Raises `BadValue`, naming `where`, also if URL parsers could disagree."""
+    """Raises `BadValue`, naming `where`, even if URL parsers only could disagree."""
     if len(url) > URL_CHARACTERS_MAX:
         raise _bad(where, f"is longer than {URL_CHARACTERS_MAX:,} characters")
     if not _PRINTABLE.fullmatch(url):
@@ -162,12 +162,12 @@ def means_this_machine(host: str) -> bool:
 
 
 class Policy:
-    """`hosts` (names, `*.` and a domain, addresses, networks) may be called although they are not public, also over
-    plain HTTP. Raises `BadRequest` for invalid entries."""
+    """`hosts` (names, `*.` and a domain, addresses, networks) may be called even if not public, and over plain HTTP.
+    Raises `BadRequest` for invalid entries."""
 
     def __init__(self, hosts: Sequence[str] = (), *, loopback: bool = False) -> None:
         self.loopback = loopback
-        """Whether this machine may be called by its own names."""
+        """True if this machine may be called by its own names."""
         self._names: set[str] = set()
         self._suffixes: list[str] = []
         self._networks: list[Network] = []

@@ -1,4 +1,4 @@
-"""The names of callers, as the store keeps them beside their answers."""
+"""The names of callers, stored with answers."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ class Callers(Service):
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._keys: dict[str, str] = {}
-        """Names by key id. They never change."""
+        """Names by key id, which never change."""
 
     async def name(self, principal: Principal | None) -> str:
         if principal is None:

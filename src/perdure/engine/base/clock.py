@@ -1,8 +1,8 @@
-"""The only place that reads the time.
+"""The only place to read the time.
 
-Store time is an anchor plus a clock that does not jump and runs while the machine sleeps. The anchor follows a wall
-clock, with several servers the database's, by at most 1 % slew. A larger difference applies at once, and all leases
-are granted anew.
+Store time is an anchor plus a clock without jumps, which runs while the machine sleeps. The anchor follows a wall clock
+(the database's, for several servers) by at most 1 % slew. A larger difference applies at once, and all leases start
+again.
 """
 
 import logging
@@ -14,7 +14,7 @@ logger = logging.getLogger("perdure.engine")
 
 JUMP_US = 60_000_000
 DATABASE_JUMP_US = 500_000
-"""A new server takes the database's time at once, so running ones must be close to it."""
+"""A new server takes the database's time at once, so running servers must be close to the database's time."""
 SLEW = 0.01
 
 
@@ -35,7 +35,7 @@ def boottime_us() -> int:
 
 
 class Clock(Protocol):
-    """Store time in µs since the epoch. It goes back only if `adjust` reports a jump."""
+    """Store time in µs since the epoch. The time goes back only if `adjust` reports a jump."""
 
     @property
     def of_database(self) -> bool: ...
@@ -43,7 +43,7 @@ class Clock(Protocol):
     def now_us(self) -> int: ...
 
     def adjust(self, database: TimeBounds | None = None) -> bool:
-        """Follow the wall clock, or the database's if given. True if it jumped and leases must be granted anew."""
+        """Follow the wall clock, or the database's if given. True after a jump: leases must start again."""
         ...
 
 
@@ -85,7 +85,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A move is a jump, so no lease is lost by it."""
+    """A move is a jump, so no lease is lost."""
 
     of_database = False
 

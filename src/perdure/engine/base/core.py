@@ -1,4 +1,4 @@
-"""The parts that services and loops share."""
+"""The shared parts of services and loops."""
 
 import asyncio
 import random
@@ -22,17 +22,17 @@ OWN_LOOKS: Final = 300.0
 
 
 class Absence:
-    """The time in which this server ran no loops, or its store took no writes: workers could not renew leases."""
+    """The time in which this server ran no loops, or the store took no writes: workers could not renew leases."""
 
     def __init__(self, lease_us: int) -> None:
         self._lease_us = lease_us
         self.reaped_at_us = 0
-        """Time since boot: the end of the reaper's last round, if this server ran all the time."""
+        """The end of the reaper's last round, in time since boot, if this server ran all the time."""
         self.away_since_us = 0
-        """Time since boot of the first write that the store did not take. 0: it takes them."""
+        """The first write refused by the store, in time since boot. 0: the store takes writes."""
 
     def is_long(self, now_us: int) -> bool:
-        """Whether leases may have ended by it."""
+        """True if leases may have ended in the absence."""
         return self.is_store_away(now_us) or now_us - self.reaped_at_us > self._lease_us // 2
 
     def is_store_away(self, now_us: int) -> bool:
@@ -57,7 +57,7 @@ class Absence:
             ) from error
 
     async def written(self, write: Awaitable[T]) -> T:
-        """Note how the store takes a write that waits for no locks. Raises as `answered`."""
+        """Note whether the store takes a write without waits for locks. Raises what `answered` raises."""
         began = boottime_us()
         try:
             result = await self.answered(write)
@@ -90,17 +90,17 @@ class Core:
 
     @property
     def changes(self) -> int:
-        """Grows when this server commits, or hears of a commit of another one."""
+        """Grows when this server commits, or hears of another server's commit."""
         return self.store.groups + self.hints_received
 
     async def read_time(self) -> TimeBounds | None:
-        """None if the database has no clock of its own. Raises Unavailable."""
+        """None if the database has no clock. Raises Unavailable."""
         sent_us = boottime_us()
         told_us = await self.store.read(queries.database_time())
         return None if told_us is None else TimeBounds(told_us - boottime_us(), told_us - sent_us)
 
     def own_look(self, seconds: float) -> float:
-        """Rare, because this process loses no hints of its own, and the fallback poller covers other servers."""
+        """A rare look: this process loses no hints, and the fallback poller covers other servers."""
         return seconds * OWN_LOOKS * random.uniform(0.8, 1.2)
 
     def spread(self, seconds: float) -> float:
@@ -114,7 +114,7 @@ class Stats:
         self.ended: dict[tuple[str, str, str], int] = {}
         """Final executions by (project, workflow, phase)."""
         self.claim_latency_seconds: deque[float] = deque(maxlen=1_000)
-        """From creation to the first claim, for the latest claims."""
+        """Seconds from creation to the first claim, for the latest claims."""
         self.timer_lag_seconds = 0.0
         self.old_snapshots = 0
         self.schedule_lag_seconds = 0.0

@@ -20,22 +20,22 @@ class EndListeners:
         self._recent: OrderedDict[tuple[str, str], Finished | None] = OrderedDict()
 
     def expect(self, project_id: str, execution_id: str) -> None:
-        """Expect it before it starts. Until it is crowded out, `recent` knows the end."""
+        """Call before the execution starts. `recent` knows the end until other executions crowd it out."""
         self._recent[project_id, execution_id] = None
         if len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
 
     def stop_expecting(self, project_id: str, execution_id: str) -> None:
-        """It did not start."""
+        """Call if the execution did not start."""
         self._recent.pop((project_id, execution_id), None)
 
     def recent(self, project_id: str, execution_id: str) -> tuple[bool, Finished | None]:
-        """Whether it started here, and its end if it came."""
+        """Whether the execution started here, and the end if known."""
         key = (project_id, execution_id)
         return key in self._recent, self._recent.get(key)
 
     def is_open(self, project_id: str, execution_id: str) -> bool:
-        """Whether it started here and its end did not come."""
+        """True if the execution started here without an end so far."""
         return self.recent(project_id, execution_id) == (True, None)
 
     def listen(self, project_id: str, execution_id: str, listener: Listener) -> None:

@@ -1,7 +1,7 @@
 """Connections of outbound calls by host, with a check of each address right before its use: a name's addresses may
 change at any moment.
 
-Separate from `outbound`, because many servers never need the HTTP library. It is the lower half of HTTPX2, which
+The module is apart from `outbound`, because many servers never need the HTTP library: the lower half of HTTPX2, which
 cannot follow redirects, keep cookies, use proxies or decompress.
 """
 
@@ -19,14 +19,14 @@ from perdure.engine.base.addresses import Address, CallTarget, Policy
 from perdure.engine.base.calls import CallFailed, CallRefused, HttpAnswer
 
 HEAD_START_SECONDS: Final = 0.25
-"""How long one address is tried before the next one joins."""
+"""Seconds before the next address joins the tries."""
 ADDRESSES_MAX: Final = 8
 CALLS_MAX: Final = 1_000
 HOST_CALLS_MAX: Final = 64
-"""To one host, so that a slow one leaves connections to others."""
+"""Most calls to a host, so that a slow host leaves connections to other hosts."""
 HOSTS_MAX: Final = 1_000
 IDLE_SECONDS: Final = 4.0
-"""Many servers close their connections after five."""
+"""Many servers close their connections after five seconds."""
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 Connect = Callable[[], Awaitable[httpcore2.AsyncNetworkStream]]
@@ -183,7 +183,7 @@ class Network:
         return found
 
     def _swept(self) -> None:
-        """The hosts of idle connections may never be called again."""
+        """Drops hosts with idle connections, which may never be called again."""
         self._sweep = None
         self._forget(IDLE_SECONDS, len(self._hosts))
         if self._hosts:
@@ -224,9 +224,10 @@ def _by_turns(addresses: Sequence[Address]) -> list[Address]:
 
 
 async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) -> httpcore2.AsyncNetworkStream:
-    """Each address is tried when an earlier one failed or had its head start. A task in `closing` ends the others.
+    """Each address is tried after a failure of an earlier address or after its head start. A task in `closing` ends the
+    other tries.
 
-    After the success nothing is awaited: a cancellation would leak the connection.
+    No `await` follows the success: a cancellation would leak the connection.
     """
     waiting = list(connects)
     trying: set[asyncio.Future[httpcore2.AsyncNetworkStream]] = set()
@@ -251,7 +252,7 @@ async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) 
 
 
 async def _give_up(trying: Collection[asyncio.Future[httpcore2.AsyncNetworkStream]]) -> None:
-    """Close connections that succeed anyway."""
+    """Close connections with a late success."""
     for task in trying:
         task.cancel()
     found = await asyncio.gather(*trying, return_exceptions=True)

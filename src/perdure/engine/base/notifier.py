@@ -1,4 +1,4 @@
-"""Hints within the process that end waits early. A lost hint costs only time."""
+"""Hints within the process to end waits early. A lost hint costs only time."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -13,7 +13,7 @@ class Notifier:
     """Channels by key. Take a cursor, query, then wait: notifications after the cursor are not missed.
 
     A cursor is the total number of notifications so far. A channel with cursors keeps its last notification until many
-    other channels crowd it out. Then its waiters query again.
+    other channels crowd it out. The waiters then query again.
     """
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Notifier:
                     future.set_result(None)
 
     def notify_one(self, key: Hashable) -> None:
-        """Wake the longest waiter. If it finds more than it can take, it notifies again."""
+        """Wake the longest waiter. A waiter with more work than it can take notifies again."""
         queue = self._waiting.get(key)
         while queue:
             future = queue.popleft()

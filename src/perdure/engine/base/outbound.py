@@ -44,8 +44,7 @@ class Outbound:
         self._context: ssl.SSLContext | None = None
 
     async def check_url(self, url: str, where: str = "url") -> str:
-        """A name that cannot be resolved now passes, because each call checks again. Raises `BadValue` with the
-        field."""
+        """Check a URL. An unknown name passes, because each call checks again. Raises `BadValue` with the field."""
         to = target(url, where)
         self._check_door(to, where)
         now = asyncio.get_running_loop().time()
@@ -84,7 +83,7 @@ class Outbound:
         connect_seconds: float = CONNECT_SECONDS,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
     ) -> HttpAnswer:
-        """Any status is an answer, also a redirect. Raises CallRefused if the URL is forbidden, CallFailed without an
+        """Any status is an answer, even a redirect. Raises CallRefused for a forbidden URL, CallFailed without an
         answer."""
         try:
             to = target(url)
@@ -144,7 +143,7 @@ class Outbound:
         return self._threads
 
     async def _load(self) -> None:
-        """In a thread: it takes a tenth of a second."""
+        """Load the HTTP library in a thread, because loading takes a tenth of a second."""
 
         def load() -> "type[Network]":
             from perdure.engine.base.network import Network

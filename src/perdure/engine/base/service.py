@@ -35,17 +35,17 @@ O = TypeVar("O")  # noqa: E741  # an operation
 
 class Scope(Struct, frozen=True):
     project_id: str
-    """Empty for a user who named no project, where none is needed."""
+    """The caller's project. Empty for a user without a named project, where no project is needed."""
     idempotency: Idempotency | None = None
     principal: Principal | None = None
     """None: the embedding program, which may do all in its project."""
     poll: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
-    """A block for a long wait. It ends early, without an error, when the server stops."""
+    """A block for a long wait. The wait ends early, without an error, when the server stops."""
     leases: dict[str, int] | None = None
-    """By worker whose beats came over the caller's connection, the end of the lease (µs)."""
+    """Ends of leases (µs) by worker, for beats over the caller's connection."""
 
     encoded: bool = False
-    """The SDK of this process has made the request's payloads and results, and checked them."""
+    """The SDK of this process has made and checked the request's payloads and results."""
 
     def has_role(self, role: Role) -> bool:
         return self.principal is None or self.principal.role.includes(role)
@@ -62,7 +62,7 @@ class Scope(Struct, frozen=True):
 
 
 def once(op: Operation[Any], key: str) -> Idempotency:
-    """The idempotency of an operation that a caller in this process repeats under `key`."""
+    """The idempotency of an operation repeated under `key` by a caller in this process."""
     body = client_form(type(op)).body
     sent = b"" if body is None else msgspec.json.encode(body(op))
     options = op.endpoint.options

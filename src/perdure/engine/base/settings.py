@@ -57,7 +57,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
 
 
 def check_setting(where: str, value: object, kind: object, *, strict: bool = True) -> object:
-    """Raises `BadRequest` with the setting, its value and the rule."""
+    """Raises `BadRequest` with setting, value and rule."""
     try:
         return convert(value, kind, strict=strict)
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""An alarm for old snapshots that other sessions hold on PostgreSQL.
+"""An alarm for old snapshots of other sessions on PostgreSQL.
 
-While a forgotten transaction or a stalled replica holds a snapshot, no vacuum removes the rows that it can see, and
-each query of a queue walks over all of them. Until an operator ends that, claims use low-water marks.
+While a forgotten transaction or a stalled replica holds a snapshot, no vacuum removes the rows visible to the snapshot,
+and each query of a queue walks over all of them. Until an operator ends the snapshot, claims use low-water marks.
 """
 
 import logging
@@ -15,7 +15,7 @@ logger = logging.getLogger("perdure.engine")
 OLD_SECONDS = 300
 OLD_TRANSACTIONS = 100_000
 CROWDED_SECONDS = 30
-"""The age of a snapshot that makes claims use low-water marks."""
+"""Seconds after which a snapshot makes claims use low-water marks."""
 ROUND_SECONDS = 30.0
 
 _WAYS_OUT: Final = {
