@@ -143,7 +143,6 @@ def each_model(model: Any) -> Iterator[Model]:
 
 
 def estimate(call: Call) -> RequestUsage:
-    """An upper estimate."""
     request = call.request
     if request is None:  # compaction of a history
         return RequestUsage(input_tokens=OUTPUT_TOKENS, output_tokens=OUTPUT_TOKENS)

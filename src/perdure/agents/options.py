@@ -80,9 +80,7 @@ class DurableOptions(TypedDict, Generic[DepsT], total=False):
     stop: Sequence[StopCondition]
     """Conditions under which the agent answers early."""
     input_guards: Sequence[InputGuard]
-    """Check the prompt."""
     output_guards: Sequence[OutputGuard]
-    """Check the output."""
     watchdog: int | None
     """Number of equal calls with equal results in a row after which a person decides whether the run continues. Default
     5; None: never."""

@@ -12,7 +12,7 @@ from pydantic_ai.models import ModelRequestParameters
 
 
 def to_signal(error: Exception) -> dict[str, Any] | None:
-    """None for a failure."""
+    """Returns None for a failure."""
     match error:
         case ModelRetry():
             return {"message": error.message, "kind": "model_retry"}

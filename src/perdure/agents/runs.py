@@ -48,7 +48,6 @@ class AgentRun:
         """Number of the current request's waits for the provider."""
         self.keys = Keys(prefix)
         self.id = f"{ctx.machine.seed}/{prefix}".rstrip("/")
-        """The run id in messages."""
         self.has_begun = False
         """Whether the agent has started. Its code may then run another agent."""
         self.finishing: str | None = None
@@ -124,7 +123,7 @@ _current: ContextVar[AgentRun | None] = ContextVar("perdure_agent_run", default=
 
 
 def current_run() -> AgentRun | None:
-    """None in steps and outside executions."""
+    """Returns None in steps and outside executions."""
     run = _current.get()
     return run if run is not None and run.ctx.is_active else None
 

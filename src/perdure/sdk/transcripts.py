@@ -55,7 +55,6 @@ class Reading(Struct, frozen=True):
     """The completed execution whose turn included this execution's work."""
     result: MaybeRaw = None
     entries: Sequence[Entry] = ()
-    """The entries of a `Transcript`."""
 
     @property
     def messages(self) -> list[Raw]:

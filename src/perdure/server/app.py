@@ -73,7 +73,7 @@ STORE_SECONDS_MAX = 60.0
 
 
 def all_routes() -> list[Route]:
-    """All routes in documented order."""
+    """Lists the routes in documented order."""
     nouns = (
         starts.starts,
         executions.executions,

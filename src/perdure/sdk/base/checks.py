@@ -66,7 +66,7 @@ def checked_options(given: Mapping[str, object], of: Callable[..., object], what
 
 
 def checked_timeout(value: float | timedelta | None) -> float | None:
-    """Returns seconds."""
+    """Returns the seconds."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if seconds is None:
         return None

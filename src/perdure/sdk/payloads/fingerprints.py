@@ -27,7 +27,7 @@ _CAPTURED_LEN_MAX: Final = 64
 
 
 def fingerprint(data: bytes) -> str:
-    """Stable across processes."""
+    """The hash is stable across processes."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
@@ -107,7 +107,6 @@ def split(fingerprint: str | None) -> tuple[str, list[str]]:
 
 
 def is_opaque(fingerprint: str | None) -> bool:
-    """Whether the fingerprint leaves something out."""
     return any(one.endswith(OPAQUE) for one in split(fingerprint)[1])
 
 
@@ -120,7 +119,6 @@ def without_numbers(tokens: Sequence[str]) -> list[str]:
 
 
 def is_captured(fingerprint: str | None) -> bool:
-    """Whether `fingerprint_of_captured` made the fingerprint."""
     return fingerprint is not None and fingerprint.startswith(CAPTURED) and fingerprint.count("~") == 1
 
 

@@ -134,7 +134,7 @@ def _sharpen(schema: Any, info: inspect.Type, named: dict[str, Any], seen: set[s
 
 
 def _dict_names(key: inspect.Type) -> dict[str, Any] | None:
-    """JSON's names are texts."""
+    """The names of an object in JSON are texts."""
     match key:
         case inspect.IntType():
             return {"pattern": "^-?(0|[1-9][0-9]*)$"}

@@ -27,7 +27,7 @@ class DurableCall(Struct, eq=False):
     begun: tuple[int, int] | None = None
     """The try of a step running here, and the time of its start."""
     made_after: int = 0
-    """Number of swaps made before the call got its key (see `places`)."""
+    """Number of swaps made before the call got its key (see `task_identity`)."""
     done_at: int | None = None
     content: tuple[bytes, list[object]] | None = None
     """See `Doubts.parts`."""

@@ -91,7 +91,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
     def __init__(self, seed: str, keeper: TimerKeeper) -> None:
         self.now_us = 0
         self.turn = 0
-        """Counts outcomes and moments."""
+        """The turn counts outcomes and moments."""
         self.tasks_made = 0
         self.ready: deque[InnerHandle | InnerTimer] | None = None
         """None while empty: a deque would be a third of a sleeping loop's memory."""
@@ -445,7 +445,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         raise threads_misplaced("A thread cannot reach into a workflow's code")
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
-        """Executors with threads are refused."""
+        """Refuses executors with threads."""
         if not isinstance(executor, InlineExecutor):
             raise no_threads()
         future = self.create_future()

@@ -13,8 +13,8 @@ A replay takes every branch of the live run:
    asks for the same.
 4. *Time* is `at_us` of the last row. It moves only when the code has settled.
 5. *Each call gets its own outcome.* Tasks created in another order than recorded change places before anything new
-   starts (see `places`). If a doubt remains, the code has diverged. An input counts as changed only if no other call
-   has or had it.
+   starts (see `task_identity`). If a doubt remains, the code has diverged. An input counts as changed only if no other
+   call has or had it.
 
 A row `retried` takes step failures back. The next attempt may not repeat the calls after these failures, so their
 outcomes are kept aside for calls with the same keys. Without such a call, an outcome kept aside is not a divergence.
@@ -130,7 +130,6 @@ class Machine(Matching):
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
         self._waits_until: str | None = None
-        """The timer of the last suspension."""
 
     def raised(self, row: Row, asked: int) -> None:
         """The failure is about to be raised in the task that asked for the step at row `asked`."""

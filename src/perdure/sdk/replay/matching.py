@@ -58,7 +58,6 @@ class Matching(OpenCalls):
         """Strict workflows diverge instead."""
         self.doubts: Doubts | None = None
         self.has_findings = False
-        """Whether `doubts` or `changed_inputs` have entries."""
         self._base = contextvars.Context()
         """The workflow's variables at the beginning."""
         self._rows: list[Row] = []

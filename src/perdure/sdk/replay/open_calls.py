@@ -72,13 +72,12 @@ class OpenCalls:
         self._late_events: LateEvents | None = None
         self._orphaned: OrphanedOutcomes | None = None
         self._swaps: tuple[Swap, ...] = ()
-        """See `places`."""
+        """See `task_identity`."""
         self._made: dict[DurableCall | Promise, Made] | None = None
         """Calls that the code has not asked for yet."""
         self._upsets = 0
         """Number of errors raised by calls in the code."""
         self._drawn = 0
-        """Counts random numbers."""
 
     def new_call(
         self,

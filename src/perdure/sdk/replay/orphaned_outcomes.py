@@ -47,7 +47,7 @@ class OrphanedOutcomes:
         """Outcomes whose calls came later; delivered before the journal continues."""
 
     def other_key(self, key: str, seq: int | None = None) -> str:
-        """The same in every replay."""
+        """The key is the same in every replay."""
         return f"{key}@{self.aside[key][0].seq if seq is None else seq}"
 
     def free_key(self, key: str) -> str:

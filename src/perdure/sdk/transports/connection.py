@@ -141,7 +141,7 @@ class ByteStream(ClientConnection):
     def __init__(self, server: ServerConnections, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop)
         self.status = 0
-        """Known with the first piece."""
+        """The status is known with the first piece."""
         self._arrived = asyncio.Event()
         self._size = 0
         self._ended = False

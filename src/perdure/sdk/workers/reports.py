@@ -45,7 +45,7 @@ def is_refused(error: PerdureError) -> bool:
 
 
 def entry_size(entry: Entry) -> int:
-    """Approximately, in bytes on the wire."""
+    """Approximate bytes on the wire."""
     if isinstance(entry, StepDone):
         return 200 + memoryview(entry.value).nbytes
     if isinstance(entry, StartChild):

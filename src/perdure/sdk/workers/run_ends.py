@@ -213,7 +213,7 @@ def unknown(workflow_id: str) -> Block:
 
 
 def stopped(run: EndingRun, error: BaseException) -> End:
-    """The machine cannot go on."""
+    """Ends the run because the machine cannot continue."""
     if isinstance(error, Diverged):
         detail = {"type": "Diverged", "message": error.message, **(error.details or {})}
         return Block(scrub_text(error.message), Raw(msgspec.json.encode(detail)))
@@ -246,7 +246,7 @@ def _to_blame(run: EndingRun, error: BaseException) -> tuple[list[str], list[str
 
 
 def _delay_us(run: EndingRun, error: BaseException) -> int | None:
-    """None without a retry."""
+    """Returns None without a retry."""
     workflow = run.workflow
     if workflow is None or is_fatal(error) or isinstance(error, Stuck) or run.is_cancelling:
         return None

@@ -89,7 +89,7 @@ class StepRunner:
             self.let_go = [*(self.let_go or ()), key]
 
     def start_let_go(self, calls: Sequence[DurableCall]) -> None:
-        """`calls` are outstanding."""
+        """Start the steps of `calls` whose hold or pause has ended."""
         if self.let_go is not None:
             keys, self.let_go = self.let_go, None
             for call in calls:

@@ -47,7 +47,7 @@ class Unstarted:
         """Runners in order of arrival. True: the code has run up to the first call."""
         self._running: UnstartedRunner | None = None
         self._acknowledged: set[UnstartedRunner] = set()
-        """Kept, as the server knows."""
+        """Kept runners acknowledged to the server."""
         self._progress = 0
         self._probe: _Probe | None = None
         self._looked = 0.0

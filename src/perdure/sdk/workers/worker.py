@@ -53,8 +53,6 @@ logger = logging.getLogger("perdure.worker")
 
 
 class TaskWatcher(Protocol):
-    """Sees a worker's actions beforehand."""
-
     def claimed(self, execution_id: str) -> None: ...
 
     def body_begins(self, execution_id: str, attempt: int, key: str, started_at_us: int) -> None: ...
@@ -113,7 +111,6 @@ class Worker:
         """Attempts named by a beat that never came, with the last claim sent at the first such beat."""
         self._claims_sent = 0
         self._claims_answered = 0
-        """Number of the last answered claim."""
         self._claim_number = 0
         self._held_back: list[tuple[Runner, DurableCall]] = []
         self._flush_scheduled = False
@@ -301,7 +298,7 @@ class Worker:
                 self.fetch_rows(execution_id)
 
     def _take(self, claimed: Claimed, now: float, ours_until: float) -> Runner | None:
-        """None: the execution is here already."""
+        """Returns None if the execution is here already."""
         if self.watcher is not None:
             self.watcher.claimed(claimed.id)
         known = self._running.get(claimed.id)
@@ -379,7 +376,7 @@ class Worker:
             self._quiet.set()
 
     def _emitted_somewhere(self, execution_id: str) -> None:
-        """Called in any thread."""
+        """Runs in any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: a thread outlived the worker
             self.loop.call_soon_threadsafe(self._emitted, execution_id)
 
@@ -485,7 +482,7 @@ class Worker:
             pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
     async def _refused(self, runners: Sequence[Runner], items: Sequence[ReportItem], error: PerdureError) -> None:
-        """Only the guilty item fails."""
+        """Refuses only the guilty item."""
         logger.error("A report was refused: %s", error)
         if len(items) > 1:
             for runner, item in zip(runners, items, strict=True):

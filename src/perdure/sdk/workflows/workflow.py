@@ -294,7 +294,7 @@ def encode_input(workflow: "Workflow[Any, Any] | str", input: object, *, where: 
 
 
 def encode_scheduled(workflow: "Workflow[Any, Any] | str", input: object) -> Raw | None:
-    """None stands for the due time."""
+    """Returns None for the due time."""
     return None if input is NO_INPUT else Raw(encode_input(workflow, input))
 
 

@@ -213,7 +213,7 @@ class Gate:
         return found[0] if len(found) == 1 else None
 
     async def visitor(self, headers: Headers) -> Principal | None:
-        """None without a valid session."""
+        """Returns None without a valid session."""
         token = await self._cookie_token(headers)
         return None if token is None else await self._session(token)
 
@@ -247,7 +247,7 @@ class Gate:
             self._known.popitem(last=False)
 
     def forget(self, key_id: str | None) -> None:
-        """None: forget all keys and users."""
+        """Forget a key, or all keys and users with None."""
         self._forget(lambda principal: key_id in (None, principal.key_id))
 
     def forget_user(self, user_id: str) -> None:
@@ -274,7 +274,7 @@ class Failures:
         self._by_name: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, name: str) -> bool:
-        """False, without counting, at the limit."""
+        """Returns False, without counting, at the limit."""
         name = to_network(name)
         now = self._clock()
         level, at = self._by_name.get(name, (0.0, now))

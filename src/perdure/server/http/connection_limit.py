@@ -32,7 +32,7 @@ class ConnectionLimit:
         return len(self._owners)
 
     def enter(self, member: CrowdMember, address: str) -> bool:
-        """False at the limit."""
+        """Returns False at the limit."""
         owner = to_network(address)
         count = self._counts.get(owner, 0)
         if count >= self._per_address_most and not self._exempt(address):

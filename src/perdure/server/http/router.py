@@ -47,7 +47,7 @@ class _Node:
         self.methods: dict[str, Route] = {}
 
     def find(self, parts: Sequence[str], at: int, values: list[str], method: str) -> "_Node | None":
-        """Appends parameters to `values`. Literals win."""
+        """Appends parameters to `values`. Literals take precedence."""
         if at == len(parts):
             return self if self.methods else None
         part = parts[at]

@@ -177,7 +177,7 @@ class Call:
 
     @property
     def user_id(self) -> str | None:
-        """None for a key."""
+        """Returns None for a key."""
         return None if self.principal is None else self.principal.user_id
 
     @property
@@ -467,7 +467,7 @@ def _holds_nul(name: str) -> BadRequest:
 
 
 def _query_fields(query_type: type[Struct]) -> dict[str, bool]:
-    """Whether each parameter may be repeated."""
+    """The parameters, and whether each may be repeated."""
     return {field.encode_name: "list[" in str(field.type) for field in msgspec.structs.fields(query_type)}
 
 

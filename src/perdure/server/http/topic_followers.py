@@ -54,7 +54,6 @@ class TopicFollower:
         self._waiting: set[asyncio.Future[None]] = set()
         self.streams = 0
         self.turn = 0
-        """Counts changes."""
         self.first: int | None = None
         """All later events are in the tail. None: not started."""
         self.last = 0
@@ -122,7 +121,6 @@ class TopicFollower:
         return last, self._taken[2]
 
     async def wait(self, turn: int) -> None:
-        """Wait until `turn` changes."""
         if self.turn != turn:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -436,7 +436,7 @@ def shown(text: str, most: int) -> str:
 
 
 def _is_clear(text: str) -> bool:
-    """Certainly nothing is odd."""
+    """Whether the text surely has no odd characters."""
     return text.translate(_BREAKS).isprintable() and _UNSEEN.search(text) is None
 
 

@@ -55,8 +55,6 @@ class Rejected(NamedTuple):
 
 
 class _Left:
-    """The remaining limits of a request."""
-
     def __init__(self) -> None:
         self.parts = PARTS_MAX
         self.bytes = KEPT_BYTES_MAX
