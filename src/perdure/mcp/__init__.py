@@ -1,1 +1,1 @@
-"""Tools, documentation and a skill for programs that write code."""
+"""Tools, documentation and a skill for coding agents."""

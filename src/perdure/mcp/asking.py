@@ -14,7 +14,7 @@ PREFIX_CHARS_MIN: Final = 8
 
 
 class Ask(Protocol):
-    """Raises the errors of `perdure.wire.base.errors`, those of the caller's role too."""
+    """Raises the errors of `perdure.wire.base.errors`, including refusals of the caller's role."""
 
     async def __call__(self, op: Operation[R], key: str | None = None) -> R:
         """A repeat with the same `key` has no effect."""
@@ -24,7 +24,7 @@ class Ask(Protocol):
 class AskCaller(NamedTuple):
     ask: Ask
     role: Role | None
-    """None: unknown. The server still checks it."""
+    """None: unknown here. The server still checks the role."""
 
 
 async def full_id(ask: Ask, id: str) -> str:

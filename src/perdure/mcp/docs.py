@@ -1,6 +1,6 @@
-"""The documentation of this release: its pages, and a search over their sections.
+"""The documentation of this release: pages, and a search over sections.
 
-A release has the pages in `perdure/docs`. A clone reads its folder `docs`.
+A release has the pages in `perdure/docs`. A clone reads the folder `docs`.
 """
 
 import math
@@ -17,14 +17,14 @@ from perdure.wire.base.errors import NotFound
 from perdure.wire.base.wording import did_you_mean
 
 HEADING_WEIGHT: Final = 4
-"""A word of a heading counts as so many words of the text."""
+"""Words of the text for which a heading's word counts."""
 SATURATION: Final = 1.2
-"""As in BM25: repeating a word adds less each time."""
+"""The saturation of BM25: repeating a word adds less each time."""
 
 
 class DocsPage(NamedTuple):
     name: str
-    """Its path without `.md`: `workflows`, `decisions/0001-statements-on-the-loop`."""
+    """The path without `.md`: `workflows`, `decisions/0001-statements-on-the-loop`."""
     title: str
     text: str
 
@@ -49,7 +49,7 @@ class _Index(NamedTuple):
 
 @cache
 def pages() -> dict[str, DocsPage]:
-    """By name, in the order of the names. Raises `NotFound` if this build has none."""
+    """Pages sorted by name. Raises `NotFound` in a build without documentation."""
     found = {name: DocsPage(name, _title(text), text) for name, text in _texts(_folder(), "")}
     if not found:
         raise NotFound(
@@ -59,7 +59,7 @@ def pages() -> dict[str, DocsPage]:
 
 
 def page(name: str) -> DocsPage:
-    """A page by its name or by the last part of it. Raises `NotFound`."""
+    """A page by name, or by the name's last part. Raises `NotFound`."""
     wanted = name.strip().removesuffix(".md").strip("/").lower()
     by_last = {known.lower().rpartition("/")[2]: found for known, found in reversed(pages().items())}
     found = {known.lower(): one for known, one in pages().items()}.get(wanted) or by_last.get(wanted)
@@ -70,7 +70,7 @@ def page(name: str) -> DocsPage:
 
 
 def search(words: str, limit: int = 5) -> list[Section]:
-    """The sections that fit best, the best first."""
+    """The best sections for the words, the best first."""
     index = _index()
     wanted = set(_words(words))
     scored = [(score, at) for at, one in enumerate(index.sections) if (score := _score(one, wanted, index)) > 0]
@@ -79,7 +79,7 @@ def search(words: str, limit: int = 5) -> list[Section]:
 
 
 def sections(found: DocsPage) -> Iterator[Section]:
-    """A page cut at its headings. Lines of code that begin with # are not headings."""
+    """A page cut at headings. Lines of code with # in front are not headings."""
     heading, lines, in_code = found.title, list[str](), False
     for line in found.text.splitlines():
         in_code ^= line.lstrip().startswith("```")

@@ -25,7 +25,7 @@ _KINDS: Final = {"boolean": "boolean", "integer": "integer", "number": "number"}
 
 class Elicitation(NamedTuple):
     key: str
-    """Names the question among all that a run asks, now and later."""
+    """The question's name, different from all questions of the run."""
     message: str
     schema: dict[str, Json]
 
@@ -43,7 +43,7 @@ def elicitation(question: OpenQuestion) -> Elicitation:
 
 
 def answer(question: OpenQuestion, content: Mapping[str, Json]) -> ResumeExecution:
-    """The operation that gives the answer to this question and to no other."""
+    """The operation to answer exactly this question."""
     form = _form(question)
     said: Json
     if form.fields is None:
@@ -97,7 +97,7 @@ def _known(given: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _chosen(field: Field, given: Json) -> Json:
-    """Choices travel by number, because their values may be of any type."""
+    """Choices travel by number, because values may be of any type."""
     if field.kind == "multiselect":
         return [_option(field, one) for one in given] if isinstance(given, list) else given
     return _option(field, given) if field.kind == "select" else given

@@ -1,6 +1,6 @@
 """Records as short text for models.
 
-Texts of users are JSON strings on one line. So a result cannot look like another line, or like words of the server.
+Texts of users are JSON strings on one line, so a result cannot look like another line or like words of the server.
 """
 
 import json
@@ -50,19 +50,19 @@ def quoted(text: str, most: int = OUTCOME_CHARS) -> str:
 
 
 def value(data: Raw | bytes | None, most: int = VALUE_CHARS) -> str:
-    """JSON on one line."""
+    """JSON on a single line."""
     if data is None:
         return "null"
     return cut(_visible(msgspec.json.format(bytes(data), indent=-1).decode()), most)
 
 
 def _visible(text: str) -> str:
-    """The same JSON, with escapes for characters that cannot be seen or that turn the writing direction."""
+    """The same JSON, with escapes for characters invisible or turning the writing direction."""
     return text if text.isprintable() else "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def bounded(lines: Iterable[str], rest: str, chars: int = ANSWER_CHARS) -> str:
-    """As many lines as fit, and then the line `rest` if some were left out."""
+    """The first lines up to `chars` characters, then the line `rest` if lines were left out."""
     kept, size = list[str](), 0
     for line in lines:
         size += len(line) + 1
@@ -73,7 +73,7 @@ def bounded(lines: Iterable[str], rest: str, chars: int = ANSWER_CHARS) -> str:
 
 
 def short_ids(ids: Sequence[str]) -> list[str]:
-    """The beginnings of ids, as long as they must be to differ."""
+    """Beginnings of ids, just long enough to differ."""
     return [_beginning(id, ids) for id in ids]
 
 
@@ -85,7 +85,7 @@ def _beginning(id: str, ids: Sequence[str]) -> str:
 
 
 def tokens(text: str) -> int:
-    """At least as many as usual models count.
+    """A count of tokens, not below the count of usual models.
 
     >>> tokens("completed"), tokens("order-48213")
     (2, 4)
@@ -94,7 +94,7 @@ def tokens(text: str) -> int:
 
 
 def fitted(text: str, most: int) -> str:
-    """Cut to so many tokens."""
+    """Cut a text to `most` tokens."""
     while tokens(text) > most:
         text = cut(text, len(text) * 3 // 4)
     return text

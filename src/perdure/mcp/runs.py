@@ -1,6 +1,6 @@
-"""Workflows and agents as tools, and their executions as tasks.
+"""Workflows and agents as tools, executions as tasks.
 
-The task's id is the id of the execution. So a task lives as long as its execution, on any server of the store.
+A task has the execution's id, so the task lives as long as the execution, on any server of the store.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ DESCRIPTION_CHARS: Final = 400
 RESULT_CHARS: Final = 20_000
 SHOWN_CHARS: Final = 300
 _ASKED: Final = (Phase.QUEUED, Phase.HELD, Phase.BLOCKED)
-"""The phase does not say why they wait."""
+"""Phases without a reason for the wait."""
 
 
 class RunTool(NamedTuple):
@@ -69,7 +69,7 @@ def _tool(one: RegisteredWorkflow) -> RunTool:
 
 
 def input_schema(one: RegisteredWorkflow) -> dict[str, Json]:
-    """An object: the input's own schema, or one with the field `input`."""
+    """A schema of an object: the input's schema, or an object with the field `input`."""
     if one.takes_input is False:
         return {"type": "object", "properties": {}}
     if one.type is WorkflowType.AGENT:
@@ -97,7 +97,7 @@ def _decoded(schema: Raw | None) -> Json:
 
 
 def _object_of(schema: Json) -> dict[str, Json] | None:
-    """The schema if it is an object's, with the reference at its root resolved."""
+    """An object's schema, with the reference at the root resolved. None for another schema."""
     if not isinstance(schema, dict):
         return None
     reference = schema.get("$ref")
@@ -134,7 +134,7 @@ async def look(ask: Ask, id: str, wait: float | None = None) -> WatchedRun:
 
 
 async def give(ask: Ask, run: WatchedRun, answers: Mapping[str, Mapping[str, Json]]) -> None:
-    """Answer the open questions that the keys name. Other keys are of questions that are no longer open."""
+    """Answer the open questions named by keys. Keys of closed questions are skipped."""
     for question in run.questions:
         content = answers.get(key_of(question))
         if content is None:
@@ -149,7 +149,7 @@ async def cancel(ask: Ask, id: str) -> None:
     try:
         await ask(CancelExecution(id))
     except NotCancellable:
-        return  # it has ended
+        return  # already ended
 
 
 def question_lines(run: WatchedRun) -> list[str]:
@@ -157,7 +157,7 @@ def question_lines(run: WatchedRun) -> list[str]:
 
 
 async def standing(ask: Ask, run: WatchedRun) -> str:
-    """One sentence."""
+    """A sentence on the state of the run."""
     execution = run.execution
     if run.questions:
         count = len(run.questions)

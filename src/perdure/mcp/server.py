@@ -1,13 +1,13 @@
-"""The MCP server: tools, and every workflow and agent as a tool whose call is a task.
+"""The MCP server: tools, and every workflow and agent as a tool with a task per call.
 
 The library speaks the protocol: 2026-07-28, and the handshake of 2025-11-25 and earlier. Tasks are the extension
-`io.modelcontextprotocol/tasks` of 2026-07-28, which the library leaves to its users. Its few shapes stand here.
+`io.modelcontextprotocol/tasks` of 2026-07-28, whose few shapes the library leaves to its users.
 
 Three kinds of clients run a workflow:
 
-- With the extension: the call returns a task. `tasks/get` shows it, also to another client, after any restart.
+- With the extension: the call returns a task. `tasks/get` shows the task, even to another client, after any restart.
 - With elicitation only: the call waits for the result, and asks when the run asks.
-- With neither: the call waits, and then says how to go on with the other tools.
+- With neither: the call waits, and then names the other tools to follow the run.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ CallerOf = Callable[[Context], AskCaller]
 TASKS: Final = "io.modelcontextprotocol/tasks"
 MODERN: Final = "2026-07-28"
 HELD_SECONDS: Final = 25.0
-"""A call without a task waits so long. Clients give up after a minute or later."""
+"""Seconds that a call without a task waits. Clients give up after a minute or later."""
 LOOK_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
-"""Pauses between looks at the questions of a run that a call waits for."""
+"""Seconds between looks at the questions of an awaited run."""
 POLL_MS: Final = 1_000
 TTL_MS: Final = 365 * 86_400_000
-"""Executions stay until they are deleted. The protocol's `null` for that is lost on the library's way out."""
+"""Executions stay until deletion. The library loses the protocol's `null` for an endless life."""
 INSTRUCTIONS: Final = (
     "Perdure runs durable workflows and agents. Each run_… tool runs one of them. The other tools look at executions "
     "and act on them; start with list_executions, and ask `why` if one hangs or failed. Inputs, results, errors, "
@@ -154,7 +154,8 @@ class Tools:
     async def _go_on(
         self, ctx: Context, ask: Ask, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
-        """The client brings answers. Its state is the id of the execution, which the caller's key must reach."""
+        """Resume a call with the client's answers. The client's state is the execution's id, which the caller's key
+        must reach."""
         id = await full_id(ask, params.request_state or "")
         responses = {key: _dump(one) for key, one in (params.input_responses or {}).items()}
         await runs.give(ask, await runs.look(ask, id), _contents(responses))
@@ -164,7 +165,7 @@ class Tools:
     async def _follow(
         self, ctx: Context, ask: Ask, id: str, *, may_ask: bool = True
     ) -> types.CallToolResult | types.InputRequiredResult:
-        """Until the end, a question, or the end of the patience."""
+        """Wait for the end, a question, or HELD_SECONDS."""
         loop, looks = asyncio.get_running_loop(), 0
         until = loop.time() + HELD_SECONDS
         while True:
@@ -184,7 +185,7 @@ class Tools:
                 return _text(await _still_running(ask, run))
 
     async def _elicit(self, ctx: Context, ask: Ask, run: WatchedRun) -> bool:
-        """Over the connection of an older client. False if the person declines."""
+        """Ask over the connection of an older client. False if the person declines."""
         one = elicitation(run.questions[0])
         said = await ctx.session.elicit_form(one.message, one.schema, ctx.request_id)
         if said.action != "accept":
@@ -236,7 +237,7 @@ def _requests(run: WatchedRun) -> dict[str, types.InputRequest]:
 
 
 def _contents(responses: Mapping[str, Json]) -> dict[str, dict[str, Json]]:
-    """Of the accepted ones. A declined question stays open."""
+    """The accepted responses. A declined question stays open."""
     return {
         key: one.get("content") or {}
         for key, one in responses.items()

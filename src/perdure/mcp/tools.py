@@ -1,4 +1,5 @@
-"""The tools to look at executions and to act on them. Each is a function of typed arguments that returns text."""
+"""The tools to look at executions and to act on executions. Each tool is a function of typed arguments and returns
+text."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -332,7 +333,7 @@ def _forked(fork: Fork) -> str:
 
 
 def _without_null(schema: Json) -> Json:
-    """A model leaves out what it does not want."""
+    """A model leaves out an unwanted argument."""
     match schema:
         case {"anyOf": [inner, {"type": "null"}]}:
             return inner

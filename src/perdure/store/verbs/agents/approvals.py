@@ -1,4 +1,4 @@
-"""Questions and their answers. The first answer stands, and its author is kept."""
+"""Questions and answers. The first answer counts and keeps its author."""
 
 from typing import Final
 
@@ -23,15 +23,15 @@ from perdure.wire.base.records import Problem
 from perdure.wire.base.status import FINAL, Phase
 
 SKEW_US: Final = 1_000_000
-"""A worker's clock may be so far ahead when it gives up a question whose time is over."""
+"""Microseconds that a worker's clock may be ahead when giving up an expired question."""
 
 
 @verb(reads=True)
 async def find_question(
     *, project_id: str, execution_id: str, step_key: str, now_us: int, question_id: str | None = None
 ) -> tuple[Phase, Question | None]:
-    """The question under a key of an execution or its descendants (with `question_id` that one), and the execution's
-    own phase. Raises NotFound."""
+    """The question under a key of an execution or a descendant (or the question `question_id`), and the execution's
+    phase. Raises NotFound."""
     return await _find(project_id, execution_id, step_key, question_id, now_us)
 
 
@@ -78,7 +78,7 @@ async def _find(
 
 
 def _state(state: str, expires_at_us: int | None, at_us: int) -> QuestionState:
-    """`at_us`: when the wait was given up; now, if it was not."""
+    """`at_us` is when the wait was given up, or now."""
     over = expires_at_us is not None and expires_at_us <= at_us + (SKEW_US if state == "closed" else 0)
     if state == "open":
         return QuestionState.EXPIRED if over else QuestionState.OPEN
@@ -163,7 +163,7 @@ async def list_questions(*, project_id: str, after: tuple[int, str, str], limit:
 
 @verb(reads=True)
 async def open_questions(*, project_id: str, execution_id: str, limit: int) -> list[OpenQuestion]:
-    """Of an execution and its descendants, the oldest first. Raises NotFound."""
+    """Open questions of an execution and its descendants, the oldest first. Raises NotFound."""
     same = {"project_id": project_id, "id": execution_id}
     for *_, root_id in await query("question_target", **same):
         found = await records(OpenQuestion, "open_questions_of", **same, limit=limit)
@@ -201,20 +201,20 @@ async def list_expired(*, project_id: str, before: tuple[int, str, str], now_us:
 
 @verb(locks="project=project_id execution=link.execution_id")
 async def keep_link(*, project_id: str, link: QuestionLink, key_id: str | None, user_id: str | None) -> None:
-    """Also deletes expired ones."""
+    """Add a link, and delete expired links."""
     await query("delete_old_links", project_id=project_id, now_us=link.created_at_us)
     await query("insert_link", link, project_id=project_id, key_id=key_id, user_id=user_id)
 
 
 @verb(reads=True)
 async def read_link(*, project_id: str, id: str, now_us: int) -> QuestionLink | None:
-    """None if it was revoked, has expired, or ended with its maker."""
+    """None for a revoked or expired link, or for a deleted maker."""
     return await record(QuestionLink, "read_link", project_id=project_id, id=id, now_us=now_us)
 
 
 @verb(reads=True)
 async def list_links(*, project_id: str, before: tuple[int, str], now_us: int, limit: int) -> list[QuestionLink]:
-    """Links that still open their question's page, newest first."""
+    """Valid links, newest first."""
     at_us, id = before
     return await records(
         QuestionLink, "list_links", project_id=project_id, before_us=at_us, before_id=id, now_us=now_us, limit=limit

@@ -30,7 +30,7 @@ from perdure.wire.base.status import FINAL, LEASED, Phase
 from perdure.wire.runs.requests import EventItem
 
 FLAGGED_TIMES: Final = 100
-"""A settlement of more than so many times its reservation is logged."""
+"""A settlement above its reservation times this factor is logged."""
 
 logger = logging.getLogger("perdure.budgets")
 
@@ -45,7 +45,7 @@ class Spender(Struct, frozen=True):
 
 
 class Reserved(Struct, frozen=True):
-    """Amounts that a settlement gives back to a budget."""
+    """Amounts returned to a budget by a settlement."""
 
     id: str
     usd_micros_back: int
@@ -120,7 +120,7 @@ class _Charged(NamedTuple):
 
 
 async def _charged(project_id: str, root_id: str, now_us: int) -> list[_Charged]:
-    """The balances that a tree spends from, in lock order. Mostly none."""
+    """The balances charged by a tree, in lock order. Mostly empty."""
     shared = [
         one for one in await records(SharedBudget, "list_shared_budgets", project_id=project_id) if one.is_limited
     ]
@@ -214,7 +214,7 @@ async def change_budget(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> StoredBudget:
-    """Also wakes the executions that wait for the budget. Raises NotFound, BadRequest."""
+    """Raise a budget's limits, and wake the executions waiting for the budget. Raises NotFound, BadRequest."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=StoredBudget)
@@ -237,7 +237,7 @@ async def change_budget(
 
 @verb(reads=True)
 async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
-    """The budget that an execution spends from: its own or the nearest ancestor's. Also a balance, by its id. Raises
+    """The budget charged by an execution: its own, or the nearest ancestor's. Also finds a balance by id. Raises
     NotFound."""
     above = [id for (id,) in await query("budgets_above", project_id=project_id, id=execution_id)]
     if not above:
@@ -252,7 +252,7 @@ async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
 
 @verb(reads=True)
 async def unasked() -> Sequence[tuple[str, str]]:
-    """Paused budgets, with their projects, if the execution that asked does not wait any more."""
+    """Paused budgets with projects, if the asking execution no longer waits."""
     return await query("unasked_budgets", limit=UNASKED_AT_ONCE)
 
 
@@ -264,7 +264,7 @@ async def _read(project_id: str, budget_id: str) -> StoredBudget:
 
 
 async def _whole(project_id: str, budget: StoredBudget) -> StoredBudget:
-    """A balance gets the limits of its shared budget."""
+    """A balance with the limits of its shared budget."""
     if budget.key is not None:
         for shared in await records(SharedBudget, "list_shared_budgets", project_id=project_id):
             if shared.id == budget.shared_id:

@@ -16,7 +16,7 @@ MESSAGES_MAX = 10_000
 async def add_message(
     *, project_id: str, message: AddConversationMessage, now_us: int, idempotency: Idempotency | None = None
 ) -> int:
-    """Also drops all but this agent's newest messages. Answers the message's id."""
+    """Add a message, and drop all but the agent's newest messages. Returns the message's id."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=int)

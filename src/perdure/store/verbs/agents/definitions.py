@@ -10,7 +10,7 @@ from perdure.wire.runs.workflows import WorkflowType
 
 
 class StoredDefinition(Struct, frozen=True):
-    """`value` is the JSON that was registered."""
+    """`value` is the registered JSON."""
 
     deployment_id: str
     value: bytes
@@ -22,7 +22,7 @@ class StoredDefinition(Struct, frozen=True):
 async def register_definition(
     *, project_id: str, kind: WorkflowType, deployment_id: str | None, id: str, value: bytes, now_us: int
 ) -> None:
-    """By default in the current deployment. Raises DeploymentNotFound, BadRequest."""
+    """Registers in the current deployment by default. Raises DeploymentNotFound, BadRequest."""
     await query(
         "put_definition",
         project_id=project_id,
@@ -38,7 +38,7 @@ async def register_definition(
 async def get_definition(
     *, project_id: str, kind: WorkflowType, deployment_id: str | None, id: str
 ) -> StoredDefinition:
-    """By default of the current deployment. Raises NotFound, BadRequest."""
+    """Reads from the current deployment by default. Raises NotFound, BadRequest."""
     deployment_id = await active_deployment(project_id, deployment_id)
     found = await record(
         StoredDefinition, "read_definition", project_id=project_id, kind=kind, deployment_id=deployment_id, id=id

@@ -21,7 +21,7 @@ AGENTS_MAX: Final = 500
 LIST_DEPTH: Final = 100_000
 RUNS_SHOWN_MAX: Final = 100
 TURNS_MAX: Final = 1_000
-"""Of a session."""
+"""Most turns of a session counted in sums."""
 OTHERS_MAX: Final = 300
 SEARCHED_MAX: Final = 500
 QUESTIONS_MAX: Final = 500
@@ -47,7 +47,7 @@ async def _memory(project_id: str, session_id: str) -> Memory:
 async def put_memory(
     *, project_id: str, session_id: str, summary: str | None, messages: Raw, version: int | None, now_us: int
 ) -> int:
-    """Answers the new version. Raises Conflict if `version` (0: none yet) is not the stored one."""
+    """Returns the new version. Raises Conflict if `version` (0: unstored) differs from the stored version."""
     values = {
         "project_id": project_id,
         "session_id": session_id,
@@ -84,9 +84,10 @@ async def list_agent_runs(
     offset: int,
     q: str = "",
 ) -> tuple[list[SessionRun], Mapping[str, SessionTotals], str | None]:
-    """A page of agents' root executions, newest first, their sessions, and the next place. None: any agent, any phase.
+    """A page of agents' root executions, newest first, with sessions, and the next place. None: any agent, any phase.
 
-    With `q` there is one page."""
+    A search by `q` has a single page.
+    """
     names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
     floor_id = await list_floor(project_id, before, LIST_DEPTH)
     wanted: dict[str, object] = {
@@ -115,7 +116,7 @@ async def list_agent_runs(
 async def _searched(
     project_id: str, q: str, newest: Sequence[str], agents: frozenset[str], limit: int
 ) -> list[SessionRun]:
-    """Runs by the beginning of their session, id or key, and those of `newest` by words of the user."""
+    """Runs by the beginning of session, id or key, and the runs of `newest` whose user's words match."""
     terms = beginning_with(q)
     where = {"project_id": project_id, "before": FIRST_CURSOR, "limit": limit}
     names = await query("sessions_beginning", project_id=project_id, first=terms.first, last=terms.last, limit=limit)
@@ -133,7 +134,7 @@ async def _searched(
 
 
 async def _totals(project_id: str, runs: Sequence[SessionRun]) -> dict[str, SessionTotals]:
-    """Of the sessions of these runs. It reads at most OTHERS_MAX runs beyond them."""
+    """Sums of the sessions of `runs`. Reads at most OTHERS_MAX further runs."""
     known = {run.id: run.spent for run in runs}
     room = OTHERS_MAX
     found: dict[str, SessionTotals] = {}
@@ -154,7 +155,7 @@ async def _totals(project_id: str, runs: Sequence[SessionRun]) -> dict[str, Sess
 async def get_session(
     *, project_id: str, execution_id: str
 ) -> tuple[SessionRun, list[SessionRun], list[AskedQuestion], SessionTotals]:
-    """A root execution, and the runs, questions and sums of its session. Raises NotFound, also if it is not a root."""
+    """A root execution, and the runs, questions and sums of its session. Raises NotFound for another execution."""
     found = await _runs(project_id, [execution_id], tool_bytes_max=0)
     if not found:
         raise NotFound(f"Session {execution_id!r} does not exist; name the root execution of one.")
@@ -170,7 +171,7 @@ async def get_session(
 
 
 async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> list[SessionRun]:
-    """With payloads, results and tool outputs as far as a reply has room."""
+    """Runs with payloads, results and tool outputs, as far as a reply has room."""
     room = REPLY_BYTES_MAX
     found: list[SessionRun] = []
     for id in ids:
@@ -196,12 +197,11 @@ class AgentStep(Struct, frozen=True):
     at_us: int
     value: bytes | None
     copied: bool
-    """From the source of a fork, for which it counts."""
+    """Copied from the source of a fork. The source counts the step."""
 
 
 async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> tuple[list[SessionTool], SessionTotals]:
-    """Tool calls and sums, with values as far as there is room. Of a call that waited for approval, the
-    later step counts."""
+    """Tool calls and sums, with values as far as there is room. A call after an approval counts by the later step."""
     values = {"model": MODEL, "summary": SUMMARY, "bytes_max": bytes_max, "limit": STEPS_MAX}
     tools: dict[tuple[str | None, ...], SessionTool] = {}
     steps = await records(AgentStep, "agent_steps", project_id=project_id, id=id, **values)
@@ -222,7 +222,7 @@ async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> t
 
 
 async def _questions(project_id: str, run: SessionRun, limit: int) -> list[AskedQuestion]:
-    """From the waits of suspended steps and from the run's topic."""
+    """Questions in the waits of suspended steps and on the run's topic."""
     topic = f"workflow/{run.workflow_id}/{run.id}"
     found: dict[tuple[str, str], AskedQuestion] = {}
     where = {"project_id": project_id, "topic": topic}

@@ -1,4 +1,4 @@
-"""Shared budgets and their balances. Calls reserve in `budgets`."""
+"""Shared budgets and balances. Calls reserve in `budgets`."""
 
 from msgspec.structs import asdict, replace
 
@@ -19,7 +19,7 @@ async def list_shared(*, project_id: str) -> list[SharedBudget]:
 async def balances(
     *, project_id: str, name: str, key: str | None, after: str | None, limit: int, now_us: int
 ) -> tuple[SharedBudget, list[StoredBudget]]:
-    """A shared budget, and its balances of the present period after a key. Raises NotFound."""
+    """A shared budget, and the present period's balances after a key. Raises NotFound."""
     shared = await _read(project_id, name)
     name, place = ("list_balances", {"after": after}) if key is None else ("read_balance", {"key": key})
     where = {"shared_id": shared.id, "opened_at_us": shared.begin_us(now_us), **place}
@@ -29,7 +29,7 @@ async def balances(
 
 @verb(sweep=True)
 async def put(*, project_id: str, wanted: SharedBudget) -> SharedBudget:
-    """The id is for a new one. Raises Conflict for another `per` or `period`, BadRequest above SHARED_MAX."""
+    """`wanted.id` is for a new budget. Raises Conflict for another `per` or `period`, BadRequest above SHARED_MAX."""
     await query("begin_shared_budget")
     before = await record(SharedBudget, "read_shared_budget", project_id=project_id, name=wanted.name)
     if before is not None and before.counts != wanted.counts:
@@ -45,7 +45,7 @@ async def put(*, project_id: str, wanted: SharedBudget) -> SharedBudget:
 
 @verb(sweep=True)
 async def unlimit(*, project_id: str, name: str) -> SharedBudget:
-    """Take its limits away: from now on no call reserves in it. Raises NotFound."""
+    """Remove the limits, so that no new call reserves in the budget. Raises NotFound."""
     await query("begin_shared_budget")
     before = await _read(project_id, name)
     return await _put(project_id, replace(before, usd_micros=None, tokens=None, calls=None))
@@ -60,14 +60,14 @@ async def paused(*, shared_id: str, after: str = "") -> list[str]:
 
 @verb(sweep=True)
 async def drop_balances(*, shared_id: str) -> bool:
-    """Whether there may be more."""
+    """True if more may be left."""
     dropped = await query("delete_balances", shared_id=shared_id, limit=BALANCES_AT_ONCE)
     return len(dropped) == BALANCES_AT_ONCE
 
 
 @verb(sweep=True)
 async def delete(*, project_id: str, name: str, shared_id: str) -> None:
-    """With the balances that were locked before."""
+    """Delete the budget and some balances. The caller has locked the balances."""
     await query("begin_shared_budget")
     await query("delete_balances", shared_id=shared_id, limit=BALANCES_AT_ONCE)
     await query("delete_shared_budget", project_id=project_id, name=name)

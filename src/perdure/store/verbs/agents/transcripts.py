@@ -20,21 +20,21 @@ from perdure.wire.base.limits import REPLY_BYTES_MAX
 
 DROPPED_AT_ONCE: Final = 2_000
 DELETED_AT_ONCE: Final = 50
-"""Transcripts that retention looks at per transaction."""
+"""Transcripts seen by retention per transaction."""
 
 
 class StoredTranscript(Struct, frozen=True):
     version: int = 0
     turns: int = 0
     summarized: int = 0
-    """The last entry that a summary stands for."""
+    """The last entry covered by a summary."""
     dropped: int = 0
-    """The last entry that was deleted."""
+    """The last deleted entry."""
     begun_at_us: int = 0
 
 
 def hash_of(project_id: str, message: bytes) -> bytes:
-    """A message's storage key. It differs between projects."""
+    """A message's storage key, different in each project."""
     return blake2b(message, digest_size=20, key=blake2b(project_id.encode(), digest_size=32).digest()).digest()
 
 
@@ -48,9 +48,9 @@ async def read_transcript(
     limit: int,
     bytes_max: int = REPLY_BYTES_MAX,
 ) -> Page:
-    """A page of a version's entries after `after`, by default its first ones.
+    """A page of a version's entries after `after`, by default the first entries.
 
-    Raises BadRequest for a future version, NotFound if entries of it were dropped.
+    Raises BadRequest for a future version, NotFound if entries of the version were dropped.
     """
     session: dict[str, object] = {"project_id": project_id, "session_id": session_id}
     newest, dropped = next(iter(await query("read_version", **session)), (0, 0))
@@ -100,7 +100,7 @@ async def append(
     *,
     summary_of: int | None = None,
 ) -> int:
-    """With `summary_of`, the message is a summary up to that entry. It refuses before it writes."""
+    """Append messages, or a summary up to entry `summary_of`. Refuses before the first write."""
     session = {"project_id": project_id, "session_id": session_id}
     known = await record(StoredTranscript, "lock_transcript", **session)
     stored = known or StoredTranscript()
@@ -151,7 +151,7 @@ def _moved_on(session_id: str, newest: int, version: int) -> PerdureError:
 
 
 async def drop_summarized(project_id: str, session_id: str) -> int:
-    """Drop summarized entries that no open execution may read again. Answers how many."""
+    """Drop summarized entries without an open execution to read them again. Returns how many."""
     session = {"project_id": project_id, "session_id": session_id}
     stored = await record(StoredTranscript, "lock_transcript", **session)
     if stored is None or stored.summarized <= stored.dropped:

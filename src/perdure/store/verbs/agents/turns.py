@@ -1,8 +1,9 @@
-"""Turns: a session runs one execution at a time. A waiting turn is a queued execution that starts at the end of time.
+"""Turns: a session runs one execution at a time. A waiting turn is a queued execution with its start at the end of
+time.
 
 With `deliver`, an open turn of the same workflow may take a waiting turn's message, once. If the taker completes, the
-taken turn is released and finds its result; otherwise it waits again. If the taker leaves the message, the turn waits
-again at once, and no other turn takes it.
+taken turn is released and finds the taker's result; otherwise the taken turn waits again. If the taker leaves the
+message, the turn waits again at once, and no other turn takes the message.
 """
 
 import msgspec
@@ -28,7 +29,7 @@ from perdure.wire.runs.requests import (
 async def ask_for_turn(
     project_id: str, session_id: str, execution_id: str, on_conflict: OnConflict, now_us: int
 ) -> str | None:
-    """Answers the holder; None: the new execution has the turn. Raises SessionBusy, before it writes."""
+    """Returns the holder; None: the new execution has the turn. Raises SessionBusy before the first write."""
     session = {"project_id": project_id, "session_id": session_id}
     seen = await value("open_turn", **session)
     if seen is not None and on_conflict is OnConflict.DELIVER:
@@ -50,7 +51,7 @@ async def ask_for_turn(
 
 
 async def end_turns(project_id: str, execution_id: str, phase: Phase, now_us: int) -> None:
-    """Also begins the next turns."""
+    """End the turns of an execution, and begin the next turns."""
     for session_id, _ in await query("turns_of_execution", execution_id=execution_id):
         session = {"project_id": project_id, "session_id": session_id}
         await query("lock_transcript", **session)
@@ -96,7 +97,7 @@ async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now
 
 
 async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
-    """The version that the execution reads, kept for its replays, and the end of the turn that took its message."""
+    """The version read by the execution, kept for replays, and the end of the turn that took the message."""
     session = {"project_id": project_id, "session_id": session_id}
     stored = await record(transcripts.StoredTranscript, "lock_transcript", **session)
     version = 0 if stored is None else stored.version
@@ -113,7 +114,7 @@ async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
 
 
 async def workflow_of(project_id: str, execution_id: str) -> str | None:
-    """Only turns of one workflow understand each other's inputs and results."""
+    """Turns of different workflows do not understand each other's inputs and results."""
     state = await record(State, "read_state", project_id=project_id, id=execution_id)
     return None if state is None else state.workflow_id
 
@@ -131,7 +132,7 @@ async def _take(project_id: str, execution_id: str, session_id: str) -> bytes:
 
 
 async def _leave(project_id: str, execution_id: str, session_id: str, ids: list[str]) -> bytes:
-    """Return taken messages: their executions are waiting turns again."""
+    """Return taken messages: the executions are waiting turns again."""
     await query("lock_transcript", project_id=project_id, session_id=session_id)
     left = [{"taken_by": execution_id, "execution_id": id, "session_id": session_id} for id in ids]
     await query_many("leave_turn", left)
