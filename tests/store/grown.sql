@@ -126,7 +126,7 @@ INSERT INTO large_payloads (execution_id, payload) SELECT id, :payload FROM name
 
 -- name: topics
 -- picks: a topic for every thousand executions
-INSERT INTO topics (project_id, topic, last_seq, indexed_after) SELECT 'p', 'topic-' || n, 100, 0 FROM numbers WHERE n <= :executions / 1000;
+INSERT INTO topics (project_id, topic, last_seq) SELECT 'p', 'topic-' || n, 100 FROM numbers WHERE n <= :executions / 1000;
 
 -- name: events
 -- picks: a hundred events in each topic
@@ -236,11 +236,7 @@ SELECT 'p', 'chat-' || (n / 100), 'agent-3', n % 100 + 1, 'user', :payload, 1 FR
 
 -- name: slack_apps
 -- picks: ten apps
-INSERT INTO slack_apps (api_app_id, project_id, bound_at_us) SELECT 'app-' || n, 'p', 1 FROM numbers WHERE n < 10;
-
--- name: project_slack_apps
--- picks: ten apps
-INSERT INTO project_slack_apps (project_id, api_app_id, bound_at_us) SELECT 'p', 'app-' || n, 1 FROM numbers WHERE n < 10;
+INSERT INTO slack_apps (project_id, api_app_id, bound_at_us) SELECT 'p', 'app-' || n, 1 FROM numbers WHERE n < 10;
 
 -- name: acts
 -- picks: an act upon one execution in a hundred
@@ -284,7 +280,8 @@ WHERE n < :executions AND n >= :executions - 1000;
 
 -- name: export_cursor
 -- picks: how far that is
-INSERT INTO export_cursors (project_id, ended_at_us) VALUES ('p', :now_us{::BIGINT} - 10000000);
+INSERT INTO export_cursors (project_id, ended_at_us, ended_id, looked_at_us, looked_id)
+VALUES ('p', :now_us{::BIGINT} - 10000000, '', :now_us{::BIGINT} - 10000000, '');
 
 -- name: event_triggers
 -- picks: ten triggers

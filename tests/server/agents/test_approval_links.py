@@ -4,13 +4,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 import pytest
 from tests.server.agents.test_approvals import asked, link_of, path_of, submit
 from tests.server.serving import LASTING, Hand, Served, serving
 from tests.server.users import PROJECTS, cheap_passwords, member
 
-from perdure.engine.agents.approvals import Link, _encode, _sign
 from perdure.wire.base.access import Role
 
 Json = Any
@@ -139,17 +137,6 @@ async def test_links_are_listed_newest_first_page_by_page(served: Served, id: st
         cursor = page["next_cursor"]
     assert names == ["n4", "n3", "n2", "n1", "n0"]
     assert (await served.client.get(f"{LINKS}?cursor=x")).status_code == 400
-
-
-async def test_a_link_of_an_earlier_release_ends_with_the_secret(served: Served, id: str) -> None:
-    question = (await served.client.get(path_of(id))).json()["question"]
-    secrets = await served.engine.signing.secrets(served.project_id)
-    whole = Link(served.project_id, id, "approve", question, name="ann", expires_at_seconds=1 << 40)
-    said = msgspec.json.encode([getattr(whole, name) for name in Link.__struct_fields__[:6]])
-    link = f"{_encode(said)}.{_encode(_sign(secrets.links, said))}"
-    assert await opens(served, id, link)
-    await served.client.post(ROTATE, json={"overlap_hours": 0})
-    assert not await opens(served, id, link)
 
 
 async def test_deleting_an_execution_deletes_its_links(served: Served, id: str) -> None:

@@ -1,8 +1,7 @@
-"""In which order executions and events were created, over restarts, upgrades and a move to PostgreSQL."""
+"""In which order executions and events were created, over restarts and a move to PostgreSQL."""
 
 from pathlib import Path
 
-import asyncpg
 import pytest
 from tests import postgres
 from tests.store.runs.test_waits import events_of
@@ -11,7 +10,7 @@ from tests.store.world import START_US, World, event_wait
 from perdure.store.copying import copy_store
 from perdure.store.drivers import sqlite_numbers
 from perdure.store.drivers.sqlite import SQLiteStore
-from perdure.store.open import is_postgres, open_store
+from perdure.store.open import open_store
 
 
 async def _seen(url: str, *ids: str) -> list[list[object]]:
@@ -55,28 +54,6 @@ async def test_a_range_that_is_used_up_is_followed_by_another(tmp_path: Path, mo
     rows = list(store._writer.execute("SELECT created_number FROM events ORDER BY topic, seq"))
     await store.close()
     assert rows == sorted(set(rows)) and len(rows) == 60
-
-
-@pytest.mark.parametrize("whose", ["executions", "events"])
-async def test_rows_of_the_release_before_are_compared_by_time(database: str, whose: str) -> None:
-    world = await World.make(store := await open_store(database))
-    await world.register()
-    await world.publish("topic", "before")
-    world.advance(1)
-    id = await world.running()
-    world.advance(1)
-    await world.publish("topic", "after")
-    await store.close()
-    forget = f"UPDATE {whose} SET created_number = NULL"
-    if is_postgres(database):
-        connection = await asyncpg.connect(database)
-        await connection.execute(forget)
-        await connection.close()
-    else:
-        file = SQLiteStore(database)
-        file._writer.execute(forget)
-        await file.close()
-    assert await _seen(database, id) == [["after"]]
 
 
 async def test_the_order_goes_on_in_the_database_that_a_file_was_copied_to(tmp_path: Path) -> None:

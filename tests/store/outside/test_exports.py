@@ -9,7 +9,7 @@ from msgspec import structs
 from tests.store.locks import held, without_waiting
 from tests.store.world import GRACE_US, PROJECT, SECOND, World
 
-from perdure.store.base.interface import Query, Verb, query, verb
+from perdure.store.base.interface import Query, Verb
 from perdure.store.verbs.outside import exports
 from perdure.store.verbs.runs import transitions
 
@@ -140,29 +140,6 @@ async def test_ends_of_one_moment_are_all_taken_whatever_is_taken_at_once(begun:
         await begun.store.write(exports.note_exports(project_id=PROJECT, ids=taken.ids))
         found += taken.ids
     assert sorted(found) == sorted(ids + late)
-
-
-@verb(locks="")
-async def as_before(*, place: dict[str, Any]) -> None:
-    await query("move_export_cursor", project_id=PROJECT, **place)
-
-
-async def test_what_the_release_before_began_goes_on(begun: World) -> None:
-    """Its cursor has one time, and stands for all that ended within two minutes before that."""
-    store = begun.store
-    ids = [await ended(begun) for _ in range(4)]
-    begun.advance(1)
-    assert (await claim(begun)).ids == ids
-    await store.write(exports.note_exports(project_id=PROJECT, ids=ids))
-    begun.now_us -= 3 * SECOND
-    late = await ended(begun)
-    begun.advance(10)
-    place = {"ended_at_us": begun.now_us, "ended_id": "", "looked_at_us": None, "looked_id": None}
-    await store.write(as_before(place=place))
-    assert (await claim(begun)).ids == [late]
-    fresh = await ended(begun)
-    begun.advance(1)
-    assert (await claim(begun)).ids == [fresh]
 
 
 async def test_each_end_is_read_twice_however_much_has_ended(begun: World) -> None:

@@ -703,7 +703,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "lapsed_exports": {"now_us": NOW_US},
         "ended_exports": {"after_us": START_US + (executions - 900) * 1_000_000, "upto_us": NOW_US},
         "move_export_cursor": {"ended_at_us": NOW_US, "ended_id": "", "looked_at_us": NOW_US, "looked_id": ""},
-        "insert_export_cursor": {"ended_at_us": NOW_US},
+        "insert_export_cursor": {"now_us": NOW_US},
         "forget_exports": {"before_us": NOW_US},
         "traced_execution": {"id": done},
         "homes_of": {"ids": json.dumps([done, has_children])},

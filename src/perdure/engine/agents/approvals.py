@@ -51,8 +51,7 @@ class Link(Struct, frozen=True, array_like=True):
     question_id: str
     name: str
     expires_at_seconds: int
-    id: str = ""
-    """Of its row. Empty in links of earlier releases."""
+    id: str
 
 
 class Approvals(Service):
@@ -206,8 +205,6 @@ class Approvals(Service):
             raise wrong
         if link.expires_at_seconds * 1_000_000 <= now_us:
             raise Unauthorized("This link has expired; ask its sender for a new one.")
-        if not link.id:
-            return link, f"link for {link.name!r}"
         row = await self.read(approvals.read_link(project_id=link.project_id, id=link.id, now_us=now_us))
         if row is None:
             raise Unauthorized("This link has ended; ask its sender for a new one.")

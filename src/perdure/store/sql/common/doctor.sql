@@ -67,8 +67,7 @@ GROUP BY t.project_id, t.topic, t.last_seq HAVING MAX(v.seq) <> t.last_seq OR CO
 -- name: doctor_index_of_events
 -- It knows no event that the topic does not, and each complete block is kept as one.
 SELECT f.topic FROM event_fields f LEFT JOIN topics t ON t.project_id = f.project_id AND t.topic = f.topic
-WHERE t.topic IS NULL OR f.seq > t.last_seq OR (f.part = 16 AND f.seq <= t.last_seq / 1024 * 1024)
-UNION SELECT topic FROM topics WHERE indexed_after > last_seq LIMIT 20;
+WHERE t.topic IS NULL OR f.seq > t.last_seq OR (f.part = 16 AND f.seq <= t.last_seq / 1024 * 1024) LIMIT 20;
 
 -- name: doctor_schedule_goes_on
 -- The next slot comes after all fired ones.

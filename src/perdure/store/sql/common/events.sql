@@ -4,31 +4,31 @@
 -- holds: topic=topic
 -- effect: none
 -- The common lock of publishing and of registering a wait (I5), and the topic's sequence.
-INSERT INTO topics (project_id, topic, last_seq, indexed_after) VALUES (:project_id, :topic, 0, 0)
+INSERT INTO topics (project_id, topic, last_seq) VALUES (:project_id, :topic, 0)
 ON CONFLICT (project_id, topic) DO UPDATE SET last_seq = topics.last_seq RETURNING last_seq;
 
 -- name: share_topic
 -- shares: topic=topic
 -- Verbs of a transaction that open waits do not keep each other out. Between connections the lock is exclusive.
-SELECT last_seq, indexed_after FROM topics WHERE project_id = :project_id AND topic = :topic {FOR UPDATE};
+SELECT last_seq FROM topics WHERE project_id = :project_id AND topic = :topic {FOR UPDATE};
 
 -- name: make_topic
 -- shares: topic=topic
 -- effect: none
-INSERT INTO topics (project_id, topic, last_seq, indexed_after) VALUES (:project_id, :topic, 0, 0)
+INSERT INTO topics (project_id, topic, last_seq) VALUES (:project_id, :topic, 0)
 ON CONFLICT (project_id, topic) DO NOTHING;
 
 -- name: advance_topic
 -- holds: topic=topic
-UPDATE topics SET indexed_after = COALESCE(indexed_after, last_seq), last_seq = last_seq + :events
+UPDATE topics SET last_seq = last_seq + :events
 WHERE project_id = :project_id AND topic = :topic RETURNING last_seq;
 
 -- name: take_numbers
 -- holds: topic=topic
 -- Both at once, if the number of events is known.
-INSERT INTO topics (project_id, topic, last_seq, indexed_after) VALUES (:project_id, :topic, :events, 0)
-ON CONFLICT (project_id, topic) DO UPDATE SET indexed_after = COALESCE(topics.indexed_after, topics.last_seq),
-  last_seq = topics.last_seq + excluded.last_seq RETURNING last_seq;
+INSERT INTO topics (project_id, topic, last_seq) VALUES (:project_id, :topic, :events)
+ON CONFLICT (project_id, topic) DO UPDATE SET last_seq = topics.last_seq + excluded.last_seq
+RETURNING last_seq;
 
 -- name: insert_event
 -- holds: topic=topic
@@ -44,11 +44,7 @@ SELECT id, seq AS sequence_id, topic, data, created_at_us, event_type FROM event
 WHERE project_id = :project_id AND topic = :topic AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- text: is_before
-CASE WHEN e.created_number IS NULL
-    OR (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id) IS NULL
-  THEN e.created_at_us < (SELECT x.created_at_us FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
-  ELSE e.created_number < (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
-  END
+e.created_number < (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
 
 -- text: first_seq
 (SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic ORDER BY seq LIMIT 1)

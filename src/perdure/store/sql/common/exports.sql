@@ -2,7 +2,8 @@
 
 -- name: insert_export_cursor
 -- holds: export=project_id
-INSERT INTO export_cursors (project_id, ended_at_us) VALUES (:project_id, :ended_at_us) ON CONFLICT (project_id) DO NOTHING;
+INSERT INTO export_cursors (project_id, ended_at_us, ended_id, looked_at_us, looked_id)
+VALUES (:project_id, :now_us, '', :now_us, '') ON CONFLICT (project_id) DO NOTHING;
 
 -- name: read_export_cursor
 SELECT ended_at_us FROM export_cursors WHERE project_id = :project_id;

@@ -112,7 +112,7 @@ UPDATE journal SET kind = :kind WHERE execution_id = :execution_id AND seq = :se
 -- holds: execution=id
 UPDATE executions SET forked_from = :forked_from, forked_at_step = :forked_at_step, kept_rows = :kept_rows,
   seed_id = :seed_id, keys_id = :keys_id, needs_protocol = :needs_protocol, key = COALESCE(:key, key), next_seq = :next_seq,
-  attempt = :attempt, moved_at_us = {MAX|GREATEST}(moved_at_us, :at_us), created_number = COALESCE(:created_number, created_number)
+  attempt = :attempt, moved_at_us = {MAX|GREATEST}(moved_at_us, :at_us), created_number = :created_number
 WHERE project_id = :project_id AND id = :id RETURNING moved_at_us;
 
 -- name: set_keys

@@ -303,8 +303,6 @@ CREATE TABLE topics (
   project_id {text} NOT NULL,
   topic {text} NOT NULL,
   last_seq INTEGER NOT NULL,
-  -- Events with a greater number are in `event_fields`. NULL: no event of the topic is.
-  indexed_after INTEGER,
   PRIMARY KEY (project_id, topic)
 ) {table};
 
@@ -455,13 +453,6 @@ CREATE TABLE conversation_messages (
   PRIMARY KEY (project_id, conversation_id, agent_id, id)
 ) {table};
 
-CREATE TABLE slack_apps (
-  api_app_id {text} PRIMARY KEY,
-  project_id {text} NOT NULL,
-  bound_at_us INTEGER NOT NULL
-) {table};
-CREATE INDEX slack_apps_of ON slack_apps (project_id, api_app_id);
-
 -- Spans that workers and exporters send. A trace whose id is that of an execution goes with it, others by age. The
 -- journal's own spans are made when they are asked for and are not here.
 CREATE TABLE spans (
@@ -530,12 +521,12 @@ CREATE INDEX trace_exports_sent ON trace_exports (project_id, ended_at_us) WHERE
 
 CREATE TABLE export_cursors (
   project_id {text} PRIMARY KEY,
+  -- Up to which execution ends were taken.
   ended_at_us INTEGER NOT NULL,
-  -- Up to which execution ends were taken; and up to which they were looked at once more, when nothing of their time could
-  -- be committed any more. NULL: everything from two minutes before `ended_at_us` on is to be looked at.
-  ended_id TEXT NOT NULL DEFAULT '',
-  looked_at_us INTEGER,
-  looked_id TEXT
+  ended_id TEXT NOT NULL,
+  -- Up to which they were looked at once more, when nothing of their time could be committed any more.
+  looked_at_us INTEGER NOT NULL,
+  looked_id TEXT NOT NULL
 ) {table};
 
 -- Who answered what, and when.
@@ -1031,8 +1022,8 @@ CREATE TABLE approval_links (
 CREATE INDEX approval_links_by_project ON approval_links (project_id, created_at_us, id);
 CREATE INDEX approval_links_by_execution ON approval_links (execution_id);
 
--- An app's name proves nothing, so each project has names of its own. Only servers of the release before use `slack_apps`.
-CREATE TABLE project_slack_apps (
+-- An app's name proves nothing, so each project has names of its own.
+CREATE TABLE slack_apps (
   project_id {text} NOT NULL,
   api_app_id {text} NOT NULL,
   bound_at_us INTEGER NOT NULL,

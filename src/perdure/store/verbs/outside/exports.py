@@ -6,9 +6,7 @@ is taken a moment after its time, and a second, later look finds the late ones. 
 
 from typing import Any, Final
 
-from msgspec import Struct
-
-from perdure.store.base.interface import query, query_many, record, verb
+from perdure.store.base.interface import query, query_many, verb
 from perdure.store.verbs.base.pages import Place
 
 OVERLAP_US: Final = 120_000_000
@@ -17,20 +15,6 @@ SETTLED_US: Final = 1_000_000
 """Ends are taken this much after their time."""
 AGAIN: Final = 2
 """Second looks per execution that a claim may take. With 1 it would never catch up."""
-
-
-class Cursor(Struct, frozen=True):
-    ended_at_us: int
-    ended_id: str
-    looked_at_us: int | None
-    looked_id: str | None
-
-    def places(self) -> tuple[Place, Place]:
-        """Up to where ends were taken, and looked at once more."""
-        if self.looked_at_us is None or self.looked_id is None:
-            begun = Place(self.ended_at_us - OVERLAP_US, "")
-            return begun, begun
-        return Place(self.ended_at_us, self.ended_id), Place(self.looked_at_us, self.looked_id)
 
 
 @verb(reads=True)
@@ -45,16 +29,17 @@ async def exporting(*, project_id: str) -> bool:
 
 @verb(locks="export=project_id")
 async def begin_exports(*, project_id: str, now_us: int) -> None:
-    await query("insert_export_cursor", project_id=project_id, ended_at_us=now_us + OVERLAP_US)
+    await query("insert_export_cursor", project_id=project_id, now_us=now_us)
 
 
 @verb(locks="export=project_id")
 async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: int) -> tuple[list[str], bool]:
     """The executions are the caller's until `until_us`. Also answers whether there may be more."""
-    cursor = await record(Cursor, "lock_export_cursor", project_id=project_id)
-    if cursor is None:
+    cursor = await query("lock_export_cursor", project_id=project_id)
+    if not cursor:
         return [], False
-    ended, looked = before = cursor.places()
+    [(ended_at_us, ended_id, looked_at_us, looked_id)] = cursor
+    ended, looked = before = Place(ended_at_us, ended_id), Place(looked_at_us, looked_id)
     ids = [id for [id] in await query("lapsed_exports", project_id=project_id, now_us=now_us, limit=limit)]
     await query_many("claim_export", [(until_us, project_id, id) for id in ids])
     more = len(ids) == limit
@@ -63,11 +48,14 @@ async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: i
     looked, late = await _take(project_id, looked, upto_us, AGAIN * limit, **room)
     ended, fresh = await _take(project_id, ended, now_us - SETTLED_US, limit, **room)
     if (ended, looked) != before:
-        moved = Cursor(ended_at_us=ended.at_us, ended_id=ended.id, looked_at_us=looked.at_us, looked_id=looked.id)
-        await query("move_export_cursor", moved, project_id=project_id)
-        # Servers of the previous release look from `ended_at_us - OVERLAP_US` on.
-        before_us = min(looked.at_us, ended.at_us - OVERLAP_US)
-        await query("forget_exports", project_id=project_id, before_us=before_us, limit=AGAIN * limit)
+        places = {
+            "ended_at_us": ended.at_us,
+            "ended_id": ended.id,
+            "looked_at_us": looked.at_us,
+            "looked_id": looked.id,
+        }
+        await query("move_export_cursor", project_id=project_id, **places)
+        await query("forget_exports", project_id=project_id, before_us=looked.at_us, limit=AGAIN * limit)
     return ids, more or late or fresh
 
 

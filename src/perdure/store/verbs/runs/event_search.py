@@ -37,20 +37,11 @@ async def first_event(
     topic: str,
     match: bytes | None,
     after: int,
-    *,
-    indexed_after: int | None = None,
 ) -> Event | None:
-    """The first matching event that the execution has not taken. Events after `indexed_after` are in the index; None:
-    none is."""
+    """The first matching event that the execution has not taken."""
     search = _Search(project_id, execution_id, topic, wanted_by(match))
-    hashes = [] if match is None or indexed_after is None else Fields(match).searches()
-    if not hashes or indexed_after is None:
-        return await search.scan(after)
-    if after < indexed_after:
-        found = await search.scan(after, indexed_after)
-        if found is not None:
-            return found
-    return await search.by_index(max(after, indexed_after), hashes)
+    hashes = [] if match is None else Fields(match).searches()
+    return await (search.by_index(after, hashes) if hashes else search.scan(after))
 
 
 class _Search:
@@ -80,10 +71,10 @@ class _Search:
                 return event, event.sequence_id, more
         return None, page[-1].sequence_id if page else after, more and bool(page)
 
-    async def scan(self, after: int, upto: int | None = None) -> Event | None:
+    async def scan(self, after: int) -> Event | None:
         more = True
         after = await self._pass_taken(after)
-        while more and (upto is None or after < upto):
+        while more:
             event, after, more = await self._page(after, PAGE)
             if event is not None:
                 return event

@@ -256,9 +256,9 @@ async def open_wait(
         await Notify(Written(execution_id))
         return row
 
-    last, indexed_after = 0, None
+    last = 0
     if topic is not None:
-        last, indexed_after = await share_topic(project_id, topic)
+        last = await share_topic(project_id, topic)
     known = await record(StoredWait, "read_wait", execution_id=execution_id, key=wait.key)
     data = None if wait.data is None else bytes(wait.data)
     schema = None if wait.answer_schema is None else bytes(wait.answer_schema)
@@ -300,21 +300,20 @@ async def open_wait(
     assert after is not None
     if after >= last:
         return None
-    event = await first_event(project_id, execution_id, topic, match, after, indexed_after=indexed_after)
+    event = await first_event(project_id, execution_id, topic, match, after)
     if event is None:
         return None
     return await met(Kind.EVENT, event_value(event), event.sequence_id)
 
 
-async def share_topic(project_id: str, topic: str) -> tuple[int, int | None]:
-    """Keep publishers out, but not verbs that open waits. Answers the number of the newest event, and the number after
-    which events are in the index."""
+async def share_topic(project_id: str, topic: str) -> int:
+    """Keep publishers out, but not verbs that open waits. Answers the number of the newest event."""
     found = await query("share_topic", project_id=project_id, topic=topic)
     if not found:
         await query("make_topic", project_id=project_id, topic=topic)
         found = await query("share_topic", project_id=project_id, topic=topic)
-    [(last, indexed_after)] = found
-    return last, indexed_after
+    [(last,)] = found
+    return int(last)
 
 
 async def _start_of(project_id: str, execution_id: str, wait: OpenWait, last: int) -> int:

@@ -30,7 +30,7 @@ class ForkSource(Execution, frozen=True, kw_only=True, gc=False):
     keys_id: str | None
     python: str | None
     next_seq: int
-    created_number: int | None
+    created_number: int
     initial_state: bytes | None
     channel_context: bytes | None
     webhook_url: str | None
