@@ -1,4 +1,4 @@
-"""The service of schedules, and the loop that fires their due times."""
+"""The service of schedules, and the loop to fire due times."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from perdure.wire.clock.schedules import (
 logger = logging.getLogger("perdure.engine")
 
 BATCH = 100
-"""Schedules per round, and executions per round for a schedule that is behind."""
+"""Schedules per round, and executions per round for a late schedule."""
 
 
 class ScheduleService(Service):
@@ -48,7 +48,7 @@ class ScheduleService(Service):
         super().__init__(core)
         self._stuck: set[str] = set()
         self.waiting_workflows: frozenset[str] = frozenset()
-        """An end of their executions may start a schedule's next one."""
+        """Workflows whose ends may start a schedule's waiting execution."""
 
     @serves(CreateSchedule)
     async def create(self, scope: Scope, op: CreateSchedule) -> ScheduleMade:
@@ -170,7 +170,7 @@ class ScheduleService(Service):
         return Listed([read.local(at_us) for at_us in read.slots(self._core.clock.now_us(), 1 << 62, op.count)])
 
     def _shown(self, schedule: StoredSchedule) -> StoredSchedule:
-        """A paused schedule's next due time is shown as if it went on now."""
+        """A paused schedule shows the next due time after now."""
         if schedule.status is ScheduleStatus.ACTIVE:
             return schedule
         try:
@@ -182,8 +182,8 @@ class ScheduleService(Service):
         self._core.notifier.notify(("loop", "schedule"))
 
     async def fire_due(self) -> float:
-        """The query is only a hint: each verb checks again under its row's lock, and skips a schedule that another
-        server is firing."""
+        """Fire due schedules. The query is only a hint: each verb checks again under the row's lock, and skips a
+        schedule that another server is firing."""
         core = self._core
         now_us = core.clock.now_us()
         # Stuck schedules stay due the longest, and must not crowd out the rest.

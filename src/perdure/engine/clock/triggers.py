@@ -1,4 +1,4 @@
-"""Event triggers: the service, and the loop that starts executions for their events."""
+"""Event triggers: the service, and the loop to start executions for events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from perdure.wire.clock.triggers import (
 logger = logging.getLogger("perdure.engine")
 
 STARTS: Final = 100
-"""The most executions that one verb starts for a trigger."""
+"""Most executions started by a verb for a trigger."""
 
 
 class Triggers(Service):
@@ -34,7 +34,7 @@ class Triggers(Service):
         super().__init__(core)
         self._stuck: set[str] = set()
         self.topics: frozenset[tuple[str, str]] = frozenset()
-        """Project and topic of every trigger, as the latest look found them."""
+        """Project and topic of every trigger at the latest look."""
 
     @serves(RegisterEventTrigger)
     async def register(self, scope: Scope, op: RegisterEventTrigger) -> Done:
@@ -68,13 +68,13 @@ class Triggers(Service):
         self._core.notifier.notify(("loop", "trigger"))
 
     def published(self, project_id: str, topic: str) -> None:
-        """Here or through another server."""
+        """Call after a publish here or on another server."""
         if (project_id, topic) in self.topics:
             self.notify()
 
     async def take_due(self) -> float:
-        """The look is only a hint: each verb looks again under its trigger's row lock, and skips a trigger that
-        another server serves."""
+        """Start due executions. The look is only a hint: each verb looks again under the trigger's row lock, and skips
+        a trigger served by another server."""
         core = self._core
         now_us = core.clock.now_us()
         watched = await core.store.read(triggers.watched_topics())

@@ -1,15 +1,15 @@
-"""Brings work to push workers: claims for them, calls them, and checks their health.
+"""Brings work to push workers: claims work, calls workers, and checks their health.
 
-Each worker has a lane: a task that claims what the worker has room for. A worker that hangs delays only itself. Any
-server may serve any worker, because the store counts what a worker holds.
+Each worker has a lane: a task that claims as much as the worker has room for. A hanging worker delays only itself. Any
+server may serve any worker, because the store counts the executions held by a worker.
 
 A call has one of these results:
 
 - accepted: the worker has the execution;
 - at capacity, or refused before the server sent anything: the execution returns to the queue, and the lane rests;
 - no answer to a sent request: the worker may run the execution, so the server does not send it again. The worker's
-  first call about it is the acknowledgement. Without one, the delivery is lost;
-- another worker answers under that URL: the registration ends.
+  first call about the execution is the acknowledgement. Without a call, the delivery is lost;
+- another worker answers under the URL: the registration ends.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ logger = logging.getLogger("perdure.engine")
 LEASE_US: Final = 90_000_000
 CHECK_US: Final = 5_000_000
 CHECK_AGAIN_US: Final = 1_000_000
-"""After a refused connection."""
+"""The next check after a refused connection."""
 YOUNG_US: Final = 10_000_000
-"""A worker goes online before it listens, so a refused call this early counts for nothing."""
+"""A worker goes online before listening, so a refused call in the first seconds does not count."""
 MISTAKEN_SECONDS: Final = 2.0
-"""A worker may answer under its old id for this long after its lane opened."""
+"""Seconds after a lane opened in which the worker may answer under the old id."""
 CALL_SECONDS: Final = 10.0
 CANCEL_SECONDS: Final = 30.0
 HEALTH_SECONDS: Final = 5.0
@@ -51,17 +51,18 @@ NOTE_SECONDS: Final = 0.25
 """When an acceptance is written, unless the worker saved a step by then. If the server dies earlier, the sweep finds
 the delivery."""
 UNTOLD_US: Final = 20_000_000
-"""Then the sweep handles a delivery that no server follows. Longer than any delivery takes."""
+"""When the sweep handles a delivery without a server. Longer than any delivery takes."""
 SWEEP_SECONDS: Final = 5.0
 FORGET_US: Final = 86_400_000_000
 FORGET_SECONDS: Final = 3_600.0
 CALLS_MAX: Final = 16
 UNWIND_US: Final = 50_000
-"""Between waking and sending: a worker that still leaves the previous attempt would drop the new one too."""
+"""The least time between waking and sending: a worker still leaving the previous attempt would drop the new attempt
+too."""
 REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0
 BARRED_SECONDS: Final = 60.0
-"""The rest of a lane if this server may not call the worker's URL."""
+"""The pause of a lane if this server may not call the worker's URL."""
 CLOSE_SECONDS: Final = 2.0
 BATCH: Final = 100
 
@@ -82,7 +83,7 @@ class Lane:
         self._opened_at = asyncio.get_running_loop().time()
         self.ready_channel = ("push", worker.project_id, worker.deployment_id)
         self.own_channel = ("push-worker", worker.id)
-        """Notified when an execution of this worker has ended."""
+        """Notified when an execution of the worker has ended."""
         self.call_channel = ("push-call", worker.id)
 
     async def run(self) -> None:
@@ -171,7 +172,7 @@ class Lane:
         return [self.task, *self._calls]
 
     def rest(self, seconds: float = REST_SECONDS, *, full: bool = False) -> None:
-        """Twice as long each time, until a call is accepted."""
+        """Rest twice as long each time, until a call is accepted."""
         now = asyncio.get_running_loop().time()
         if now < self._rest_until:
             return
@@ -263,9 +264,9 @@ class Dispatcher:
         self.core = core
         self._signing = signing
         self.deliveries: dict[str, asyncio.Event] = {}
-        """By execution. The worker's acknowledgement sets the event."""
+        """Events by execution, set by the worker's acknowledgement."""
         self._accepted: dict[str, dict[str, Any]] = {}
-        """Accepted executions that the store does not know yet."""
+        """Accepted executions not written to the store yet."""
         self._noting: asyncio.TimerHandle | None = None
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -327,7 +328,7 @@ class Dispatcher:
                 task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Wait briefly for running calls. A later sweep handles deliveries that were cut off."""
+        """Wait briefly for running calls. A later sweep handles deliveries cut off here."""
         for id in list(self._lanes):
             self.drop(id)
         await self._settle()
@@ -386,7 +387,7 @@ class Dispatcher:
             heard.set()
 
     def recorded(self, execution_id: str) -> None:
-        """The worker saved something or let go, so the store knows that it had the execution."""
+        """The worker saved something or let go, so the store knows of the acceptance."""
         self._accepted.pop(execution_id, None)
         self.acknowledged(execution_id)
 
@@ -407,7 +408,7 @@ class Dispatcher:
         await self.core.store.write_all([push_workers.accept_push(**fence) for fence in fences])
 
     async def heard_of(self, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
-        """A worker asks about an execution that may not be acknowledged yet."""
+        """A worker asks about an execution, perhaps before the acknowledgement."""
         if execution_id in self._accepted:
             return
         if execution_id in self.deliveries:
@@ -423,7 +424,7 @@ class Dispatcher:
         self.start(self._renew(project_id, worker_id))
 
     async def call(self, worker: PushWorker, path: str, body: bytes, seconds: float) -> HttpAnswer:
-        """Signed. Raises CallFailed."""
+        """Make a signed call. Raises CallFailed."""
         core = self.core
         headers = {"content-type": "application/json", "x-worker-id": worker.id}
         headers |= await self._signing.headers(worker.project_id, f"msg_{uuid7()}", body)

@@ -81,7 +81,7 @@ class Exports:
         return 0.0 if more else core.spread(PAUSE_SECONDS)
 
     async def _send(self, project_id: str, ids: Sequence[str]) -> list[str]:
-        """All spans of an execution go in one request. Returns the ids to try again."""
+        """Sends all spans of an execution in one request. Returns the ids to try again."""
         store = self._core.store
         spans: list[StoredSpan] = []
         waiting: list[str] = []

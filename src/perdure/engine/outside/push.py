@@ -52,7 +52,7 @@ from perdure.wire.runs.requests import Started, StartItem
 POLL_SECONDS: Final = 30.0
 POLL_MAX: Final = 100
 HEARD_SECONDS: Final = 20.0
-"""A worker's calls renew its lease at most this often."""
+"""Seconds in which a worker's calls renew the lease once."""
 
 
 class Push(Service):
@@ -162,7 +162,7 @@ class Push(Service):
 
     @serves(ListSavedSteps)
     async def steps(self, scope: Scope, op: ListSavedSteps) -> Listed[ListedStep]:
-        """Raises BadRequest if all are too large for one answer."""
+        """Raises BadRequest for outcomes too large together."""
         return Listed(
             await self._core.store.scan(
                 push_steps.list_steps(
@@ -316,7 +316,7 @@ def _wait(op: WaitExecution, run_topic: str) -> Wait:
 
 
 def _moment(text: str | None, where: str) -> int | None:
-    """RFC 3339; without an offset it is UTC."""
+    """RFC 3339; UTC if without an offset."""
     if text is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Webhooks: the service, and the loop that delivers their messages.
+"""Webhooks: the service, and the loop to deliver messages.
 
 Each message is a signed POST, repeated under the same id until the answer is 2xx. All servers of a store share the
-work: a server that takes a message has it for a minute.
+work: a server has a taken message for a minute.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ OURS_US: Final = 60_000_000
 """Longer than a call may last."""
 AT_ONCE: Final = 100
 AT_ONCE_PER_HOST: Final = 8
-"""Fewer with less room, so that hosts that hang leave room for the rest."""
+"""Most calls per host. The number falls with the room, so that hanging hosts leave room for others."""
 BATCH: Final = 50
 POLL_SECONDS: Final = 2.0
 PAUSES_SECONDS: Final = (5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000)
-"""Before each further try: about two days in all."""
+"""Pauses before each further try: about two days in all."""
 RETRY_AFTER_MAX: Final = 86_400
 ANSWER_BYTES_MAX: Final = 1_024
 BODY_BYTES_MAX: Final = 256 << 10
-"""A message with a larger input and result leaves them out."""
+"""A larger input and result are left out of the message."""
 
 
 class Webhooks(Service):
@@ -280,7 +280,7 @@ def _place(one: Delivery) -> tuple[int, str, str]:
 
 
 def _shown(scope: Scope, one: Delivery) -> Delivery:
-    """Without secrets for a caller whose role may not set the delivery's URL."""
+    """Hide the secrets from a caller whose role may not set the delivery's URL."""
     giver = Role.ADMIN if one.webhook_id else Role.WRITE
     return one if scope.has_role(giver) else one.without_secrets()
 

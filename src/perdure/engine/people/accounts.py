@@ -42,7 +42,7 @@ class SignedIn(NamedTuple):
     user: User
     token: str
     device: str
-    """Proves later that this device has signed in with the user's present password."""
+    """A later proof of a sign-in on this device with the present password."""
 
 
 def require_user(scope: Scope) -> str:
@@ -61,7 +61,7 @@ class Accounts(Service):
         self._passwords.close()
 
     async def sign_up(self, given: SignUpRequest, *, open_to_all: bool, session_seconds: float) -> SignedIn:
-        """An invitation's token makes the user a member of its project.
+        """Make a user. An invitation's token makes the user a member of the project.
 
         Raises BadValue with the field, SignUpDisabled, EmailTaken, TooManyRequests.
         """
@@ -130,7 +130,7 @@ class Accounts(Service):
         await self.write(accounts.close_session(token_hash=hash_of(token)))
 
     async def session(self, token: str, project_id: str) -> tuple[Principal, float]:
-        """The user of a session's token, in one of their projects ('' for none), and the seconds that it lasts. Raises
+        """The user of a session's token in a project of the user ('' for none), and the seconds left. Raises
         Unauthorized, and NotFound if the user is not a member."""
         found = await self.read(accounts.read_session(token_hash=hash_of(token), project_id=project_id))
         left_us = 0 if found is None else found.expires_at_us - self.now_us()
@@ -161,7 +161,7 @@ class Accounts(Service):
         return to_me(await self.write(changed))
 
     async def change_password(self, user_id: str, given: ChangePasswordRequest, *, session_seconds: float) -> SignedIn:
-        """All sessions end, and a new one begins. Raises BadValue, Forbidden, TooManyRequests."""
+        """End all sessions and begin a new session. Raises BadValue, Forbidden, TooManyRequests."""
         given = validated(given)
         await self._passwords.check_choice(given.new_password, "body.new_password")
         found = await self.read(accounts.read_user(user_id=user_id))
@@ -202,7 +202,8 @@ class Accounts(Service):
 
 
 def _device_token(user_id: str, password_hash: str, until_us: int) -> str:
-    """Signed with the password's hash, so it ends with the password, and all servers of the store know it."""
+    """A signature with the password's hash, so the token ends with the password, and all servers of the store can
+    check."""
     said = f"perdure device\n{user_id}\n{until_us}".encode()
     return f"{until_us}.{hmac.digest(password_hash.encode(), said, hashlib.sha256).hex()}"
 

@@ -1,7 +1,7 @@
 """Password hashes (Argon2id), made in two threads of their own.
 
-A hash takes about a tenth of a second and 64 MiB on purpose. One thread serves devices that have signed in before, so
-that guesses of others neither delay them nor take more than one hash's share of CPU and memory.
+A hash takes about a tenth of a second and 64 MiB on purpose. One thread serves known devices, so that guesses from
+elsewhere neither delay known devices nor take more than one hash's share of CPU and memory.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS: Final = 1
-"""For known devices, and for others."""
+"""Threads for known devices, and as many for unknown devices."""
 WAITING_MAX: Final = 100
-"""Waiting for one of the threads, about ten seconds. More are refused."""
+"""Most requests waiting for a thread: about ten seconds. Further requests are refused."""
 # Checked for unknown users, so that the answer takes as long. Parameters as in real hashes.
 _NOBODYS: Final = f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${'A' * 43}"
 

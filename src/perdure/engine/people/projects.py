@@ -58,7 +58,7 @@ class Projects(Service):
 
     @serves(CreateProject)
     async def make(self, scope: Scope, op: CreateProject) -> Project:
-        """The user becomes its admin."""
+        """Make a project with the user as admin."""
         now_us = self.now_us()
         project = Project(
             id=self.new_id(),
@@ -97,14 +97,14 @@ class Projects(Service):
 
     @serves(GetProjectMembers)
     async def members(self, scope: Scope, op: GetProjectMembers) -> Listed[Member]:
-        """Members know each other's e-mails. A key that only reads does not know them."""
+        """Members know each other's e-mails. A read-only key gets masked e-mails."""
         found = await self.read(accounts.list_members(project_id=scope.project_id))
         whole = scope.user_id is not None or scope.has_role(Role.WRITE)
         return Listed(found if whole else [one.with_masked_email() for one in found])
 
     @serves(AddProjectMember)
     async def add_member(self, scope: Scope, op: AddProjectMember) -> AddedMember:
-        """Invite a person for a week. An account gets no rights until its person accepts."""
+        """Invite a person for a week. An account gets no rights before the person accepts."""
         self.admit(scope.project_id)
         token = secrets.token_urlsafe(24)
         now_us = self.now_us()

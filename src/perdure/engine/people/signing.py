@@ -1,4 +1,4 @@
-"""Signs calls out, with a secret that each project has for itself and may replace."""
+"""Signs outgoing calls with a secret per project, which the project may replace."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Signing(Service):
         return signed_headers(secrets.at(now_us), message_id, now_us // 1_000_000, body)
 
     async def known(self, project_id: str) -> Secrets | None:
-        """None if it was never asked for."""
+        """None if nothing has asked for the secret yet."""
         return await self.read(signing.read_signing(project_id=project_id))
 
     async def secrets(self, project_id: str) -> Secrets:
-        """The first call makes it."""
+        """The project's secrets, made at the first call."""
         found = await self.known(project_id)
         if found is None:
             found = await self.write(

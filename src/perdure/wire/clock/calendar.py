@@ -12,7 +12,7 @@ from perdure.wire.clock.cron import cron
 from perdure.wire.clock.schedules import Fire, ScheduleStatus, StoredSchedule
 
 SLOTS_MAX: Final = 500
-"""Of one schedule."""
+"""Most due times of a schedule."""
 DAYS_MAX: Final = 8
 SCHEDULES_MAX: Final = 100
 _DAY_US: Final = 86_400_000_000
@@ -20,7 +20,7 @@ _DAY_US: Final = 86_400_000_000
 
 class SlotState(StrEnum):
     DUE = "due"
-    """It is still to come."""
+    """The due time is still to come."""
     STARTED = "started"
     WAITING = "waiting"
     DONE = "done"
@@ -32,7 +32,7 @@ class CalendarSlot(Record, frozen=True):
     state: SlotState
     execution_id: str | None = None
     reason: str | None = None
-    """Why it was skipped."""
+    """The reason for skipping."""
 
 
 class CalendarSchedule(Record, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class CalendarSchedule(Record, frozen=True, kw_only=True):
     key: str
     status: ScheduleStatus
     slots: list[CalendarSlot]
-    """In order. Runs by hand are left out."""
+    """Due times in order, without runs by hand."""
     more: bool = False
     """Later due times are left out."""
 
@@ -57,7 +57,7 @@ class Calendar(Record, frozen=True, kw_only=True):
 def calendar_of(
     schedule: StoredSchedule, fires: Sequence[Fire], from_us: int, to_us: int, now_us: int
 ) -> CalendarSchedule:
-    """`fires` are those of the range. A schedule whose zone is unknown here has no coming due times."""
+    """`fires` are in the range. A schedule with a zone unknown here has no coming due times."""
     past = [
         CalendarSlot(one.slot_us, SlotState(one.state.value), one.execution_id, one.reason)
         for one in sorted(fires, key=lambda fire: fire.slot_us)
@@ -86,18 +86,18 @@ calendar: Final = Noun("Schedules")
 
 @calendar.get("/api/v1/schedules/calendar")
 class GetCalendar(Operation[Calendar], frozen=True):
-    """Due times of all schedules in a range: the past ones with their outcomes, and the coming ones."""
+    """Due times of all schedules in a range: past due times with outcomes, and coming due times."""
 
     from_us: Time | None = None
     """The beginning of the range, now by default."""
     to_us: Time | None = None
-    """Its end, at most 8 days later. 7 days later by default."""
+    """The end of the range, at most 8 days later. 7 days later by default."""
     cursor: PageCursor | None = None
     limit: Annotated[int, between(1, SCHEDULES_MAX)] = SCHEDULES_MAX
     """1 to 100 schedules."""
 
     def range(self, now_us: int) -> tuple[int, int]:
-        """Raises BadRequest if it is empty or too long."""
+        """Raises BadRequest for an empty or too long range."""
         from_us = now_us if self.from_us is None else self.from_us
         to_us = from_us + 7 * _DAY_US if self.to_us is None else self.to_us
         if not from_us < to_us <= from_us + DAYS_MAX * _DAY_US:

@@ -48,7 +48,7 @@ class Cron:
         return (_EPOCH + timedelta(microseconds=at_us)).astimezone(self._zone)
 
     def next_after(self, at_us: int) -> int | None:
-        """None: it is more than fifty years away."""
+        """The next due time. None: more than fifty years away."""
         found: int | None = None
         for wall in self._walls(self._first_wall(at_us)):
             if found is not None and self._first(wall) >= found:
@@ -59,7 +59,7 @@ class Cron:
         return found
 
     def last_until(self, at_us: int) -> int | None:
-        """None: it is more than fifty years away."""
+        """The last due time until `at_us`. None: more than fifty years away."""
         found: int | None = None
         now = self.local(at_us).replace(tzinfo=None)
         first, second = self._offsets(now)
@@ -105,7 +105,7 @@ class Cron:
         return _instant(wall, first), _instant(wall, second)
 
     def _first(self, wall: datetime) -> int:
-        """When the wall shows it first, or the end of the gap that skips it. Never decreases for later wall times."""
+        """When the wall first shows the time, or the end of a gap around it. Never decreases for later wall times."""
         first, second = self._offsets(wall)
         if first >= second:
             return _instant(wall, first)
@@ -125,7 +125,7 @@ class Cron:
         return _instant(wall, second) if first >= second else self._first(wall)
 
     def _offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
-        """The larger is first if the wall time happens twice, and last if it is skipped."""
+        """The larger is first if the wall time happens twice, and last if the wall time is skipped."""
         first = wall.replace(tzinfo=self._zone, fold=0).utcoffset()
         second = wall.replace(tzinfo=self._zone, fold=1).utcoffset()
         assert first is not None and second is not None
@@ -143,7 +143,7 @@ def _instant(wall: datetime, offset: timedelta) -> int:
 
 @lru_cache(maxsize=1_024)
 def cron(expression: str, timezone: str) -> Cron:
-    """Raises BadValue that names `cron` or `timezone` and its fault."""
+    """Raises BadValue with the fault of `cron` or `timezone`."""
     check_name(expression, where="cron")
     check_name(timezone, where="timezone")
     if timezone not in _zones():

@@ -31,12 +31,12 @@ class Crontab:
         self._minutes, self._hours, self._months = sorted(read.minutes), sorted(read.hours), sorted(read.months)
         self._days, self._weekdays = read.days, read.weekdays
         self._both = read.day_and
-        """Whether a day must match both day fields, instead of one."""
+        """True if a day must match both day fields, not only one."""
         self._kinds: dict[tuple[int, int], list[int]] = {}
         self.is_hourly = len(self._hours) == 24
 
     def after(self, wall: datetime) -> datetime | None:
-        """None: it is more than fifty years away."""
+        """None: more than fifty years away."""
         last = (wall.replace(microsecond=0) + _SECOND).year + YEARS_MAX
         at = wall.replace(second=0, microsecond=0) + _MINUTE
         if at.month in self._months:
@@ -57,7 +57,7 @@ class Crontab:
         return None
 
     def before(self, wall: datetime) -> datetime | None:
-        """None: it is more than fifty years away."""
+        """None: more than fifty years away."""
         at = (wall - _MICROSECOND).replace(second=0, microsecond=0)
         if at.month in self._months:
             days = self._days_of(at.year, at.month)
@@ -101,7 +101,7 @@ class Crontab:
         return days
 
     def _matching(self, first: int, length: int) -> list[int]:
-        """The matching days of a month with that first weekday (Monday is 0) and length."""
+        """The matching days of a month with the first weekday `first` (Monday is 0) and `length` days."""
         by_number = {day for day in self._days if 0 < day <= length}
         if CronSim.LAST in self._days:
             by_number.add(length)

@@ -1,4 +1,4 @@
-"""Schedules, and the pure function that selects the due times to fire."""
+"""Schedules, and the pure function to select due times for firing."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -31,13 +31,13 @@ from perdure.wire.base.record import Record
 from perdure.wire.clock.cron import NEXT_MAX, cron
 
 MISSED_AFTER_US: Final = 60_000_000
-"""A slot that is found later is missed. The minute is the finest step of cron."""
+"""A slot found later is missed. The minute is the finest step of cron."""
 WINDOW_SECONDS: Final = 86_400
 """How far back `missed="all"` reaches by default."""
 WINDOW_SECONDS_MIN: Final = 60
 WINDOW_SECONDS_MAX: Final = 31 * 86_400
 WAITING_MAX: Final = 100
-"""The most waiting fires of one schedule; further slots are skipped."""
+"""Most waiting fires of a schedule; further slots are skipped."""
 _FAR_US: Final = 221_845_392_000_000_000  # the year 9000
 
 
@@ -49,14 +49,14 @@ class ScheduleStatus(StrEnum):
 class Overlap(StrEnum):
     SKIP = "skip"
     QUEUE = "queue"
-    """It waits its turn."""
+    """The due time waits for a turn."""
     ALLOW = "allow"
 
 
 class Missed(StrEnum):
     SKIP = "skip"
     LATEST = "latest"
-    """The last one is fired, late."""
+    """The last due time is fired, late."""
     ALL = "all"
     """Each within `missed_window_seconds` is fired, in order."""
 
@@ -82,20 +82,20 @@ class StoredSchedule(Record, frozen=True):
     key: str
     status: ScheduleStatus
     next_at_us: Time = field(name="next_run_at")
-    """The first due time that is not handled yet; of a paused schedule, as if it went on now."""
+    """The first due time not handled yet. A paused schedule shows the next due time after now."""
     created_at_us: Time = field(name="created_at")
     updated_at_us: Time = field(name="updated_at")
     last_slot_us: Time | None = field(default=None, name="last_run_at")
-    """The last due time that started an execution."""
+    """The last due time with an execution."""
     overlap: Overlap = Overlap.QUEUE
     missed: Missed = Missed.LATEST
     missed_window_seconds: Int32 = WINDOW_SECONDS
     payload: Value = None
-    """The input of its executions; null: the due time and its context."""
+    """The input of executions; null: the due time and its context."""
     declared: Declared = False
 
     def following(self, at_us: int) -> int:
-        """The next due time after the last fired slot, too: a clock that goes back repeats no slot."""
+        """The next due time. Never before the last fired slot: a clock going back repeats no slot."""
         at_us = max(at_us, self.last_slot_us or 0)
         return cron(self.cron, self.timezone).next_after(at_us) or _FAR_US
 
@@ -109,10 +109,10 @@ class Fire(Record, frozen=True):
     fired_at_us: Time = field(name="fired_at")
     by_hand: bool
     state: FireState
-    """`started` while its execution is open, `waiting` for the one before, `done` after its end, or `skipped`."""
+    """`started` while the execution is open, `waiting` for the execution before, `done` after the end, or `skipped`."""
     execution_id: str | None = None
     reason: str | None = None
-    """Why it was skipped."""
+    """The reason for skipping."""
 
 
 class ScheduleMade(Record, frozen=True):
@@ -129,8 +129,7 @@ class Fires(Record, frozen=True):
 
 
 class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The pair (workflow, key) names a schedule. Fields that are left out or null stay; a new schedule takes their
-    defaults."""
+    """The pair (workflow, key) names a schedule. Omitted or null fields stay; a new schedule takes the defaults."""
 
     workflow_id: Name
     cron: str
@@ -138,15 +137,15 @@ class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     timezone: str
     """An IANA name."""
     key: Name
-    """Its name within the workflow."""
+    """The schedule's name within the workflow."""
     overlap: Overlap | None = None
-    """For a due time while an earlier execution is open; `queue` by default."""
+    """A due time while an earlier execution is open: `queue` by default."""
     missed: Missed | None = None
-    """For due times that passed while no server ran; `latest` by default."""
+    """Due times while no server ran: `latest` by default."""
     missed_window_seconds: Window | None = None
     """How far back `all` reaches: 60 to 2,678,400, a day by default."""
     payload: Json = None
-    """The input of its executions; null: the due time and its context."""
+    """The input of executions; null: the due time and its context."""
 
     def check(self) -> None:
         cron(self.cron, self.timezone)
@@ -159,7 +158,7 @@ schedules: Final = Noun("Schedules")
 class CreateSchedule(ScheduleSpec, Operation[ScheduleMade], frozen=True, forbid_unknown_fields=False):
     """Make or replace a schedule.
 
-    The same definition again changes nothing. A changed one starts anew from now. A paused schedule stays paused.
+    The same definition again changes nothing. A changed schedule starts again from now. A paused schedule stays paused.
     """
 
 
@@ -167,7 +166,7 @@ class CreateSchedule(ScheduleSpec, Operation[ScheduleMade], frozen=True, forbid_
     "/api/v1/schedules/workflows", contract=True, under="workflow_ids", reply="GetScheduledWorkflowsResponse"
 )
 class GetScheduledWorkflows(Operation[Listed[str]], frozen=True):
-    """Workflows that have an active schedule, by name."""
+    """Workflows with an active schedule, by name."""
 
     project_id: ProjectInQuery | None = None
 
@@ -195,7 +194,7 @@ class ListSchedules(Operation[Listed[StoredSchedule]], frozen=True):
 
 @schedules.get("/api/v1/schedules/{schedule_id}")
 class GetSchedule(Operation[StoredSchedule], frozen=True):
-    """One schedule."""
+    """A schedule."""
 
     schedule_id: ScheduleId
 
@@ -220,7 +219,7 @@ class ChangeSchedule(Operation[StoredSchedule], frozen=True):
 
 @schedules.delete("/api/v1/schedules/{schedule_id}")
 class DeleteSchedule(Operation[None], frozen=True):
-    """Delete a schedule and its fires; executions that it started stay."""
+    """Delete a schedule and its fires, but no executions."""
 
     schedule_id: ScheduleId
 
@@ -246,7 +245,7 @@ class GetNextRuns(Operation[Listed[ZonedTime]], frozen=True):
     order="The coming due times, each with the offset that the schedule's zone has then.",
 )
 class PreviewSchedule(Operation[Listed[ZonedTime]], frozen=True):
-    """The coming due times of an expression, before a schedule of it exists."""
+    """The coming due times of an expression, before a schedule exists."""
 
     cron: str
     timezone: str = "UTC"
@@ -278,12 +277,12 @@ class RunSchedule(Operation[StartedExecution], frozen=True):
 
 
 class ScheduledFor(Struct, frozen=True):
-    """The input of an execution that a schedule starts. Times are in the schedule's zone."""
+    """The input of an execution from a schedule. Times are in the schedule's zone."""
 
     timestamp: datetime
-    """The due time of this execution."""
+    """The due time of the execution."""
     last_timestamp: datetime | None
-    """The last due time before it that started an execution."""
+    """The previous due time with an execution."""
     timezone: str
     schedule_id: str
     key: str
@@ -291,7 +290,7 @@ class ScheduledFor(Struct, frozen=True):
 
 
 def due_slots(schedule: StoredSchedule, now_us: int, limit: int) -> tuple[list[int], int]:
-    """At most `limit` slots to fire now, and the next slot. Raises BadValue for a zone unknown here."""
+    """Slots to fire now, `limit` at most, and the next slot. Raises BadValue for a zone unknown here."""
     first = schedule.next_at_us
     if first > now_us:
         return [], first

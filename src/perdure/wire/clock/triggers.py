@@ -39,7 +39,7 @@ class StoredTrigger(Record, frozen=True):
     topic: str = field(name="event_topic")
     batch_size: Int32
     taken_seq: Int64 = field(name="last_sequence_id")
-    """The last event that the trigger took, or that the topic had before the trigger."""
+    """The last event taken by the trigger, or published before the trigger."""
     created_at_us: Time = field(name="created_at")
     updated_at_us: Time = field(name="updated_at")
     batch_timeout_seconds: Int32 | None = None
@@ -55,7 +55,7 @@ class ListedTrigger(StoredTrigger, frozen=True, kw_only=True):
     shown_as: ClassVar[str] = "EventTriggerResponse"
 
     waiting: Int64
-    """How many events it has not taken yet."""
+    """Events not taken yet."""
 
 
 class TriggerSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -75,18 +75,18 @@ triggers: Final = Noun("Event triggers")
 class RegisterEventTrigger(Operation[Done], frozen=True):
     """Create or update the trigger of a workflow and a topic.
 
-    A new trigger starts at the topic's end; an existing one goes on where it was. Only the current deployment changes
-    it.
+    A new trigger starts at the topic's end; an update keeps the place in the topic. Only the current deployment may
+    update.
     """
 
     workflow_id: Name
     deployment_id: KeyName
-    """The worker's deployment. Executions start on the deployment that is current at that time."""
+    """The worker's deployment. Executions start on the current deployment."""
     topic: Topic = field(name="event_topic")
     batch_size: BatchSize
     """How many events an execution gets: 1 to 10,000."""
     batch_timeout_seconds: BatchTimeout | None = None
-    """How long the first event of a batch waits for the rest; null: until it is full."""
+    """How long the first event of a batch waits for more events; null: until the batch is full."""
     queue_name: KeyName | None = None
     """Default: the workflow's own."""
 
@@ -101,15 +101,15 @@ class ListEventTriggers(Operation[Listed[ListedTrigger]], frozen=True):
 
 @triggers.delete("/api/v1/event-triggers/{trigger_id}")
 class DeleteEventTrigger(Operation[None], frozen=True):
-    """Delete an event trigger; executions that it started stay."""
+    """Delete an event trigger, but no executions."""
 
     trigger_id: Annotated[str, id_check("event trigger")]
 
 
 def due_at_us(batch_size: int, timeout_seconds: int | None, waiting: int, since_us: int | None) -> int | None:
-    """When to start a batch: 0 is at once; None means that more events must come.
+    """When to start a batch: 0 is at once; None means too few events.
 
-    `since_us` is when the first waiting event was published; None: they are gone.
+    `since_us` is when the first waiting event was published; None: the events are gone.
 
     >>> due_at_us(10, 60, 10, 5), due_at_us(10, 60, 3, 1_000_000), due_at_us(10, None, 3, 1_000_000)
     (0, 61000000, None)
@@ -122,7 +122,7 @@ def due_at_us(batch_size: int, timeout_seconds: int | None, waiting: int, since_
 
 
 class TopicEvent(Struct, frozen=True):
-    """An event, as the execution that it started gets it."""
+    """An event as the input of an execution."""
 
     id: str
     sequence_id: int
@@ -133,7 +133,7 @@ class TopicEvent(Struct, frozen=True):
 
 
 class EventBatch(Struct, frozen=True):
-    """The events that started an execution, in order."""
+    """The events for an execution, in order."""
 
     events: list[TopicEvent]
 

@@ -46,7 +46,7 @@ class Heartbeat(Record, frozen=True):
 
 
 class PolledWork(Record, frozen=True):
-    """An execution that a worker has claimed by asking."""
+    """An execution claimed by a worker's poll."""
 
     shown_as: ClassVar[str] = "PollWorkflowResponse"
 
@@ -67,7 +67,7 @@ class PolledWork(Record, frozen=True):
 
 
 class PushedWork(PolledWork, frozen=True, kw_only=True):
-    """The body of `POST {url}/execute`. A root is its own `root_execution_id`."""
+    """The body of `POST {url}/execute`. A root names itself in `root_execution_id`."""
 
     worker_id: str
     root_workflow_id: str
@@ -98,7 +98,7 @@ class Waiting(Record, frozen=True):
 
 
 push_workers: Final = Noun("Workers")
-"""The poll is held, so it stands in `server/routes/push_workers.py`."""
+"""A hand-written route in `server/routes/push_workers.py` holds the poll."""
 
 
 def _refusal(field: str, rule: str, given: object) -> BadRequest:
@@ -121,14 +121,14 @@ class RegisterWorker(Operation[Registered], frozen=True):
 
     project_id: Uuid
     mode: str | None = None
-    """`push`, the only one."""
+    """Only `push`."""
     push_endpoint_url: str | None = None
     """HTTP or HTTPS; required."""
     capabilities: MaybeRaw = None
     max_concurrent_executions: Int32 | None = None
-    """At a time; 100 by default."""
+    """Most executions at a time; 100 by default."""
     deployment_id: Name | None = None
-    """Made if it is new; the current one by default."""
+    """A new deployment is made. Default: the current deployment."""
 
     @property
     def capacity(self) -> int:
@@ -179,7 +179,7 @@ Key = Annotated[str, in_body(name_check(KEY_BYTES_MAX))]
 Json = Annotated[Raw, in_body(checked_json)]
 MaybeJson = Annotated[MaybeRaw, in_body(checked_json)]
 State = Annotated[MaybeRaw, in_body(_state)]
-"""None stands for null."""
+"""None means null."""
 Scrubbed = Annotated[str, lambda value, where: scrub_text(value)]
 
 
@@ -191,9 +191,9 @@ Scrubbed = Annotated[str, lambda value, where: scrub_text(value)]
     body="CompleteRequest",
 )
 class CompleteExecution(Operation[Done], frozen=True):
-    """End an execution with its result.
+    """End an execution with a result.
 
-    409: the worker no longer holds it, and has to stop.
+    409: the worker no longer holds the execution, and has to stop.
     """
 
     execution_id: ExecutionId
@@ -209,7 +209,7 @@ class CompleteExecution(Operation[Done], frozen=True):
 class FailExecution(Operation[Done], frozen=True):
     """Report that an execution's code failed.
 
-    The server tries it again, at most twice, unless `retryable` is false.
+    The server tries the execution again, at most twice, unless `retryable` is false.
     """
 
     execution_id: ExecutionId
@@ -226,7 +226,7 @@ class FailExecution(Operation[Done], frozen=True):
 class ConfirmCancellation(Operation[Done], frozen=True):
     """Report that the worker has stopped an execution.
 
-    If it was not cancelled, it goes back to its queue, or ends if its run time is up.
+    Without a cancellation the execution goes back to the queue, or ends if its run time is up.
     """
 
     execution_id: ExecutionId
@@ -251,18 +251,18 @@ class WaitExecution(Operation[Waiting], frozen=True):
     wait_type: str
     """`time`, `event` or `suspend`."""
     wait_until: str | None = None
-    """The due time for `time`; otherwise it repeats `expires_at`."""
+    """The due time for `time`; otherwise a repetition of `expires_at`."""
     wait_topic: str | None = None
-    """For `event`."""
+    """The topic for `event`."""
     expires_at: str | None = None
-    """From then on an event or an answer is too late."""
+    """When an event or an answer comes too late."""
 
 
 @pushed_executions.put(
     "/internal/executions/{execution_id}/otel-span-id", role=Role.WORK, contract=True, body="SpanIdRequest"
 )
 class PutOtelSpanId(Operation[Done], frozen=True):
-    """Store the span in which the next attempt goes on."""
+    """Store the span for the next attempt."""
 
     execution_id: ExecutionId
     otel_span_id: Key | None = None
@@ -272,7 +272,7 @@ class PutOtelSpanId(Operation[Done], frozen=True):
     "/internal/executions/{execution_id}/steps", role=Role.WORK, repeated="no effect", contract=True
 )
 class SaveStep(Operation[Done], frozen=True):
-    """Record a step's outcome; the first one stands."""
+    """Record a step's outcome; only the first outcome counts."""
 
     execution_id: ExecutionId
     step_key: Key
@@ -289,7 +289,7 @@ class SaveStep(Operation[Done], frozen=True):
 class ListSavedSteps(Operation[Listed[ListedStep]], frozen=True):
     """All outcomes of an execution, by key.
 
-    400 if they are too large for one answer: then ask with `after`.
+    400 if too large for one answer: then ask with `after`.
     """
 
     execution_id: ExecutionId
@@ -301,7 +301,7 @@ class ListSavedSteps(Operation[Listed[ListedStep]], frozen=True):
 class GetSavedStep(Operation[SavedStep], frozen=True):
     """A step's outcome.
 
-    404: it has none yet. The key may hold slashes as they are.
+    404: no outcome yet. The key may hold slashes.
     """
 
     execution_id: ExecutionId

@@ -26,13 +26,13 @@ WebhookId = Annotated[str, id_check("webhook")]
 
 
 class Webhook(Record, frozen=True):
-    """A URL that the server notifies when an execution without a parent ends."""
+    """A URL for notifications of the ends of root executions."""
 
     shown_as: ClassVar[str] = "WebhookResponse"
 
     id: Uuid
     url: str
-    """Without the path, which may hold a secret, except for admins."""
+    """The URL; without the path, which may hold a secret, except for admins."""
     workflow_id: str | None
     """Null: of all workflows."""
     description: str | None
@@ -54,10 +54,9 @@ class Delivery(Record, frozen=True):
 
     execution_id: Uuid
     webhook_id: str | None
-    """Null for the URL that came with the execution."""
+    """Null for a URL from the start of the execution."""
     url: str
-    """Without its path for callers who may not set it: admins set the URLs of webhooks, the role `write` those of
-    executions."""
+    """Callers who may not set the URL see it without its path."""
     state: DeliveryState
     tries: Int32
     created_at_us: Time = field(name="created_at")
@@ -66,7 +65,7 @@ class Delivery(Record, frozen=True):
     status: Int32 | None
     """Null if no answer came."""
     answer: str | None
-    """The beginning of the last answer, or the reason why none came. Null without the URL's path."""
+    """The beginning of the last answer, or the reason for a missing answer. Null without the URL's path."""
 
     @derived
     def id(self) -> str:
@@ -103,7 +102,7 @@ class CreateWebhook(Operation[Webhook], frozen=True):
     """
 
     url: str
-    """Must be https with a public address, unless the setting `outbound_hosts` names its host."""
+    """Must be https with a public address, unless the setting `outbound_hosts` names the host."""
     workflow_id: Name | None = None
     """Null: of all workflows."""
     description: Annotated[str, text_check(1_024)] | None = None
@@ -113,7 +112,7 @@ class CreateWebhook(Operation[Webhook], frozen=True):
 class DeleteWebhook(Operation[None], frozen=True):
     """Delete a webhook.
 
-    The server sends nothing more. Pending deliveries fail when they are due.
+    The server sends nothing more. Pending deliveries fail at their due time.
     """
 
     webhook_id: WebhookId
@@ -121,7 +120,7 @@ class DeleteWebhook(Operation[None], frozen=True):
 
 @webhooks.get("/api/v1/webhooks/deliveries", under="deliveries", reply="DeliveriesResponse", cursor_required=True)
 class ListDeliveries(Operation[Listed[Delivery]], frozen=True):
-    """Sent and pending messages with their outcomes, newest first."""
+    """Sent and pending messages with outcomes, newest first."""
 
     execution_id: ExecutionId | None = None
     webhook_id: WebhookId | None = None

@@ -21,13 +21,13 @@ PASSWORD_CHARACTERS_MIN: Final = 8
 PASSWORD_BYTES_MAX: Final = 1_024
 
 INVITATION_PATH: Final = "body.invitation"
-"""The field that errors about an invitation name."""
+"""The field named by errors about an invitation."""
 
 _EMAIL: Final = re.compile(r"[^@\s,;:<>()\[\]\\\"]+@[^@\s,;:<>()\[\]\\\"]+")
 
 
 def parse_email(text: str, where: str = "body.email") -> str:
-    """An e-mail in lower case, as it is stored and compared. Raises BadValue."""
+    """An e-mail in lower case, for storage and comparison. Raises BadValue."""
     email = unicodedata.normalize("NFC", text.strip()).lower()
     check_name(email, where=where, max_bytes=EMAIL_BYTES_MAX)
     if not _EMAIL.fullmatch(email):
@@ -36,21 +36,21 @@ def parse_email(text: str, where: str = "body.email") -> str:
 
 
 def parse_person(name: str, where: str) -> str:
-    """It may be empty. Raises BadValue."""
+    """A name, possibly empty. Raises BadValue."""
     if name:
         check_name(name, where=where, max_bytes=PERSON_BYTES_MAX)
     return name
 
 
 def parse_password(text: str, where: str) -> str:
-    """A password as it is hashed: the same characters from any keyboard are the same password. Raises BadValue."""
+    """A password ready for hashing: equal characters from any keyboard give equal passwords. Raises BadValue."""
     password = unicodedata.normalize("NFC", text)
     check_text(password, where=where, max_bytes=PASSWORD_BYTES_MAX)
     return password
 
 
 def parse_new_password(text: str, where: str) -> str:
-    """A password that is long enough not to be guessed. Raises BadValue."""
+    """A new password, refused if short enough to guess. Raises BadValue."""
     password = parse_password(text, where)
     if len(password) < PASSWORD_CHARACTERS_MIN:
         raise BadValue(f"{where}: has {len(password)} characters; it needs {PASSWORD_CHARACTERS_MIN}", {"path": where})
@@ -64,7 +64,7 @@ NewPassword = Annotated[str, in_body(parse_new_password)]
 
 
 class User(Record, frozen=True, omit_defaults=True):
-    """A user as other members see them; missing names are left out."""
+    """A user for other members; missing names are left out."""
 
     shown_as: ClassVar[str] = "UserInfo"
 
@@ -76,7 +76,7 @@ class User(Record, frozen=True, omit_defaults=True):
 
 
 class Me(User, frozen=True, omit_defaults=False):
-    """A user as they see themselves."""
+    """A user for the user's own eyes."""
 
     shown_as: ClassVar[str] = "UserOut"
 
@@ -104,7 +104,7 @@ class AuthResponse(Record, frozen=True):
 
 
 auth: Final = Noun("Auth")
-"""Without the routes that set cookies."""
+"""The operations on accounts. Routes with cookies are written by hand."""
 
 
 @auth.get("/api/v1/auth/me", role=None, contract=True)
@@ -132,8 +132,8 @@ class SignUpRequest(Struct, frozen=True):
     email: Email
     password: NewPassword
     invitation: str | None = None
-    """The token that a project's admin got for this e-mail. It makes you a member, and is required if sign-up is
-    closed. If the e-mail has an account already, another e-mail may sign up with it."""
+    """The token from a project's admin for the e-mail. The token makes you a member, and is required if sign-up is
+    closed. If the e-mail has an account already, another e-mail may sign up with the token."""
 
 
 class SignInRequest(Struct, frozen=True):

@@ -27,7 +27,7 @@ KeyId = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9A-Za-z]{8}$"}), 
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
-    """A key without its secret. `id` is the part of the key between the underscores."""
+    """A key without the secret. `id` is the part of the key between the underscores."""
 
     shown_as: ClassVar[str] = "ApiKeyResponse"
 
@@ -36,10 +36,10 @@ class ApiKey(Record, frozen=True, kw_only=True):
     last_four_digits: str
     created_at_us: Time = field(name="created_at")
     last_used_at_us: Time | None = field(default=None, name="last_used_at")
-    """To the minute, about."""
+    """The last use, to about a minute."""
     role: Role
     development: bool = False
-    """Made by `perdure dev`: refused on an address that others can reach."""
+    """Made by `perdure dev`: refused on an address within reach of other machines."""
 
 
 class ApiKeys(Record, frozen=True):
@@ -82,8 +82,8 @@ class GetApiKeys(Operation[Listed[ApiKey]], frozen=True):
 class CreateApiKey(Operation[NewApiKey], frozen=True):
     """Make a key.
 
-    Only this answer has its secret. So the same request again, by its Idempotency-Key, is 409 `SECRET_SHOWN_ONCE`, with
-    the id of the key that it made.
+    Only this answer has the secret. Repeating the request with the same Idempotency-Key is 409 `SECRET_SHOWN_ONCE`,
+    with the id of the key.
     """
 
     name: Annotated[str, _name]
@@ -97,7 +97,7 @@ class CreateApiKey(Operation[NewApiKey], frozen=True):
 class DeleteApiKey(Operation[Message], frozen=True):
     """Delete a key.
 
-    This server refuses it from its next request on, and ends its sign-ins; other servers follow within
+    This server refuses the key from the next request on, and ends the key's sign-ins; other servers follow within
     `auth_cache_seconds`.
     """
 

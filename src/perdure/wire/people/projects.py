@@ -24,7 +24,7 @@ UserId = Annotated[str, id_check("user")]
 ProjectName = Annotated[str, in_body(_name)]
 Description = Annotated[str, in_body(text_check(DESCRIPTION_BYTES_MAX))]
 MemberRole = Annotated[Role, Conversion.ROLE]
-"""In JSON `Admin`, `Write` or `Read`."""
+"""The JSON is `Admin`, `Write` or `Read`."""
 
 
 def masked(email: str) -> str:
@@ -62,18 +62,18 @@ class Member(Record, frozen=True, kw_only=True):
 
 
 class AddedMember(Record, frozen=True):
-    """An invitation. A person becomes a member when they accept it."""
+    """An invitation. The person becomes a member by accepting."""
 
     shown_as: ClassVar[str] = "AddMemberResponse"
 
     member: Member | None = None
     """Null. Releases before made users members at once."""
     invitation: str | None = None
-    """The token. It is shown here and never again."""
+    """The token, shown here and never again."""
     expires_at_us: Time | None = field(default=None, name="expires_at")
-    """Of the invitation."""
+    """When the invitation expires."""
     path: str | None = None
-    """The page where its holder accepts, on the server's address. It holds the token."""
+    """The path of the page to accept the invitation, on the server's address. The path holds the token."""
 
 
 class Invitation(Record, frozen=True):
@@ -89,9 +89,9 @@ projects: Final = Noun("Projects")
 
 @projects.post("/api/v1/projects", role=None, contract=True, idempotent=True)
 class CreateProject(Operation[Project], frozen=True):
-    """Make a project; the caller becomes its admin.
+    """Make a project with the caller as admin.
 
-    This is for users: a key belongs to one project.
+    Only for users: a key belongs to one project.
     """
 
     name: ProjectName
@@ -100,12 +100,12 @@ class CreateProject(Operation[Project], frozen=True):
 
 @projects.get("/api/v1/projects", caller=Caller.EITHER, contract=True, under="projects", reply="ProjectsResponse")
 class GetProjects(Operation[Listed[Project]], frozen=True):
-    """Projects that the caller belongs to, newest first."""
+    """The caller's projects, newest first."""
 
 
 @projects.get("/api/v1/projects/{project_id}", contract=True)
 class GetProjectById(Operation[Project], frozen=True):
-    """One project."""
+    """A project."""
 
     project_id: ProjectId
 
@@ -126,7 +126,7 @@ class ChangeProject(Operation[Project], frozen=True):
 class GetProjectMembers(Operation[Listed[Member]], frozen=True):
     """Members of a project, oldest first.
 
-    For a key that only reads, e-mails are masked, like `a***@example.com`.
+    Read-only keys see masked e-mails, like `a***@example.com`.
     """
 
     project_id: ProjectId
@@ -136,9 +136,9 @@ class GetProjectMembers(Operation[Listed[Member]], frozen=True):
 class AddProjectMember(Operation[AddedMember], frozen=True):
     """Invite a person.
 
-    An e-mail proves nothing, so no account gets rights by it. The holder of the token becomes a member within a week:
-    with the account that they are signed in to, or by signing up. A second invitation makes the first token worthless.
-    Only the first answer has the token; a repeat is 409 `SECRET_SHOWN_ONCE`.
+    An e-mail proves nothing, so no account gets rights by an e-mail. The holder of the token becomes a member within a
+    week, with the signed-in account or by signing up. A second invitation makes the first token worthless. Only the
+    first answer has the token; a repeat is 409 `SECRET_SHOWN_ONCE`.
     """
 
     project_id: ProjectId
@@ -148,7 +148,7 @@ class AddProjectMember(Operation[AddedMember], frozen=True):
 
 @projects.post("/api/v1/auth/invitation", repeated="422: the token was used", role=None, body_bytes_max=BODY_BYTES_MAX)
 class AcceptInvitation(Operation[Project], frozen=True):
-    """Accept an invitation with the signed-in user's account. Its e-mail may be another one."""
+    """Accept an invitation with the signed-in user's account, whose e-mail may differ from the invited e-mail."""
 
     invitation: str
 
@@ -162,7 +162,7 @@ class GetProjectInvitations(Operation[Listed[Invitation]], frozen=True):
 
 @projects.delete("/api/v1/projects/{project_id}/invitations/{email}", role=Role.ADMIN)
 class WithdrawProjectInvitation(Operation[None], frozen=True):
-    """Withdraw an invitation; its token is worthless from now on."""
+    """Withdraw an invitation; the token is worthless from now on."""
 
     project_id: ProjectId
     email: Annotated[str, parse_email]

@@ -19,7 +19,7 @@ def _overlap(hours: float, where: str) -> float:
 
 
 class SigningSecret(Record, frozen=True):
-    """It signs messages by the scheme of Standard Webhooks."""
+    """The secret for signing messages by the scheme of Standard Webhooks."""
 
     shown_as: ClassVar[str] = "SigningSecretResponse"
 
@@ -27,7 +27,7 @@ class SigningSecret(Record, frozen=True):
     """`whsec_` and base64."""
     created_at_us: Time = field(name="created_at")
     previous_until_us: Time | None = field(default=None, name="previous_expires_at")
-    """Until then messages carry a signature of the previous secret, too."""
+    """When the previous secret's signatures end."""
 
 
 signing: Final = Noun("Webhooks")
@@ -35,16 +35,16 @@ signing: Final = Noun("Webhooks")
 
 @signing.get("/api/v1/signing-secret", role=Role.ADMIN)
 class GetSigningSecret(Operation[SigningSecret], frozen=True):
-    """The secret that signs webhooks and calls to push workers of this project."""
+    """The secret for signing webhooks and calls to push workers of the project."""
 
 
 @signing.post("/api/v1/signing-secret/rotate", role=Role.ADMIN, idempotent=True)
 class RotateSigningSecret(Operation[SigningSecret], frozen=True):
     """Replace the secret.
 
-    While the two overlap, messages carry a signature of each. The same request again, by its Idempotency-Key, replaces
-    nothing; 409 `SECRET_SHOWN_ONCE` once another one has.
+    During the overlap, messages carry a signature of each secret. Repeating the request with the same Idempotency-Key
+    replaces nothing; 409 `SECRET_SHOWN_ONCE` after another replacement.
     """
 
     overlap_hours: Annotated[float, _overlap] = OVERLAP_HOURS
-    """How long both secrets sign, at most 720; 0 if the old one must not be trusted any more."""
+    """Hours in which both secrets sign, at most 720; 0 if the old secret must not be trusted any more."""

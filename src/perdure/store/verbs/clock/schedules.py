@@ -1,6 +1,6 @@
 """Schedules: make, change, delete, run by hand, and fire due slots.
 
-A change or fire locks the schedule's row. The row of a slot, its execution and the next slot are one transaction (I7).
+A change or fire locks the schedule's row. A slot's row, the execution and the next slot are one transaction (I7).
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ _RUN = msgspec.json.Decoder(tuple[str, int])
 async def make_schedule(
     *, project_id: str, id: str, spec: ScheduleSpec, now_us: int, idempotency: Idempotency | None = None
 ) -> str:
-    """Make a schedule, or update the one of that (workflow, key). Answers its id."""
+    """Make or update the schedule of (workflow, key). Returns the schedule's id."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return _PUT.decode(first)
@@ -86,7 +86,7 @@ async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int
 
 
 def _given(spec: ScheduleSpec | ChangeSchedule) -> dict[str, Any]:
-    """The fields that are given, without the payload."""
+    """The given fields, without the payload."""
     stays = ("schedule_id", "payload")
     return {name: value for name, value in asdict(spec).items() if value is not None and name not in stays}
 
@@ -125,7 +125,7 @@ async def _check_new(project_id: str, schedule: StoredSchedule) -> None:
 
 
 async def _check_payload(project_id: str, schedule: StoredSchedule, target: StartTarget | None) -> None:
-    """A declared one is left to its worker, which encodes the input by the workflow's type."""
+    """A declared payload is left to the worker, which encodes the input by the workflow's type."""
     try:
         await check_payload(project_id, schedule.workflow_id, target, input_of(schedule, schedule.next_at_us))
     except BadValue as error:
@@ -147,7 +147,7 @@ async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: in
 
 @verb(locks="schedule=schedule_id")
 async def delete_schedule(*, project_id: str, schedule_id: str) -> None:
-    """Delete a schedule and its history; its executions stay. Raises NotFound."""
+    """Delete a schedule and its history, but no executions. Raises NotFound."""
     if not await query("delete_schedule", project_id=project_id, id=schedule_id):
         raise _unknown(schedule_id)
     await query("delete_fires", schedule_id=schedule_id)
@@ -156,7 +156,7 @@ async def delete_schedule(*, project_id: str, schedule_id: str) -> None:
 async def declare(
     project_id: str, deployment_id: str, specs: Sequence[ScheduleSpec], ids: Sequence[str], now_us: int
 ) -> None:
-    """The current deployment has exactly these declared schedules."""
+    """Make the declared schedules of the current deployment exactly `specs`."""
     if await value("current_deployment", project_id=project_id) != deployment_id:
         return
     wanted = {(spec.workflow_id, spec.key): (spec, id) for spec, id in zip(specs, ids, strict=True)}
@@ -171,10 +171,10 @@ async def declare(
 
 @verb(locks="schedule=schedule_id")
 async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str], now_us: int) -> int | None:
-    """Fire due and waiting slots, at most one per id, of which there are two or more. The rest stays due.
+    """Fire due and waiting slots, at most one per id; `ids` has two or more. Further slots stay due.
 
-    Answers how many executions were started; None: another server has the schedule, or a row that it needs is locked.
-    Raises BadValue if this machine does not know the zone.
+    Returns how many executions were started; None: another server has the schedule, or a needed row is locked. Raises
+    BadValue if this machine does not know the zone.
     """
     schedule = before = await record(StoredSchedule, "try_lock_schedule", project_id=project_id, id=schedule_id)
     if schedule is None or before is None or schedule.status is ScheduleStatus.PAUSED:
@@ -256,7 +256,7 @@ async def _start(
 
 
 def _item(schedule: StoredSchedule, at_us: int, *, by_hand: bool = False) -> StartItem:
-    """Its key names schedule and slot, so a slot cannot have a second execution."""
+    """The start of a slot. The key names schedule and slot, so a slot cannot have a second execution."""
     return StartItem(
         workflow_id=schedule.workflow_id,
         payload=input_of(schedule, at_us),
@@ -348,7 +348,7 @@ async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit
 async def fires_between(
     *, project_id: str, before: str, limit: int, from_us: int, to_us: int, fires_max: int
 ) -> list[tuple[StoredSchedule, list[Fire]]]:
-    """Schedules, each with its fires of the range: the latest, if they are too many."""
+    """Schedules with their fires in the range: the latest `fires_max`."""
     found: list[tuple[StoredSchedule, list[Fire]]] = []
     for schedule in await records(
         StoredSchedule, "list_schedules", project_id=project_id, workflow_id=None, before=before, limit=limit

@@ -1,4 +1,4 @@
-"""Event triggers: make, delete, and take events of their topics."""
+"""Event triggers: make, delete, and take events of topics."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -22,7 +22,7 @@ from perdure.wire.runs.requests import StartItem
 
 TRIGGERS_MAX = 10_000
 _ENVELOPE = 1_024
-"""Approximate size of an event beyond its data."""
+"""Approximate bytes of an event without data."""
 
 
 @verb(sweep=True)
@@ -35,9 +35,9 @@ async def register_trigger(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> None:
-    """Make a trigger, or update the one of that (workflow, topic), which keeps its cursor.
+    """Make or update the trigger of (workflow, topic). An update keeps the cursor.
 
-    Only the current deployment updates one. Raises DeploymentNotFound, WorkflowNotFound, TooManyTriggers.
+    Only the current deployment may update. Raises DeploymentNotFound, WorkflowNotFound, TooManyTriggers.
     """
     if await recall(project_id, idempotency) is not None:
         return
@@ -57,7 +57,7 @@ async def register_trigger(
 async def put_trigger(
     project_id: str, id: str, spec: TriggerSpec, now_us: int, *, declared: bool, changes: bool = True
 ) -> None:
-    """An unchanged definition changes nothing. A new trigger starts at the end of its topic."""
+    """An unchanged definition changes nothing. A new trigger starts at the topic's end."""
     last: int = await value("lock_topic", project_id=project_id, topic=spec.topic)
     before = await record(
         StoredTrigger, "find_trigger", project_id=project_id, topic=spec.topic, workflow_id=spec.workflow_id
@@ -79,7 +79,7 @@ async def put_trigger(
 
 @verb(sweep=True)
 async def delete_trigger(*, project_id: str, trigger_id: str) -> None:
-    """Delete a trigger; its executions stay. Raises NotFound."""
+    """Delete a trigger, but no executions. Raises NotFound."""
     if not await query("delete_trigger", project_id=project_id, id=trigger_id):
         raise NotFound(f"Event trigger {trigger_id!r} does not exist.")
 
@@ -87,7 +87,7 @@ async def delete_trigger(*, project_id: str, trigger_id: str) -> None:
 async def declare_triggers(
     project_id: str, deployment_id: str, specs: Sequence[TriggerSpec], ids: Sequence[str], now_us: int
 ) -> None:
-    """The current deployment has exactly these declared triggers."""
+    """Make the declared triggers of the current deployment exactly `specs`."""
     if await value("current_deployment", project_id=project_id) != deployment_id:
         return
     wanted = {(spec.topic, spec.workflow_id): (spec, id) for spec, id in zip(specs, ids, strict=True)}
@@ -104,14 +104,14 @@ class TakenEvents(NamedTuple):
     more: bool = False
     """Whether another batch may be ready."""
     refused: str | None = None
-    """Why its executions cannot be started; the events wait."""
+    """Why executions cannot be started; the events wait."""
 
 
 @verb(sweep=True)
 async def take_for_trigger(
     *, project_id: str, trigger_id: str, ids: Sequence[str], now_us: int, bytes_max: int = VALUE_BYTES_MAX
 ) -> TakenEvents:
-    """Start a trigger's executions on the current deployment, at most one per id, and move its cursor."""
+    """Start a trigger's executions on the current deployment, at most one per id, and move the cursor."""
     trigger = await record(StoredTrigger, "try_lock_trigger", project_id=project_id, id=trigger_id)
     if trigger is None:
         return TakenEvents()
@@ -139,8 +139,8 @@ async def take_for_trigger(
 
 
 async def _skip_deleted(project_id: str, trigger: StoredTrigger) -> int:
-    """The cursor behind untaken events that were deleted by age. The topic's end is read first: missing numbers up to
-    it are deleted."""
+    """The cursor behind untaken events deleted by age. The topic's end is read first: missing numbers up to the end are
+    deleted."""
     end = await query("topic_end", project_id=project_id, topic=trigger.topic)
     left = await query("event_sizes", project_id=project_id, topic=trigger.topic, after=trigger.taken_seq, limit=1)
     gone_seq: int = left[0][0] - 1 if left else end[0][0]
@@ -156,10 +156,10 @@ def batches(
     *,
     whole: bool,
 ) -> tuple[list[int], bool]:
-    """The batch sizes to start now, and whether another may follow.
+    """The batch sizes to start now, and whether another batch may follow.
 
-    `waiting` has number, size and time of waiting events, all of them if `whole`. A batch ends before the event that
-    would exceed `bytes_max`. All batches exceed it by at most the last one.
+    `waiting` has number, size and time of waiting events: all if `whole`. A batch ends before the event beyond
+    `bytes_max`. All batches together exceed the limit by at most the last batch.
     """
     sizes: list[int] = []
     at = used = 0

@@ -1,7 +1,7 @@
 """Export of ended executions' spans to a collector, divided among servers, once each.
 
-Executions are found in the order of their end times, but an end may commit after another with a later time. So each end
-is taken a moment after its time, and a second, later look finds the late ones. The cursor's row is the lock.
+Executions are found in the order of end times, but an end may commit after a later end. Each end is therefore taken a
+moment after its time, and a second, later look finds late commits. The cursor's row is the lock.
 """
 
 from typing import Any, Final
@@ -10,11 +10,11 @@ from perdure.store.base.interface import query, query_many, verb
 from perdure.store.verbs.base.pages import Place
 
 OVERLAP_US: Final = 120_000_000
-"""An end that commits up to this much after its time is still found."""
+"""Microseconds after its time in which the commit of an end is still found."""
 SETTLED_US: Final = 1_000_000
-"""Ends are taken this much after their time."""
+"""Microseconds after their time at which ends are taken."""
 AGAIN: Final = 2
-"""Second looks per execution that a claim may take. With 1 it would never catch up."""
+"""Second looks per new execution of a claim. With 1 the second looks would never catch up."""
 
 
 @verb(reads=True)
@@ -87,5 +87,5 @@ async def note_exports(*, project_id: str, ids: list[str]) -> None:
 
 @verb(locks="export=project_id")
 async def release_exports(*, project_id: str, ids: list[str], now_us: int) -> None:
-    """The spans were not sent; any server may take them again."""
+    """The spans were not sent; any server may claim the executions again."""
     await query_many("claim_export", [(now_us, project_id, id) for id in ids])

@@ -1,7 +1,6 @@
-"""Questions of push workers. A suspending step publishes `suspend_{key}` on its run's topic, then reports that it
-waits.
+"""Questions of push workers. A suspending step publishes `suspend_{key}` on the run's topic, then reports the wait.
 
-The event alone opens the wait, so an answer finds its question even if the worker dies.
+The event alone opens the wait, so an answer finds the question even if the worker dies.
 """
 
 from msgspec import Raw
@@ -17,21 +16,21 @@ from perdure.wire.runs.requests import EventItem
 
 
 def asks(data: bytes | None) -> bool:
-    """Whether a wait shows a question, which takes no earlier answer."""
+    """True if a wait shows a question, which takes no earlier answer."""
     return data is not None and data != b"null"
 
 
 async def alone_in(project_id: str, topic: str) -> str | None:
-    """The execution of a run that has only one."""
+    """The run's only execution. None for a run with several."""
     found: str | None = await value("alone_in_run", project_id=project_id, id=topic.rpartition("/")[2])
     return found
 
 
 async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
-    """Open the wait for a published question's answer, if its execution is of the topic's run.
+    """Open the wait for a published question's answer, if the execution is of the topic's run.
 
-    The next attempt may repeat it. With other data, or after an early answer, it is a new question that an answer must
-    name.
+    The next attempt may repeat the question. With other data, or after an early answer, the question is new, and an
+    answer must name its id.
     """
     assert event.event_type is not None
     key = event.event_type.removeprefix(ASKED)
@@ -64,7 +63,8 @@ async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: E
 
 
 def later(opened_at_us: int, now_us: int) -> int:
-    """A question's time is part of its id, so it is later than the one before under its key."""
+    """A time after `opened_at_us`: a question's time is part of its id, so two questions under a key need different
+    times."""
     return max(now_us, opened_at_us + 1)
 
 

@@ -31,7 +31,7 @@ from perdure.wire.runs.requests import Cancelled, Complete, Fail, ReportItem, St
 
 RETRIES_MAX = 2
 TIMED_OUT_US = 2_000_000
-"""A worker's clock may be ahead by this much."""
+"""How far a worker's clock may be ahead."""
 
 
 class HeldPush(Struct, frozen=True):
@@ -44,7 +44,7 @@ class HeldPush(Struct, frozen=True):
     acked: int
     due_at_us: int | None
     push_worker_id: str | None
-    """The holder, if it is a push worker."""
+    """The holder, if a push worker."""
     push: bool
     deployment_id: str | None
 
@@ -68,7 +68,7 @@ async def save_step(
     source_execution_id: str | None = None,
     output_schema_name: str | None = None,
 ) -> None:
-    """Record a step's outcome; the first one stands (I2). Raises NotFound, Conflict."""
+    """Record a step's outcome; only the first outcome counts (I2). Raises NotFound, Conflict."""
     moved = await record(
         ChangedExecution, "record_pushed", project_id=project_id, id=execution_id, key=step_key, now_us=now_us
     )
@@ -103,7 +103,7 @@ _ENDS: dict[type[PushedEnd], Phase] = {
 
 @verb(locks="execution=op.execution_id")
 async def end_pushed(*, project_id: str, op: PushedEnd, now_us: int, grace_us: int) -> None:
-    """Take a worker's end as a report of its attempt. A repeat changes nothing. Raises NotFound, Conflict."""
+    """Take a worker's end as a report of the attempt. A repeat changes nothing. Raises NotFound, Conflict."""
     id, worker_id = op.execution_id, op.worker_id
     held = await _lock(project_id, id)
     if held.worker_id == worker_id and held.phase is _ENDS[type(op)]:
@@ -152,7 +152,8 @@ class Wait(NamedTuple):
 
 @verb(locks="execution=execution_id topic=wait.topic")
 async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us: int) -> None:
-    """Suspend a running execution. If the outcome is there already, it goes on at once (I5). Raises NotFound."""
+    """Suspend a running execution. If the outcome is there already, the execution continues at once (I5). Raises
+    NotFound."""
     topic = wait.topic
     if topic is not None:
         await query("lock_topic", project_id=project_id, topic=topic)
@@ -203,7 +204,7 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
 async def _open(
     project_id: str, execution_id: str, wait: Wait, now_us: int, *, asked: bool, early: StoredWait | None
 ) -> bool:
-    """Open or reopen the wait. Answers whether a question came after the early answer, and so voids it."""
+    """Open or reopen the wait. Returns True if a question came after the early answer, which is void then."""
     assert wait.topic is not None
     found = []
     if wait.event_type is not None and not asked:
@@ -272,7 +273,7 @@ async def _let_go(
 
 @verb(locks="execution=execution_id")
 async def put_span_id(*, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
-    """For the next attempt. Raises NotFound."""
+    """Store the span for the next attempt. Raises NotFound."""
     if not await query("lock_state", project_id=project_id, id=execution_id):
         raise unknown_execution(execution_id)
     await query("put_span_id", execution_id=execution_id, otel_span_id=otel_span_id)

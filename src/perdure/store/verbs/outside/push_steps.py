@@ -1,5 +1,4 @@
-"""Steps as push workers read them. Timers, events, answers and ends of children become outcomes under their step's
-key."""
+"""Steps for push workers. Timers, events, answers and ends of children become outcomes under their step's key."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +44,7 @@ async def _standing(project_id: str, execution_id: str) -> PushHolder:
 
 
 class HolderAndRow(Struct, frozen=True):
-    """An execution's holder, and a row of its journal under the asked key."""
+    """An execution's holder, and a journal row under the asked key."""
 
     attempt: int
     acked: int
@@ -72,8 +71,8 @@ async def list_steps(
 ) -> list[ListedStep]:
     """The outcomes of an execution by key, after `after`.
 
-    Without `after` all of them, because the reader takes a missing step for one that has not run. Raises NotFound;
-    BadRequest if they are too large.
+    Without `after` the list is complete, because the reader runs missing steps. Raises NotFound; BadRequest for
+    outcomes too large together.
     """
     await _standing(project_id, execution_id)
     first: dict[str, tuple[int, int]] = {}
@@ -100,7 +99,7 @@ async def list_steps(
 
 
 async def _saved(project_id: str, execution_id: str, rows: Sequence[Row]) -> tuple[ListedStep, str | None] | None:
-    """The step, and the name of its output's schema."""
+    """The step, and the name of the output's schema."""
     outcome = min((row for row in rows if row.kind in ENDS), key=lambda row: row.seq, default=None)
     if outcome is None:
         return None
@@ -126,7 +125,7 @@ async def _timer(execution_id: str, key: str) -> ListedStep:
 
 
 async def _event(project_id: str, execution_id: str, key: str, outcome: Row) -> Raw:
-    """An answer is stored bare, so its event is looked up."""
+    """The event of an answer. Answers are stored bare, so the event is looked up."""
     if outcome.kind is Kind.EVENT:
         return _shown(msgspec.json.decode(outcome.value, type=JournalEvent))
     id, event_type, at_us = execution_id, f"resume_{key}", outcome.at_us

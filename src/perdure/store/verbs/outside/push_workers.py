@@ -19,7 +19,7 @@ from perdure.wire.runs.requests import Claimed
 PUSH_RUNTIME = "push"
 """`executions.python` of push executions, which native workers never continue."""
 PROTOCOL = 1
-"""No execution that needs a greater one is on a push deployment."""
+"""Push deployments have no execution in need of a greater version."""
 REFUSED_MAX = 2
 
 
@@ -45,7 +45,7 @@ class Pushed(NamedTuple):
     claimed: Claimed
     details: Details
     woken_at_us: int | None
-    """Since when a woken execution was ready. Its worker may still unwind the earlier attempt."""
+    """When a woken execution became ready. The worker may still unwind the earlier attempt."""
 
 
 class Handed(NamedTuple):
@@ -56,7 +56,7 @@ class Handed(NamedTuple):
 
 
 class Untold(Struct, frozen=True):
-    """A delivery or a cancel that has not reached its worker."""
+    """A delivery or a cancel that has not reached the worker."""
 
     project_id: str
     execution_id: str
@@ -79,7 +79,8 @@ async def register_push_worker(
     lease_us: int,
     check_us: int,
 ) -> str:
-    """Open a registration; earlier ones of the URL end. Answers its deployment. Raises Conflict, BadRequest."""
+    """Open a registration and end earlier registrations of the URL. Returns the deployment. Raises Conflict,
+    BadRequest."""
     if deployment_id is None:
         deployment_id = await active_deployment(project_id, None)
     before = await query("push_worker_at", project_id=project_id, url=url)
@@ -119,7 +120,7 @@ async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, le
 async def push_worker_beat(
     *, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int, own: bool = False
 ) -> bool:
-    """The worker's `own` heartbeat also sets it online. False: it is not registered."""
+    """Renew the lease. The worker's `own` heartbeat also sets it online. False: not registered."""
     known = await query("push_beat", id=worker_id, project_id=project_id, own=int(own), check_at_us=now_us + check_us)
     if known:
         await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
@@ -133,7 +134,7 @@ async def has_lapsed(*, worker_id: str) -> bool:
 
 @verb(sweep=True)
 async def forgive_push_worker(*, project_id: str, worker_id: str) -> None:
-    """Comes before a lapsed worker's beat. Until the beat, `has_lapsed` makes each heartbeat repeat it."""
+    """Call before a lapsed worker's beat. Until the beat, `has_lapsed` makes each heartbeat repeat the call."""
     await forgive(project_id, worker_id)
 
 
@@ -157,14 +158,14 @@ async def hurry_push_check(*, worker_id: str, at_us: int) -> None:
 
 @verb(sweep=True)
 async def retire_push_worker(*, worker_id: str, now_us: int) -> None:
-    """The worker at this address has another id."""
+    """Call if another worker id answers at the address."""
     if await query("read_worker", id=worker_id):
         await end_registration(worker_id, now_us)
         await Notify(Metric("workers_lost"))
 
 
 async def lapse(worker_id: str, now_us: int) -> None:
-    """Give up a worker until its next beat."""
+    """Give up a worker until the next beat."""
     if not await query("lapse_push_worker", id=worker_id):
         return
     await query("end_push_lease", id=worker_id, now_us=now_us)
@@ -177,7 +178,7 @@ async def lapse(worker_id: str, now_us: int) -> None:
 async def lapse_expired(
     *, now_us: int, forget_before_us: int, limit: int, patience_us: int = 0, by_database: bool = False
 ) -> int:
-    """As `claims.reap`, and forget workers that lapsed long ago. Answers how many lapsed."""
+    """Reap like `claims.reap`, and forget workers lapsed long ago. Returns how many lapsed."""
     lapsed = 0
     expired = await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database))
     for worker_id, lease_until_us in expired:
@@ -191,7 +192,7 @@ async def lapse_expired(
 
 @verb(sweep=True)
 async def take_push_checks(*, now_us: int, every_us: int, limit: int) -> list[tuple[str, str, str]]:
-    """The workers to check now. Other servers leave them alone for `every_us`."""
+    """The workers to check now. Other servers leave these workers alone for `every_us`."""
     rows = await query("take_push_checks", now_us=now_us, next_us=now_us + every_us, limit=limit)
     return [(id, project_id, url) for id, project_id, url in rows]
 
@@ -242,7 +243,7 @@ async def claim_pushed(
     limited_first: bool = False,
     polled: bool = False,
 ) -> Handed:
-    """`polled`: the worker itself asks, so the answer is its acknowledgement."""
+    """`polled`: the worker asks, so the answer is the acknowledgement."""
     worker = await record(_LockedWorker, "lock_push_worker", id=worker_id)
     if worker is None or (worker.state != "online" and not polled) or worker.lease_until_us <= now_us:
         return Handed((), after, 0)
@@ -288,7 +289,7 @@ async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_
 
 @verb(locks="execution=execution_id")
 async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
-    """Count a delivery as lost. False: the worker acknowledged it after all, or no longer holds the attempt."""
+    """Count a delivery as lost. False: the worker acknowledged after all, or no longer holds the attempt."""
     held = await record(HeldPush, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None or held.phase not in LEASED or (held.attempt, held.worker_id) != (attempt, worker_id) or held.acked:
         return False
@@ -304,7 +305,7 @@ async def untold(*, before_us: int, limit: int) -> list[Untold]:
 
 @verb(locks="execution=execution_id")
 async def tell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> bool:
-    """Claim the duty to tell the worker of a cancel. False: another server has it."""
+    """Claim the duty to tell the worker of a cancel. False: another server has the duty."""
     return bool(
         await query("tell_cancel", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
     )
@@ -318,7 +319,7 @@ async def untell_cancel(*, project_id: str, execution_id: str, attempt: int, wor
 
 @verb(locks="execution=execution_id")
 async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
-    """The worker does not run the cancelled execution, so it ends at once."""
+    """The worker does not run the cancelled execution, which ends at once."""
     held = await record(HeldPush, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None or (held.phase, held.attempt, held.worker_id) != (Phase.CANCELLING, attempt, worker_id):
         return

@@ -1,4 +1,4 @@
-"""Slack apps of projects. Their names prove nothing: several projects may have one."""
+"""Slack apps of projects. A name proves nothing: several projects may use the same app name."""
 
 from perdure.store.base.interface import query, records, verb
 from perdure.wire.base.errors import NotFound
@@ -19,5 +19,5 @@ async def release_slack_app(*, project_id: str, api_app_id: str) -> None:
 
 @verb(reads=True)
 async def list_slack_apps(*, project_id: str, limit: int) -> list[SlackApp]:
-    """By id."""
+    """The project's apps, by id."""
     return await records(SlackApp, "list_slack_apps", project_id=project_id, limit=limit)

@@ -1,7 +1,7 @@
-"""Webhooks and their deliveries.
+"""Webhooks and deliveries.
 
-The transaction of an end writes its messages. If a server dies between taking and settling, another one sends the
-message again: each is sent at least once.
+The transaction of an end writes the messages. If a server dies between taking and settling, another server sends the
+message again: each message is sent at least once.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ async def enqueue(project_id: str, execution_id: str, workflow_id: str, is_root:
 
 
 def host_of(url: str) -> str:
-    """Calls are counted by host, so that one that hangs does not hold up the rest."""
+    """The host to count calls by, so that a hanging host does not hold up others."""
     return urlsplit(url).netloc.lower()
 
 
@@ -47,7 +47,7 @@ async def make_webhook(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> Webhook:
-    """An equal webhook stays as it is. Raises BadRequest."""
+    """An equal webhook stays unchanged. Raises BadRequest."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return Webhook(**msgspec.json.decode(first))
@@ -87,12 +87,12 @@ class TakenDelivery(NamedTuple):
     url: str
     host: str
     tries: int
-    """With this one; settling must show it."""
+    """The tries with the present try; a settlement must show the same number."""
 
 
 @verb(sweep=True)
 async def take_deliveries(*, busy: str, limit: int, until_us: int, now_us: int) -> list[TakenDelivery]:
-    """Take due messages until `until_us`, except those for `busy` hosts (a JSON list)."""
+    """Take due messages until `until_us`, except messages for `busy` hosts (a JSON list)."""
     rows = await query("take_deliveries", busy=busy, limit=limit, until_us=until_us, now_us=now_us)
     return [TakenDelivery(*row) for row in rows]
 

@@ -24,15 +24,15 @@ from perdure.wire.people.accounts import INVITATION_PATH, User
 from perdure.wire.people.projects import Invitation, Member, Project
 
 SESSIONS_MAX = 100
-"""Open sessions per user; beyond it, the first to expire ends."""
+"""Open sessions per user; beyond, the first to expire ends."""
 PROJECTS_MAX = 1_000
 """Memberships included."""
 MEMBERS_MAX = 1_000
-"""Applies to invitations, too."""
+"""Most members, and most invitations."""
 
 
 class StoredUser(Struct, frozen=True):
-    """Not a `User`, so that no answer can show the hash."""
+    """A user with the hash. Not a `User`, so that no answer can show the hash."""
 
     user: User
     password_hash: str
@@ -75,7 +75,8 @@ async def sign_up(
 
 @verb(reads=True)
 async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int) -> None:
-    """Raises as `sign_up`, and BadValue for another e-mail than the invited one, unless that has an account already."""
+    """Raises what `sign_up` raises, and BadValue for another e-mail than invited, unless the invited e-mail has an
+    account."""
     if invitation_hash is not None:
         invited = await _invited(invitation_hash, now_us)
         if invited.email != email and not await query("find_user", email=invited.email):
@@ -294,7 +295,7 @@ async def withdraw_invitation(*, project_id: str, email: str) -> None:
 
 
 async def _roles(project_id: str) -> dict[str, str]:
-    """Also locks the project. Raises NotFound."""
+    """The roles by member. Locks the project. Raises NotFound."""
     if not await query("lock_project", project_id=project_id):
         raise _no_project(project_id)
     return dict(await query("member_roles", project_id=project_id))

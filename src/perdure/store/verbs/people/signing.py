@@ -1,4 +1,4 @@
-"""Secrets that sign a project's outgoing calls."""
+"""Secrets for signing a project's outgoing calls."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from perdure.wire.base.errors import SecretShownOnce
 
 
 class Secrets(NamedTuple):
-    """A project's secret, and the previous one while it is still used."""
+    """A project's secret, and the previous secret while still used."""
 
     secret: str
     made_at_us: int
@@ -45,7 +45,7 @@ async def _stored(project_id: str) -> Secrets:
 
 @verb(sweep=True)
 async def make_signing(*, project_id: str, secret: str, links: str, now_us: int) -> Secrets:
-    """Store the secrets, unless the project has some. Answers the stored ones."""
+    """Store the secrets, unless the project has secrets. Returns the stored secrets."""
     await query("insert_signing", project_id=project_id, secret=secret, links=links, now_us=now_us)
     return await _stored(project_id)
 
@@ -54,7 +54,8 @@ async def make_signing(*, project_id: str, secret: str, links: str, now_us: int)
 async def rotate_signing(
     *, project_id: str, secret: str, links: str, until_us: int, now_us: int, idempotency: Idempotency | None = None
 ) -> Secrets:
-    """Sign with `secret` from now on, and with the present one until `until_us`; an earlier one ends. Links end then.
+    """Sign with `secret` from now on, and with the present secret until `until_us`; an earlier secret ends. Links end
+    then.
 
     Raises SecretShownOnce for a repeated request whose secret has been replaced since.
     """
