@@ -22,40 +22,37 @@ COVERED: Final[dict[str, Any]] = {"queue_name": "q", "concurrency_key": "k"}
 
 async def pause(world: World, what: PauseTarget, *, work: bool = True, **values: Any) -> Pause:
     given = {"until_us": None, "note": None, "paused_by": "ann", **values}
-    paused = await world.store.write(pauses.pause(what=what, now_us=world.now_us, **given))
+    paused = await world.do(pauses.pause, what=what, **given)
     if work:
         await work_all(world)
     return paused
 
 
 async def unpause(world: World, what: PauseTarget, *, work: bool = True) -> EndedPause:
-    paused = await world.store.scan(pauses.read_pause(what=what))
-    ended = await world.store.write(pauses.unpause(what=what))
+    paused = await world.do(pauses.read_pause, what=what)
+    ended = await world.do(pauses.unpause, what=what)
     if work:
         await work_all(world)
     return EndedPause(was_paused=ended, held=0 if paused is None else paused.held)
 
 
 async def end_due(world: World) -> list[PauseTarget]:
-    ended = await world.store.write(pauses.end_due(now_us=world.now_us))
+    ended = await world.do(pauses.end_due)
     await work_all(world)
     return ended
 
 
 async def to_work(world: World) -> list[PauseWork]:
-    return await world.store.read(pauses.pauses_to_work())
+    return await world.do(pauses.pauses_to_work)
 
 
 async def work_all(world: World) -> None:
     """Mark and release until nothing is left."""
     for one in await to_work(world):
-        if one.state == "marking":
-            while await world.store.write(pauses.mark(number=one.number)):
-                pass
-        elif one.state == "ending":
-            while await world.store.write(pauses.release(number=one.number)):
-                pass
+        work = {"marking": pauses.mark, "ending": pauses.release}.get(one.state)
+        while work is not None and await world.do(work, number=one.number):
+            pass
 
 
 async def listed(world: World) -> list[Pause]:
-    return await world.store.scan(pauses.list_pauses(project_id=PROJECT))
+    return await world.do(pauses.list_pauses)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw
+from tests.store.world import PROJECT, SECOND, World, raw
 
+from perdure.store.base.interface import Verb
 from perdure.store.verbs.outside import push_reports, push_steps, push_workers
 from perdure.store.verbs.outside.push_reports import PushedEnd, Wait
 from perdure.store.verbs.outside.push_workers import Handed, Pushed
@@ -16,6 +17,8 @@ from perdure.store.verbs.runs.starts import New
 from perdure.wire.base.times import rfc3339
 from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution, SavedStep
 from perdure.wire.runs.requests import EventItem, Started, StartItem
+
+T = TypeVar("T")
 
 LEASE_US = 90 * SECOND
 CHECK_US = 5 * SECOND
@@ -30,63 +33,34 @@ class PushWorld:
         self.store = world.store
         self.worker = ""
 
+    async def do(self, verb: Callable[..., Verb[T]], **values: Any) -> T:
+        """Run a verb, with the lease of a push worker."""
+        return await self.world.do(verb, {"lease_us": LEASE_US, "check_us": CHECK_US}, **values)
+
     async def register(
         self, url: str = URL, *, capacity: int = 10, deployment: str | None = "p", online: bool = True
     ) -> str:
         id = self.world.new_id()
-        await self.store.write(
-            push_workers.register_push_worker(
-                project_id=PROJECT,
-                worker_id=id,
-                deployment_id=deployment,
-                url=url,
-                capacity=capacity,
-                now_us=self.world.now_us,
-                lease_us=LEASE_US,
-                check_us=CHECK_US,
-            )
-        )
+        its: dict[str, Any] = {"worker_id": id, "deployment_id": deployment}
+        await self.do(push_workers.register_push_worker, url=url, capacity=capacity, **its)
         if online:
             await self.online(id)
         return id
 
     async def online(self, id: str) -> None:
-        await self.store.write(
-            push_workers.push_worker_online(
-                project_id=PROJECT, worker_id=id, now_us=self.world.now_us, lease_us=LEASE_US, check_us=CHECK_US
-            )
-        )
+        await self.do(push_workers.push_worker_online, worker_id=id)
 
     async def beat(self, id: str, *, own: bool = True) -> bool:
-        if own and await self.store.read(push_workers.has_lapsed(worker_id=id)):
-            await self.store.write(push_workers.forgive_push_worker(project_id=PROJECT, worker_id=id))
-        return await self.store.write(
-            push_workers.push_worker_beat(
-                project_id=PROJECT,
-                worker_id=id,
-                now_us=self.world.now_us,
-                lease_us=LEASE_US,
-                check_us=CHECK_US,
-                own=own,
-            )
-        )
+        if own and await self.do(push_workers.has_lapsed, worker_id=id):
+            await self.do(push_workers.forgive_push_worker, worker_id=id)
+        return await self.do(push_workers.push_worker_beat, worker_id=id, own=own)
 
     async def refuse(self, id: str) -> bool:
-        return await self.store.write(
-            push_workers.push_worker_refused(
-                worker_id=id, now_us=self.world.now_us, check_us=SECOND, young_us=10 * SECOND
-            )
-        )
+        return await self.do(push_workers.push_worker_refused, worker_id=id, check_us=SECOND, young_us=10 * SECOND)
 
     async def lapse_expired(self, patience_us: int = 0) -> int:
-        return await self.store.write(
-            push_workers.lapse_expired(
-                now_us=self.world.now_us,
-                forget_before_us=self.world.now_us - 86_400 * SECOND,
-                limit=100,
-                patience_us=patience_us,
-            )
-        )
+        before_us = self.world.now_us - 86_400 * SECOND
+        return await self.do(push_workers.lapse_expired, forget_before_us=before_us, patience_us=patience_us)
 
     async def lapse(self, id: str) -> None:
         """It is silent for as long as its lease runs, and is given up; then it is heard of again."""
@@ -95,7 +69,7 @@ class PushWorld:
         await self.beat(id)
 
     async def online_ids(self) -> list[str]:
-        found = await self.store.read(push_workers.watch_push_workers(now_us=self.world.now_us))
+        found = await self.do(push_workers.watch_push_workers)
         return [worker.id for worker in found.online]
 
     async def claim(self, id: str, at_most: int = 100, *, accept: bool = True) -> list[Pushed]:
@@ -107,19 +81,10 @@ class PushWorld:
         return picked
 
     async def handed(self, id: str, at_most: int = 100, **options: Any) -> Handed:
-        return await self.store.write(
-            push_workers.claim_pushed(
-                worker_id=id,
-                claim_id=self.world.new_id(),
-                at_most=at_most,
-                now_us=self.world.now_us,
-                grace_us=GRACE_US,
-                **options,
-            )
-        )
+        return await self.do(push_workers.claim_pushed, worker_id=id, at_most=at_most, **options)
 
     async def accept(self, one: Pushed) -> None:
-        await self.store.write(push_workers.accept_push(**self.fence(one)))
+        await self.do(push_workers.accept_push, **self.fence(one))
 
     def fence(self, one: Pushed) -> dict[str, Any]:
         """The values by which the server knows a delivery of the worker that claimed last."""
@@ -140,13 +105,10 @@ class PushWorld:
 
     async def save(self, id: str, key: str, value: object = None, *, ok: bool = True, **fields: Any) -> None:
         fields |= {"step_key": key, "ok": ok, "value": json.dumps(value).encode()}
-        await self.store.write(
-            push_reports.save_step(project_id=PROJECT, execution_id=id, now_us=self.world.now_us, **fields)
-        )
+        await self.do(push_reports.save_step, execution_id=id, **fields)
 
     async def step(self, id: str, key: str) -> SavedStep | None:
-        _, step = await self.store.read(push_steps.read_step(project_id=PROJECT, execution_id=id, step_key=key))
-        return step
+        return (await self.do(push_steps.read_step, execution_id=id, step_key=key))[1]
 
     async def outputs(self, id: str, key: str) -> Any:
         """A step's outputs; None when there is no such step, or it failed."""
@@ -168,43 +130,24 @@ class PushWorld:
         await self._end(ConfirmCancellation(id, worker))
 
     async def _end(self, op: PushedEnd) -> None:
-        await self.store.write(
-            push_reports.end_pushed(project_id=PROJECT, op=op, now_us=self.world.now_us, grace_us=GRACE_US)
-        )
+        await self.do(push_reports.end_pushed, op=op)
 
     async def wait(
-        self,
-        id: str,
-        key: str,
-        type: str = "time",
-        *,
-        seconds: float | None = None,
-        topic: str | None = None,
+        self, id: str, key: str, type: str = "time", *, seconds: float | None = None, topic: str | None = None
     ) -> None:
         until_us = None if seconds is None else self.world.now_us + int(seconds * SECOND)
         told = {"type": type, "until": None if until_us is None else rfc3339(until_us), "topic": topic}
         event_type = f"resume_{key}" if type == "suspend" else None
         wait = Wait(key, json.dumps(told).encode(), until_us, topic, event_type)
-        await self.store.write(
-            push_reports.wait_pushed(project_id=PROJECT, execution_id=id, wait=wait, now_us=self.world.now_us)
-        )
+        await self.do(push_reports.wait_pushed, execution_id=id, wait=wait)
 
     async def publish(
         self, topic: str, type: str, data: object = None, *, asked_by: str | None = None, by: str = "Kim"
     ) -> int:
         """Publish an event, as `asked_by`'s if it is a question; Kim's, if it is an answer."""
-        done = await self.store.write(
-            events.publish(
-                project_id=PROJECT,
-                topic=topic,
-                events=[EventItem(raw(data), type)],
-                ids=[self.world.new_id()],
-                now_us=self.world.now_us,
-                asked_by=asked_by,
-                answered_by=by,
-            )
-        )
-        return done.sequence_ids[0]
+        its: dict[str, Any] = {"topic": topic, "asked_by": asked_by, "answered_by": by}
+        items = [EventItem(raw(data), type)]
+        return (await self.do(events.publish, events=items, ids=[self.world.new_id()], **its)).sequence_ids[0]
 
     async def ask(self, id: str, key: str, data: object = None, *, root: str | None = None) -> str:
         """Publish a question as the existing client does, before it waits; answers the topic."""
@@ -215,14 +158,6 @@ class PushWorld:
     async def children(
         self, parent: str, key: str, items: Sequence[StartItem], *, batch: bool = False, wait: bool = True
     ) -> list[Started]:
-        return await self.store.write(
-            push_reports.start_children(
-                project_id=PROJECT,
-                parent_id=parent,
-                step_key=key,
-                news=[New(self.world.new_id(), item) for item in items],
-                batch_id=self.world.new_id() if batch else None,
-                wait=wait,
-                now_us=self.world.now_us,
-            )
-        )
+        news = [New(self.world.new_id(), item) for item in items]
+        its: dict[str, Any] = {"parent_id": parent, "step_key": key, "news": news, "wait": wait}
+        return await self.do(push_reports.start_children, batch_id=self.world.new_id() if batch else None, **its)

@@ -5,13 +5,15 @@ Every word is one verb, at the world's own time: nothing here waits, and the clo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
-from perdure.store.base.interface import Hint, Store, query, verb
+from perdure.store.base.interface import Hint, Store, Verb, query, verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.base import access
 from perdure.store.verbs.base.idempotency import Idempotency
@@ -21,16 +23,13 @@ from perdure.store.verbs.steering import acts, forks, pending
 from perdure.wire.base.operation import validated
 from perdure.wire.base.records import Kind, Problem
 from perdure.wire.base.status import Phase
-from perdure.wire.clock.schedules import ScheduleSpec
-from perdure.wire.clock.triggers import TriggerSpec
 from perdure.wire.runs.events import Event
-from perdure.wire.runs.executions import Act, Execution, LogLine, ResumeReply, Row
+from perdure.wire.runs.executions import Act, Execution, ResumeReply, Row
 from perdure.wire.runs.requests import (
     Block,
     Cancelled,
     Claimed,
     Complete,
-    Emitted,
     End,
     Entry,
     EventItem,
@@ -39,7 +38,6 @@ from perdure.wire.runs.requests import (
     ItemReply,
     OpenWait,
     Publish,
-    QueueSpec,
     RegisterRequest,
     Release,
     ReportItem,
@@ -59,6 +57,13 @@ LEASE_US = 12 * SECOND
 GRACE_US = 30 * SECOND
 START_US = 1_750_000_000 * SECOND
 PROJECT = "project"
+
+T = TypeVar("T")
+
+
+@functools.cache
+def _parameters(verb: Callable[..., Verb[Any]]) -> frozenset[str]:
+    return frozenset(inspect.signature(verb).parameters)
 
 
 @verb(locks="")
@@ -87,12 +92,25 @@ class World:
     @classmethod
     async def make(cls, store: Store) -> World:
         world = cls(store)
-        await store.write(access.default_project(id=PROJECT, now_us=world.now_us))
+        await world.do(access.default_project, id=PROJECT)
         return world
+
+    def filled(self, verb: Callable[..., Verb[T]], usual: Mapping[str, Any] | None = None, /, **values: Any) -> Verb[T]:
+        """A verb with `values`, and with those of `usual` and of the world that it takes and the caller left out."""
+        wanted = _parameters(verb)
+        its = {"project_id": PROJECT, "now_us": self.now_us, "lease_us": LEASE_US, "grace_us": GRACE_US, "limit": 500}
+        its |= {"patience_us": 0, **(usual or {})}
+        made = {name: self.new_id() for name in ("claim_id", "event_id", "fork_id") if name in wanted - values.keys()}
+        return verb(**made, **{name: value for name, value in its.items() if name in wanted - values.keys()}, **values)
+
+    async def do(self, verb: Callable[..., Verb[T]], usual: Mapping[str, Any] | None = None, /, **values: Any) -> T:
+        """Run a verb as `filled` makes it."""
+        made = self.filled(verb, usual, **values)
+        return await (self.store.read(made) if made.declaration.reads else self.store.write(made))
 
     async def check(self) -> None:
         """Every invariant that can be asked of the database holds."""
-        found = await self.store.read(queries.doctor())
+        found = await self.do(queries.doctor)
         assert {name: rows for name, rows in found.items() if rows} == {}
 
     def new_id(self) -> str:
@@ -100,7 +118,7 @@ class World:
         return f"0190a5f2-7c1e-7b3a-9d55-{self._ids:012x}"
 
     async def last_seq(self, id: str) -> int:
-        return await self.store.read(_next_seq(id=id)) - 1
+        return await self.do(_next_seq, id=id) - 1
 
     def advance(self, seconds: float) -> None:
         self.now_us += int(seconds * SECOND)
@@ -121,77 +139,39 @@ class World:
         self, items: Sequence[StartItem], idempotency: Idempotency | None = None
     ) -> list[Started | Problem]:
         news = [New(self.new_id(), item) for item in items]
-        answers, _ = await self.store.write(
-            starts.start(project_id=PROJECT, news=news, now_us=self.now_us, idempotency=idempotency)
-        )
-        return answers
+        return (await self.do(starts.start, news=news, idempotency=idempotency))[0]
 
     async def batch(self, items: Sequence[StartItem], idempotency: Idempotency | None = None) -> list[Started]:
         news = [New(self.new_id(), item) for item in items]
-        answers = await self.store.write(
-            starts.start_batch(
-                project_id=PROJECT, news=news, batch_id=self.new_id(), now_us=self.now_us, idempotency=idempotency
-            )
-        )
+        answers = await self.do(starts.start_batch, news=news, batch_id=self.new_id(), idempotency=idempotency)
         return [answer for answer in answers if isinstance(answer, Started)]
 
     async def cancel(self, id: str, by: str = "user", acted_by: str | None = None) -> Phase:
-        return await self.store.write(
-            transitions.cancel(
-                project_id=PROJECT,
-                execution_id=id,
-                cancelled_by=by,
-                now_us=self.now_us,
-                grace_us=GRACE_US,
-                acted_by=acted_by,
-            )
-        )
+        return await self.do(transitions.cancel, execution_id=id, cancelled_by=by, acted_by=acted_by)
 
     async def act(self, id: str, action: Action, key: str | None = None, **fields: Any) -> Acted:
         request = ActOnExecution(id, action=action, key=key, **fields)
-        return await self.store.write(
-            acts.act(
-                project_id=PROJECT,
-                execution_id=id,
-                request=request,
-                acted_by="ann",
-                event_id=self.new_id(),
-                now_us=self.now_us,
-            )
-        )
+        return await self.do(acts.act, execution_id=id, request=request, acted_by="ann")
 
     async def acts(self, id: str) -> list[Act]:
-        return await self.store.read(pending.acts_between(execution_id=id, first=1, last=1 << 40))
+        return await self.do(pending.acts_between, execution_id=id, first=1, last=1 << 40)
 
     async def pending(self, id: str) -> list[tuple[str | None, str]]:
         """The keys of what is pending, each with its kind."""
-        found = await self.store.read(pending.pending(project_id=PROJECT, execution_id=id, now_us=self.now_us))
+        found = await self.do(pending.pending, execution_id=id)
         return [(call.key, call.kind.value) for call in found.items]
 
     async def publish(self, topic: str, *data: object, dedup_key: str | None = None) -> list[int]:
         items = [EventItem(raw(value), dedup_key=dedup_key) for value in data]
         ids = [self.new_id() for _ in items]
-        done = await self.store.write(
-            events.publish(project_id=PROJECT, topic=topic, events=items, ids=ids, now_us=self.now_us)
-        )
-        return done.sequence_ids
+        return (await self.do(events.publish, topic=topic, events=items, ids=ids)).sequence_ids
 
     async def read_topic(self, topic: str, after: int = 0) -> list[Event]:
-        found, _ = await self.store.read(events.read_events(project_id=PROJECT, topic=topic, after=after, limit=500))
-        return found
+        return (await self.do(events.read_events, topic=topic, after=after))[0]
 
     async def resume(self, id: str, key: str, data: object = "yes", question_id: str | None = None) -> ResumeReply:
-        return await self.store.write(
-            waits.resume(
-                project_id=PROJECT,
-                execution_id=id,
-                step_key=key,
-                data=raw(data),
-                now_us=self.now_us,
-                answered_by="a program",
-                question_id=question_id,
-            )
-        )
+        its: dict[str, Any] = {"execution_id": id, "step_key": key, "question_id": question_id}
+        return await self.do(waits.resume, data=raw(data), answered_by="a program", **its)
 
     async def fork(self, id: str, **fields: Any) -> Fork:
         edited = fields.pop("steps", None)
@@ -203,32 +183,24 @@ class World:
         return await self._fork(RetryExecution(id, **fields))
 
     async def _fork(self, request: ForkExecution | RetryExecution) -> Fork:
-        return await self.store.write(
-            forks.fork(
-                project_id=PROJECT,
-                request=validated(request),
-                fork_id=self.new_id(),
-                acted_by="a program",
-                now_us=self.now_us,
-            )
-        )
+        return await self.do(forks.fork, request=validated(request), acted_by="a program")
 
     async def delete(self, id: str) -> None:
-        await self.store.write(retention.delete(project_id=PROJECT, execution_id=id))
+        await self.do(retention.delete, execution_id=id)
 
     # --- the clock's work --------------------------------------------------------------------------------------------
 
     async def wake_due(self, limit: int = 500) -> int:
         """What is due: timers wake, delayed starts become ready, and what is overdue ends. Answers how many."""
-        woken = await self.store.write(transitions.wake_due(now_us=self.now_us, limit=limit))
+        woken = await self.do(transitions.wake_due, limit=limit)
         return woken + await self.end_overdue(limit)
 
     async def end_overdue(self, limit: int = 500, *, seconds: float = 0.0) -> int:
         """End what is overdue so many seconds from now."""
         now_us = self.now_us + int(seconds * SECOND)
         ends = [
-            transitions.end_overdue(project_id=one.project_id, execution_id=one.id, now_us=now_us, grace_us=GRACE_US)
-            for one in await self.store.read(transitions.overdue(now_us=now_us, limit=limit))
+            self.filled(transitions.end_overdue, project_id=one.project_id, execution_id=one.id, now_us=now_us)
+            for one in await self.do(transitions.overdue, now_us=now_us, limit=limit)
         ]
         ended = 0
         for answer in await self.store.write_all(ends):
@@ -238,7 +210,7 @@ class World:
         return ended
 
     async def reap(self, *, patience_us: int = 0) -> int:
-        return await self.store.write(claims.reap(now_us=self.now_us, limit=500, patience_us=patience_us))
+        return await self.do(claims.reap, patience_us=patience_us)
 
     async def lose(self, worker: str = "w") -> None:
         """The worker is silent until its lease has run out; it is reaped, and comes back with a new registration."""
@@ -254,43 +226,20 @@ class World:
         *,
         deployment: str = "d",
         python: str = "3.12",
-        protocol: int = 1,
-        queues: Sequence[QueueSpec] = (),
-        embedded: bool = False,
         project: str = PROJECT,
-        schedules: Sequence[ScheduleSpec] = (),
-        triggers: Sequence[TriggerSpec] = (),
         capacity: int = 100,
+        **fields: Any,
     ) -> None:
         specs = [spec if isinstance(spec, WorkflowSpec) else WorkflowSpec(spec) for spec in workflows]
-        request = RegisterRequest(
-            worker,
-            deployment,
-            python,
-            specs,
-            list(queues),
-            embedded=embedded,
-            protocol=protocol,
-            capacity=capacity,
-            schedules=list(schedules),
-            triggers=list(triggers),
-        )
-        await self.store.write(_forget_ended())  # a real worker never takes a name again; these are short to read well
-        await self.store.write(
-            claims.register(
-                project_id=project,
-                request=request,
-                now_us=self.now_us,
-                lease_us=LEASE_US,
-                schedule_ids=[self.new_id() for _ in schedules],
-                trigger_ids=[self.new_id() for _ in triggers],
-            )
-        )
+        fields = {name: list(value) if isinstance(value, Sequence) else value for name, value in fields.items()}
+        request = RegisterRequest(worker, deployment, python, specs, capacity=capacity, **fields)
+        await self.do(_forget_ended)  # a real worker never takes a name again; these are short to read well
+        made = {"schedule_ids": [self.new_id() for _ in request.schedules]}
+        made |= {"trigger_ids": [self.new_id() for _ in request.triggers]}
+        await self.do(claims.register, project_id=project, request=request, **made)
 
     async def beat(self, worker: str = "w", *steps: StepInFlight) -> list[tuple[str, int, int]] | None:
-        return await self.store.write(
-            claims.beat(project_id=PROJECT, worker_id=worker, now_us=self.now_us, lease_us=LEASE_US, steps=steps)
-        )
+        return await self.do(claims.beat, worker_id=worker, steps=steps)
 
     async def live(self, seconds: float, *workers: str) -> None:
         """Let time pass while these workers renew their leases."""
@@ -304,18 +253,8 @@ class World:
         self, worker: str = "w", capacity: int = 1, claim_id: str | None = None, **options: Any
     ) -> list[Claimed]:
         """Claim what is ready, with its journals."""
-        picked, after, _ = await self.store.write(
-            claims.claim(
-                project_id=PROJECT,
-                worker_id=worker,
-                claim_id=claim_id or self.new_id(),
-                capacity=capacity,
-                now_us=self.now_us,
-                grace_us=GRACE_US,
-                after=self._cursors.get(worker, ("", "")),
-                **options,
-            )
-        )
+        options |= {"after": self._cursors.get(worker, ("", "")), "claim_id": claim_id or self.new_id(), **options}
+        picked, after, _ = await self.do(claims.claim, worker_id=worker, capacity=capacity, **options)
         self._cursors[worker] = after
         found: list[Claimed] = []
         for claimed, base in picked:
@@ -346,10 +285,8 @@ class World:
         worker: str = "w",
         number: int | None = None,
         seen: int | None = None,
-        logs: Sequence[LogLine] = (),
         progress: object = None,
-        stream: Sequence[Emitted] = (),
-        stream_of: str | None = None,
+        **fields: Any,
     ) -> ItemReply:
         """Report as the present attempt unless said otherwise; by default the worker has seen the whole journal."""
         if attempt is None or seen is None:
@@ -358,25 +295,13 @@ class World:
             seen = await self.last_seq(id) if seen is None else seen
         if number is None:
             number = self._numbers[id, attempt] = self._numbers.get((id, attempt), 0) + 1
-        item = ReportItem(
-            id,
-            attempt,
-            number,
-            seen,
-            list(entries),
-            end,
-            list(logs),
-            None if progress is None else raw(progress),
-            stream=list(stream),
-            stream_of=stream_of,
-        )
-        return await self.send(item, worker)
+        if progress is not None:
+            fields["progress"] = raw(progress)
+        return await self.send(ReportItem(id, attempt, number, seen, list(entries), end, **fields), worker)
 
     async def send(self, item: ReportItem, worker: str = "w") -> ItemReply:
         ids = [self.new_id() for entry in item.entries for _ in range(_creates(entry))]
-        return await self.store.write(
-            reports.report(project_id=PROJECT, worker_id=worker, item=item, now_us=self.now_us, ids=ids)
-        )
+        return await self.do(reports.report, worker_id=worker, item=item, ids=ids)
 
     async def finish(self, id: str, worker: str = "w", result: object = "done") -> None:
         assert (await self.report(id, end=Complete(raw(result)), worker=worker)).ended
@@ -389,14 +314,14 @@ class World:
     # --- looks -------------------------------------------------------------------------------------------------------
 
     async def get(self, id: str) -> Execution:
-        return await self.store.read(queries.get(project_id=PROJECT, execution_id=id))
+        return await self.do(queries.get, execution_id=id)
 
     async def phase(self, id: str) -> Phase:
         return (await self.get(id)).phase
 
     async def journal(self, id: str, after: int = 0) -> list[Row]:
         whole = {"after": after, "limit": 100_000, "bytes_max": 1 << 40}
-        return (await self.store.read(queries.journal(project_id=PROJECT, execution_id=id, **whole)))[0]
+        return (await self.do(queries.journal, execution_id=id, **whole))[0]
 
     async def kinds(self, id: str) -> list[str]:
         return [row.kind.value for row in await self.journal(id)]
