@@ -31,7 +31,7 @@ NAME_CHARS: Final = 40
 KEPT_TOKENS_MIN: Final = 5
 """A shorter text says nothing."""
 ID_CHARS_MIN: Final = 13
-"""The milliseconds of an id."""
+"""Characters of an id's milliseconds."""
 
 _PART: Final = re.compile(r"[A-Za-z]+|[0-9]{1,3}|\n|[^\sA-Za-z0-9]")
 _LEVELS: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 3.0
 SILENCE_SECONDS: Final = 2.0
-"""After as many seconds without an answer, a command says what it waits for."""
+"""Seconds without an answer until a command says what it waits for."""
 NAME_A_SERVER: Final = "Or start `perdure dev` in this folder, or name a server with --url or PERDURE_URL."
 
 

@@ -31,7 +31,7 @@ def load(target: str) -> "Registry":
 
 
 def find(target: str) -> "Registry":
-    """Like `load`, but does not check types."""
+    """`load` without the check of types."""
     try:
         registry = _find(target)
     except ValueError as error:  # two workflows or queues have the same name

@@ -53,7 +53,7 @@ NEEDS: Final = {
     ),
 }
 RENAMED: Final = {"gitignore": ".gitignore", "pyproject": "pyproject.toml"}
-"""Under their own names, tools would read the templates as files of this repository."""
+"""Tools would read templates with the real names as files of this repository."""
 MODELS: Final = {
     Provider.TEST: "test",
     Provider.OPENAI: "openai:gpt-6-luna",

@@ -26,7 +26,7 @@ class TimeBounds(NamedTuple):
 
 
 def boottime_us() -> int:
-    """Includes sleep. For local deadlines."""
+    """Time since boot with sleep, for local deadlines."""
     if sys.platform == "linux":
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
     if sys.platform == "darwin":  # the monotonic clock stops there during sleep

@@ -13,7 +13,7 @@ Place = TypeVar("Place", bound=tuple[int | str, ...])
 
 
 def write_cursor(place: tuple[int | str, ...]) -> str:
-    """Letters, digits, `-` and `_`."""
+    """A cursor has only letters, digits, `-` and `_`."""
     return base64.urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
 
 

@@ -353,7 +353,7 @@ class Dispatcher:
             logger.warning("A request to a push worker failed; the next round repeats it: %s", task.exception())
 
     def ready(self, project_id: str, deployment_id: str | None) -> None:
-        """None: in any deployment."""
+        """Wake a lane of the deployment; None: of any."""
         if not self._lanes:
             return
         notifier = self.core.notifier
@@ -377,7 +377,7 @@ class Dispatcher:
             self.start(self._tell(lane.worker, execution_id))
 
     def room_again(self, worker_id: str | None) -> None:
-        """None: any worker."""
+        """Wake the worker's lane; None: all lanes."""
         for id in self._lanes if worker_id is None else (worker_id,):
             self.core.notifier.notify(("push-worker", id))
 

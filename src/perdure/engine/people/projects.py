@@ -92,7 +92,7 @@ class Projects(Service):
         )
 
     async def of_user(self, user_id: str) -> list[Project]:
-        """Newest first."""
+        """The user's projects, newest first."""
         return await self.read(accounts.projects_of(user_id=user_id))
 
     @serves(GetProjectMembers)

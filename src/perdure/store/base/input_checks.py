@@ -28,7 +28,7 @@ CHECKED_BYTES_MAX: Final = 1 << 20
 CHECKED_PARTS_MAX: Final = 50_000
 """Most entries and names in a checked input. Each takes some microseconds, in which all verbs wait."""
 KEPT_MAX: Final = 1_000
-"""Compiled checks."""
+"""Most compiled checks in memory."""
 LOOKS_MAX: Final = 2_000_000
 """Most looks at parts of an input: a fifth of a second."""
 EXPLAINED_MAX: Final = 100_000

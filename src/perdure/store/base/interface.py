@@ -29,7 +29,7 @@ class Query(msgspec.Struct, gc=False):
     values: Any
     many: bool = False
     record: type | None = None
-    """None: tuples."""
+    """The type of the rows; None: tuples."""
     first: bool = False
     """True: the verb gets a row or None."""
 

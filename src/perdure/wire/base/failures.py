@@ -13,19 +13,19 @@ class Failure(Struct, frozen=True, gc=False):
     type: str = "Error"
     message: str = ""
     detail: Any = None
-    """Its traceback."""
+    """The traceback."""
     code: Any = None
     details: Any = None
     steps: Sequence[str] | None = None
     children: Sequence[str] | None = None
-    """Keys of those whose failures ended the run. Journals of earlier releases do not say which."""
+    """Keys of children whose failures ended the run. Older journals lack the keys."""
     later: dict[str, str | None] | None = None
-    """The calls that the code made after these failures, with their `on_retry`."""
+    """Calls of the code after the failures, with their `on_retry`."""
     retry_at_us: int | None = None
     held: bool | Sequence[str] = False
-    """The step waits for an act. In a row `held`: the keys of such steps; none if the code itself has failed."""
+    """The step waits for an act. In a row `held`: the keys of such steps; empty if the code itself has failed."""
     take_back: Sequence[str] = ()
-    """Steps that ended the held code, and run again if it is tried again."""
+    """Steps that ended the held code, and run again with the next try."""
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
@@ -50,7 +50,7 @@ def write_held(detail: Raw, held: list[str], take_back: list[str]) -> bytes:
 
 
 def error_of(value: bytes | Raw) -> bytes:
-    """The error alone."""
+    """The error without the fields of a hold."""
     fields = _fields(value)
     return msgspec.json.encode({name: fields[name] for name in fields if name not in _BESIDE})
 

@@ -44,7 +44,7 @@ def _second(seconds: int) -> str:
 
 
 def microseconds(moment: datetime) -> int:
-    """Exact.
+    """Convert without rounding.
 
     >>> microseconds(datetime.fromisoformat("2025-06-15T17:06:40+02:00"))
     1750000000000000
@@ -53,7 +53,7 @@ def microseconds(moment: datetime) -> int:
 
 
 def moment(at_us: int) -> datetime:
-    """The reverse.
+    """Reverse `microseconds`, clamped to 1970 … 9999.
 
     >>> moment(1_750_000_000_000_000).isoformat()
     '2025-06-15T15:06:40+00:00'

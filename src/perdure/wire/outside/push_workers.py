@@ -32,7 +32,7 @@ WorkerId = Annotated[str, id_check("worker")]
 
 
 class Registered(Record, frozen=True):
-    """Always a new id."""
+    """A registration, always with a new id."""
 
     shown_as: ClassVar[str] = "RegisterWorkerResponse"
 

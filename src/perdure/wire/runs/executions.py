@@ -199,7 +199,7 @@ class Cancellation(Record, frozen=True):
 
 
 class ResumeReply(Record, frozen=True):
-    """The valid answer."""
+    """The answer that counts."""
 
     shown_as: ClassVar[str] = "ResumeResponse"
 
@@ -340,11 +340,11 @@ class GetExecution(Operation[Execution], frozen=True):
 
     execution_id: ExecutionId
     wait: Wait | None = None
-    """Hold the answer until the execution is final, at most as many seconds."""
+    """Seconds to hold the answer until the execution is final."""
 
 
 class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """None: no filter."""
+    """Filters of executions; None: no filter."""
 
     status: Annotated[list[str], words_check(Status)] | None = None
     """pending, running, completed, failed, cancelled; several with commas."""
@@ -447,7 +447,7 @@ class GetSteps(Operation[JournalPage], frozen=True):
     after_log: Position | None = None
     """Include log lines after the line of this number."""
     wait: Wait | None = None
-    """Hold the answer until there is something new, at most as many seconds."""
+    """Seconds to hold the answer until there is something new."""
 
 
 @executions.get("/api/v1/executions/{execution_id}/logs")

@@ -133,7 +133,7 @@ class AgentSpec(Request, frozen=True):
 
 
 class QueueSpec(Request, frozen=True):
-    """None: no limit."""
+    """A queue's limits; None: no limit."""
 
     name: str
     concurrency_limit: int | None = None
@@ -410,7 +410,7 @@ class Fail(Request, frozen=True, tag="fail"):
 
 
 class Release(Request, frozen=True, tag="release"):
-    """Handed back unfinished."""
+    """The worker hands the execution back unfinished."""
 
 
 class Block(Request, frozen=True, tag="block"):

@@ -43,7 +43,7 @@ class QueuedBehind(Record, frozen=True):
 
 
 class PendingWaits(Record, frozen=True):
-    """Oldest first."""
+    """Open waits, oldest first."""
 
     shown_as: ClassVar[str] = "WaitsResponse"
 

@@ -74,7 +74,7 @@ async def make_key(*, project_id: str, key: ApiKey, secret_hash: str, idempotenc
 
 @verb(reads=True)
 async def list_keys(*, project_id: str) -> list[ApiKey]:
-    """Newest first."""
+    """The project's keys, newest first."""
     return await records(ApiKey, "list_keys", project_id=project_id)
 
 

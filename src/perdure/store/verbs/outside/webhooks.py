@@ -76,7 +76,7 @@ async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
 
 @verb(reads=True)
 async def list_webhooks(*, project_id: str) -> list[Webhook]:
-    """Newest first."""
+    """The project's webhooks, newest first."""
     return await records(Webhook, "list_webhooks", project_id=project_id)
 
 
@@ -141,7 +141,7 @@ async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_
 async def list_deliveries(
     *, project_id: str, webhook_id: str | None, state: str | None, before: tuple[int, str, str], limit: int
 ) -> list[Delivery]:
-    """Newest first."""
+    """Deliveries, newest first."""
     return await records(
         Delivery,
         "list_deliveries",

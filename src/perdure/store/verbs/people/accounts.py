@@ -26,7 +26,7 @@ from perdure.wire.people.projects import Invitation, Member, Project
 SESSIONS_MAX = 100
 """Open sessions per user; beyond, the first to expire ends."""
 PROJECTS_MAX = 1_000
-"""Memberships included."""
+"""Most projects of a user, memberships included."""
 MEMBERS_MAX = 1_000
 """Most members, and most invitations."""
 
