@@ -92,9 +92,9 @@ def verb_of(
         case "pushed cancel":
             return push_reports.end_pushed(op=ConfirmCancellation(id, PUSH_WORKER), **said)
         case "pushed wait":
-            return push_reports.wait_pushed(wait=push_reports.Wait(f"e{n}", b"{}", topic="t"), now_us=now_us, **one)
+            return push_reports.wait_pushed(wait=push_reports.Wait(f"e{n}", topic="t"), now_us=now_us, **one)
         case "pushed timer":
-            return push_reports.wait_pushed(wait=push_reports.Wait(f"t{n}", b"{}", now_us + 5), now_us=now_us, **one)
+            return push_reports.wait_pushed(wait=push_reports.Wait(f"t{n}", now_us + 5), now_us=now_us, **one)
         case "pushed question" | "pushed answer":
             type = "suspend_q" if kind == "pushed question" else "resume_q"
             said = {"topic": f"workflow/anything/{id}", "ids": [f"event{n}"], **same}

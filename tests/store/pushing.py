@@ -14,7 +14,6 @@ from perdure.store.verbs.outside.push_reports import PushedEnd, Wait
 from perdure.store.verbs.outside.push_workers import Handed, Pushed
 from perdure.store.verbs.runs import events
 from perdure.store.verbs.runs.starts import New
-from perdure.wire.base.times import rfc3339
 from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution, SavedStep
 from perdure.wire.runs.requests import EventItem, Started, StartItem
 
@@ -136,9 +135,7 @@ class PushWorld:
         self, id: str, key: str, type: str = "time", *, seconds: float | None = None, topic: str | None = None
     ) -> None:
         until_us = None if seconds is None else self.world.now_us + int(seconds * SECOND)
-        told = {"type": type, "until": None if until_us is None else rfc3339(until_us), "topic": topic}
-        event_type = f"resume_{key}" if type == "suspend" else None
-        wait = Wait(key, json.dumps(told).encode(), until_us, topic, event_type)
+        wait = Wait(key, until_us, topic, asks=type == "suspend")
         await self.do(push_reports.wait_pushed, execution_id=id, wait=wait)
 
     async def publish(

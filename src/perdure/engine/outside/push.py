@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-import msgspec
 from msgspec import structs
 
 from perdure.engine.base.core import Core
@@ -18,7 +17,6 @@ from perdure.store.verbs.outside import push_reports, push_steps, push_workers
 from perdure.store.verbs.outside.push_reports import PushedEnd, Wait
 from perdure.store.verbs.outside.push_workers import Pushed
 from perdure.store.verbs.runs.starts import New
-from perdure.wire.agents.approvals import ANSWERED
 from perdure.wire.base.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_name
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound
 from perdure.wire.base.fields import checked_id
@@ -26,7 +24,7 @@ from perdure.wire.base.limits import STEPS_MAX
 from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import DONE, Done
 from perdure.wire.base.status import LEASED
-from perdure.wire.base.times import AT_US_MAX, microseconds, rfc3339
+from perdure.wire.base.times import AT_US_MAX, microseconds
 from perdure.wire.outside.push_workers import (
     CompleteExecution,
     ConfirmCancellation,
@@ -294,25 +292,21 @@ def _polled(one: Pushed, worker_id: str) -> PolledWork:
 def _wait(op: WaitExecution, run_topic: str) -> Wait:
     until_us = _moment(op.wait_until, "body.wait_until")
     expires_us = _moment(op.expires_at, "body.expires_at")
-    if op.wait_type == "time":
-        if until_us is None:
-            raise BadValue("body.wait_until: a wait for a time needs one.", {"path": "body.wait_until"})
-        topic = event_type = None
-    elif op.wait_type == "event":
-        topic, event_type = op.wait_topic, None
-        if topic is None:
-            raise BadValue("body.wait_topic: a wait for an event needs one.", {"path": "body.wait_topic"})
-        check_name(topic, where="body.wait_topic", max_bytes=TOPIC_BYTES_MAX)
-        until_us = expires_us or until_us
-    elif op.wait_type == "suspend":
-        topic, event_type = run_topic, f"{ANSWERED}{op.step_key}"
-        until_us = expires_us or until_us
-    else:
-        raise BadValue(
-            f"body.wait_type: must be 'time', 'event' or 'suspend', got {op.wait_type!r}.", {"path": "body.wait_type"}
-        )
-    told = {"type": op.wait_type, "until": None if until_us is None else rfc3339(until_us), "topic": topic}
-    return Wait(op.step_key, msgspec.json.encode(told), until_us, topic, event_type)
+    match op.wait_type:
+        case "time":
+            if until_us is None:
+                raise BadValue("body.wait_until: a wait for a time needs one.", {"path": "body.wait_until"})
+            return Wait(op.step_key, until_us)
+        case "event":
+            if op.wait_topic is None:
+                raise BadValue("body.wait_topic: a wait for an event needs one.", {"path": "body.wait_topic"})
+            check_name(op.wait_topic, where="body.wait_topic", max_bytes=TOPIC_BYTES_MAX)
+            return Wait(op.step_key, expires_us or until_us, op.wait_topic)
+        case "suspend":
+            return Wait(op.step_key, expires_us or until_us, run_topic, asks=True)
+    raise BadValue(
+        f"body.wait_type: must be 'time', 'event' or 'suspend', got {op.wait_type!r}.", {"path": "body.wait_type"}
+    )
 
 
 def _moment(text: str | None, where: str) -> int | None:

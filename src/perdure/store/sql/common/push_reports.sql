@@ -33,24 +33,23 @@ LEFT JOIN executions r ON r.project_id = e.project_id AND r.id = COALESCE(e.root
 LEFT JOIN execution_extras x ON x.execution_id = e.id
 WHERE e.project_id = :project_id AND e.id = :id;
 
--- name: lock_pushed
--- holds: execution=id
--- The state of an execution, for its push worker's reports; `p.id` is NULL without a holding push worker.
-SELECT e.phase, e.attempt, e.assigned_to_worker AS worker_id, e.report_number, e.next_seq, e.retry_count, e.acked,
-  e.due_at_us, p.id AS push_worker_id, COALESCE(d.push, 0) AS push, e.deployment_id
+-- text: pushed
+e.phase, e.attempt, e.assigned_to_worker AS worker_id, e.report_number, e.next_seq, e.retry_count, e.acked, e.due_at_us,
+e.deployment_id, COALESCE(d.push, 0) AS push, p.id AS push_worker_id, COALESCE(e.root_execution_id, e.id) AS root_id,
+COALESCE(r.workflow_id, e.workflow_id) AS root_workflow_id
 FROM executions e
 LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
 LEFT JOIN deployments d ON d.project_id = e.project_id AND d.id = e.deployment_id
-WHERE e.project_id = :project_id AND e.id = :id {FOR UPDATE OF e};
+LEFT JOIN executions r ON r.project_id = e.project_id AND r.id = COALESCE(e.root_execution_id, e.id)
+WHERE e.project_id = :project_id AND e.id = :id
+
+-- name: lock_pushed
+-- holds: execution=id
+-- The state of an execution, for its push worker's reports; `p.id` is NULL without a holding push worker.
+SELECT {= pushed} {FOR UPDATE OF e};
 
 -- name: read_pushed
--- The same for a read.
-SELECT e.phase, e.attempt, e.assigned_to_worker AS worker_id, e.acked, COALESCE(e.root_execution_id, e.id) AS root_id,
-  COALESCE(r.workflow_id, e.workflow_id) AS root_workflow_id, p.id AS push_worker_id
-FROM executions e
-LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
-LEFT JOIN executions r ON r.project_id = e.project_id AND r.id = COALESCE(e.root_execution_id, e.id)
-WHERE e.project_id = :project_id AND e.id = :id;
+SELECT {= pushed};
 
 -- name: record_pushed
 -- holds: execution=id
@@ -117,9 +116,9 @@ LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
 LEFT JOIN journal j ON j.execution_id = e.id AND j.key = :key AND ({= outcomes})
 WHERE e.project_id = :project_id AND e.id = :id;
 
--- name: last_wait_of_key
--- The last wait of an execution under a key.
-SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'waiting' AND key = :key ORDER BY seq DESC LIMIT 1;
+-- name: due_before
+-- The due time of an execution that was suspended before this row.
+SELECT fingerprint FROM journal WHERE execution_id = :execution_id AND kind = 'waiting' AND seq < :seq ORDER BY seq DESC LIMIT 1;
 
 -- name: output_schema_of
 SELECT output_schema_name FROM executions WHERE project_id = :project_id AND id = :id;
@@ -135,16 +134,15 @@ WHERE project_id = :project_id AND batch_id = :batch_id AND batch_id IS NOT NULL
 -- name: batch_waited_for
 SELECT state FROM waits WHERE execution_id = :execution_id AND key = :key AND batch_id = :batch_id;
 
--- name: open_typed_wait
+-- name: open_batch_wait
 -- holds: execution=execution_id
--- A reopened wait looks from where it looked the first time.
-INSERT INTO waits (execution_id, key, project_id, state, topic, after_seq, event_type, batch_id, data, expires_at_us,
-  opened_at_us)
-VALUES (:execution_id, :key, :project_id, 'open', :topic, :after_seq, :event_type, :batch_id, :data, :expires_at_us, :now_us)
-ON CONFLICT (execution_id, key) DO UPDATE SET state = 'open', topic = excluded.topic,
-  after_seq = COALESCE(waits.after_seq, excluded.after_seq), event_type = excluded.event_type, batch_id = excluded.batch_id,
-  data = CASE WHEN waits.state = 'early' THEN excluded.data ELSE COALESCE(excluded.data, waits.data) END,
-  expires_at_us = excluded.expires_at_us;
+INSERT INTO waits (execution_id, key, project_id, state, batch_id, opened_at_us)
+VALUES (:execution_id, :key, :project_id, 'open', :batch_id, :now_us)
+ON CONFLICT (execution_id, key) DO UPDATE SET state = 'open', batch_id = excluded.batch_id, data = NULL;
+
+-- name: set_wait_expiry
+-- holds: execution=execution_id
+UPDATE waits SET expires_at_us = :expires_at_us WHERE execution_id = :execution_id AND key = :key;
 
 -- name: lock_asking
 -- holds: execution=id

@@ -27,73 +27,75 @@ async def alone_in(project_id: str, topic: str) -> str | None:
 
 
 async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
-    """Open the wait for a published question's answer, if the execution is of the topic's run.
-
-    The next attempt may repeat the question. With other data, or after an early answer, the question is new, and an
-    answer must name its id.
-    """
+    """Open the wait for a published question's answer, if the execution is of the topic's run."""
     assert event.event_type is not None
     key = event.event_type.removeprefix(ASKED)
-    answer_type = f"{ANSWERED}{key}"
     if not await query("lock_asking", project_id=project_id, id=execution_id, topic=topic):
         return
     if await outcome_there(execution_id, key):
         return
     known = await record(StoredWait, "read_wait", execution_id=execution_id, key=key)
-    asked = None if known is None else known.data
-    same = asked is not None and asked == bytes(event.data)
-    if known is not None and known.state == "open" and (same or known.event_type != answer_type):
+    if known is None or known.state != "open" or known.event_type == f"{ANSWERED}{key}":
+        await open_question(
+            project_id, execution_id, key, known, topic=topic, after=seq, data=bytes(event.data), now_us=now_us
+        )
+
+
+async def open_question(
+    project_id: str,
+    execution_id: str,
+    key: str,
+    known: StoredWait | None,
+    *,
+    topic: str,
+    after: int,
+    data: bytes | None,
+    now_us: int,
+    asked_at_us: int | None = None,
+) -> None:
+    """Open the wait of a question, and deliver an early answer: kept under the key, or published after the question.
+
+    The next attempt may repeat the question. With other data, or after an early answer, it is new, and an answer must
+    name its id. `asked_at_us`: before now.
+    """
+    answer_type = f"{ANSWERED}{key}"
+    if known is not None and known.state == "open" and (known.event_type, known.data) == (answer_type, data):
         return
-    early = known if known is not None and known.state == "early" and not asks(bytes(event.data)) else None
+    early = known if known is not None and known.state == "early" else None
+    if early is not None and asks(data) and (asked_at_us is None or early.opened_at_us < asked_at_us):
+        early = None
     await query(
         "ask_question",
         execution_id=execution_id,
         key=key,
         project_id=project_id,
         topic=topic,
-        after_seq=seq,
+        after_seq=after,
         event_type=answer_type,
-        data=bytes(event.data),
+        data=data,
         now_us=early.opened_at_us if early is not None else later(0 if known is None else known.opened_at_us, now_us),
-        must_name=int(asked is not None and early is None),
+        must_name=int(early is None and known is not None and known.data is not None),
     )
-    await take_early(
-        project_id, execution_id, key, now_us, topic=topic, answer_type=answer_type, early=early, after=seq
-    )
-
-
-def later(opened_at_us: int, now_us: int) -> int:
-    """A time after `opened_at_us`: a question's time is part of its id, so two questions under a key need different
-    times."""
-    return max(now_us, opened_at_us + 1)
-
-
-async def take_early(
-    project_id: str,
-    execution_id: str,
-    key: str,
-    now_us: int,
-    *,
-    topic: str,
-    answer_type: str,
-    early: StoredWait | None,
-    after: int,
-) -> None:
-    """Deliver an early answer: kept under the key (`early`), or published after the question."""
     if early is not None:
         assert early.data is not None
-        seq, data = None, early.data
+        seq, answer = None, early.data
     else:
         found = await query(
             "first_event_of_type", project_id=project_id, topic=topic, after=after, event_type=answer_type
         )
         if not found:
             return
-        seq, data = found[0]
+        seq, answer = found[0]
         answered_by = f"event {seq} of topic {topic!r}"
-        await note_answer(project_id, execution_id, key, Raw(data), answered_by=answered_by, now_us=now_us)
+        await note_answer(project_id, execution_id, key, Raw(answer), answered_by=answered_by, now_us=now_us)
     await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None)
-    await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=data)
+    await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=answer)
+
+
+def later(opened_at_us: int, now_us: int) -> int:
+    """A time after `opened_at_us`: a question's time is part of its id, so two questions under a key need different
+    times."""
+    return max(now_us, opened_at_us + 1)
 
 
 async def outcome_there(execution_id: str, key: str) -> bool:

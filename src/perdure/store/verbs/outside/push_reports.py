@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from perdure.store.base.executions import ChangedExecution, State, StoredWait, unknown_execution
-from perdure.store.base.interface import Due, Notify, Ready, Written, query, query_many, record, records, verb
+from perdure.store.base.interface import Notify, Written, query, query_many, record, records, verb
 from perdure.store.base.locks import Arguments, Locks
 from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.outside.push_questions import asks, later, outcome_there, take_early
-from perdure.store.verbs.outside.push_steps import ENDS
-from perdure.store.verbs.runs.event_search import first_event
-from perdure.store.verbs.runs.events import event_value, number_before
+from perdure.store.verbs.outside.push_questions import open_question, outcome_there
+from perdure.store.verbs.outside.push_steps import ENDS, HeldPush, lock_held
+from perdure.store.verbs.runs.events import number_before
 from perdure.store.verbs.runs.reports import report
-from perdure.store.verbs.runs.rows import deliver, overrule
 from perdure.store.verbs.runs.starts import New, news_locks, news_sweep, news_weight, start_items
 from perdure.store.verbs.runs.transitions import Canceller, cancel_tree, lose
 from perdure.wire.agents.approvals import ASKED
@@ -27,33 +25,22 @@ from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
 from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution
 from perdure.wire.runs.executions import Row
-from perdure.wire.runs.requests import Cancelled, Complete, Fail, ReportItem, Started
+from perdure.wire.runs.requests import (
+    Cancelled,
+    Complete,
+    End,
+    Entry,
+    Fail,
+    ItemReply,
+    OpenWait,
+    ReportItem,
+    Started,
+    Suspend,
+)
 
 RETRIES_MAX = 2
 TIMED_OUT_US = 2_000_000
 """How far a worker's clock may be ahead."""
-
-
-class HeldPush(Struct, frozen=True):
-    phase: Phase
-    attempt: int
-    worker_id: str | None
-    report_number: int
-    next_seq: int
-    retry_count: int
-    acked: int
-    due_at_us: int | None
-    push_worker_id: str | None
-    """The holder, if a push worker."""
-    push: bool
-    deployment_id: str | None
-
-
-async def _lock(project_id: str, execution_id: str) -> HeldPush:
-    held = await record(HeldPush, "lock_pushed", project_id=project_id, id=execution_id)
-    if held is None:
-        raise unknown_execution(execution_id)
-    return held
 
 
 @verb(locks="execution=execution_id")
@@ -73,7 +60,7 @@ async def save_step(
         ChangedExecution, "record_pushed", project_id=project_id, id=execution_id, key=step_key, now_us=now_us
     )
     if moved is None:
-        held = await _lock(project_id, execution_id)
+        held = await lock_held(project_id, execution_id)
         if held.phase not in LEASED or held.push_worker_id is None:
             raise Conflict(
                 f"Execution {execution_id!r} is {held.phase}: no push worker holds it, so its steps cannot be saved."
@@ -105,7 +92,7 @@ _ENDS: dict[type[PushedEnd], Phase] = {
 async def end_pushed(*, project_id: str, op: PushedEnd, now_us: int, grace_us: int) -> None:
     """Take a worker's end as a report of the attempt. A repeat changes nothing. Raises NotFound, Conflict."""
     id, worker_id = op.execution_id, op.worker_id
-    held = await _lock(project_id, id)
+    held = await lock_held(project_id, id)
     if held.worker_id == worker_id and held.phase is _ENDS[type(op)]:
         return
     if held.worker_id != worker_id or held.phase not in LEASED:
@@ -125,8 +112,7 @@ async def end_pushed(*, project_id: str, op: PushedEnd, now_us: int, grace_us: i
             await _go_on(project_id, id, held, now_us)
             return
         await cancel_tree(project_id, id, Canceller("system"), now_us, grace_us)
-    item = ReportItem(id, held.attempt, held.report_number + 1, held.next_seq - 1, end=_end(op, held))
-    await report(project_id=project_id, worker_id=worker_id, item=item, now_us=now_us).start()
+    await _report(project_id, id, held, _end(op, held), now_us)
 
 
 def _end(op: PushedEnd, held: HeldPush) -> Complete | Fail | Cancelled:
@@ -140,99 +126,67 @@ def _end(op: PushedEnd, held: HeldPush) -> Complete | Fail | Cancelled:
     return Fail(op.error, detail, retry_delay_us=0 if retries else None)
 
 
+async def _report(
+    project_id: str, id: str, held: HeldPush, end: End, now_us: int, *, entries: Sequence[Entry] = ()
+) -> ItemReply:
+    """Report for the worker that holds the execution. The worker has seen the whole journal."""
+    assert held.worker_id is not None
+    item = ReportItem(id, held.attempt, held.report_number + 1, held.next_seq - 1, list(entries), end=end)
+    return await report(project_id=project_id, worker_id=held.worker_id, item=item, now_us=now_us).start()
+
+
 class Wait(NamedTuple):
     key: str
-    told: bytes
-    """The wait as JSON, for the journal."""
     until_us: int | None = None
     """The due time, or the time-out."""
     topic: str | None = None
-    event_type: str | None = None
+    asks: bool = False
+    """The wait is for an answer, an event of the run's topic."""
 
 
 @verb(locks="execution=execution_id topic=wait.topic")
 async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us: int) -> None:
-    """Suspend a running execution. If the outcome is there already, the execution continues at once (I5). Raises
-    NotFound."""
-    topic = wait.topic
-    if topic is not None:
-        await query("lock_topic", project_id=project_id, topic=topic)
-    held = await _lock(project_id, execution_id)
-    if held.phase is Phase.CANCELLING and held.push_worker_id is not None:
-        # The worker lets go, so the cancel is complete.
-        await overrule(project_id, execution_id, now_us, "confirmed")
+    """Suspend a running execution. If the outcome is there already, its attempt ends (I5). Raises NotFound."""
+    if wait.topic is not None:
+        await query("lock_topic", project_id=project_id, topic=wait.topic)
+    held = await lock_held(project_id, execution_id)
+    if held.push_worker_id is None:
         return
-    if held.phase is not Phase.RUNNING or held.push_worker_id is None:
-        return
-    if await outcome_there(execution_id, wait.key):
+    if held.phase is Phase.CANCELLING:
+        await _report(project_id, execution_id, held, Cancelled(), now_us)  # the worker lets go
+    elif held.phase is Phase.RUNNING and await outcome_there(execution_id, wait.key):
         await _go_on(project_id, execution_id, held, now_us)
-        return
-    if topic is None:
-        await _let_go(project_id, execution_id, held, now_us, key=wait.key, told=wait.told, until_us=wait.until_us)
-        return
-    place = {"execution_id": execution_id, "key": wait.key}
-    known = await record(StoredWait, "read_wait", **place)
-    # Its own event opened this question (`push_questions`).
-    asked = wait.event_type is not None and known is not None and known.state == "open" and known.data is not None
-    early = known if known is not None and known.state == "early" else None
-    if await _open(project_id, execution_id, wait, now_us, asked=asked, early=early):
-        early = None  # an answer from before the question does not answer it
-    await _let_go(project_id, execution_id, held, now_us, key=wait.key, told=wait.told, until_us=wait.until_us)
-    if asked:
-        return
-    [opened] = await records(StoredWait, "read_wait", **place)
-    after = opened.after_seq or 0
-    if wait.event_type is not None:
-        await take_early(
+    elif held.phase is Phase.RUNNING:
+        entries = []
+        if wait.asks:
+            await _ask(project_id, execution_id, wait, now_us)
+        elif wait.topic is not None:
+            entries.append(OpenWait(wait.key, None, wait.topic, expires_at_us=wait.until_us))
+        await _let_go(project_id, execution_id, held, now_us, wait, entries=entries)
+        if wait.topic is not None:
+            await query("set_wait_expiry", execution_id=execution_id, key=wait.key, expires_at_us=wait.until_us)
+
+
+async def _ask(project_id: str, execution_id: str, wait: Wait, now_us: int) -> None:
+    assert wait.topic is not None
+    known = await record(StoredWait, "read_wait", execution_id=execution_id, key=wait.key)
+    if known is None or known.state != "open" or known.data is None:
+        # The question named no execution: take the last one under this key.
+        event_type = f"{ASKED}{wait.key}"
+        found = await query("last_event_of_type", project_id=project_id, topic=wait.topic, event_type=event_type)
+        before = 0 if found else await number_before(project_id, execution_id, wait.topic)
+        after, data, asked_at_us = found[0] if found else (before, None, 0)
+        await open_question(
             project_id,
             execution_id,
             wait.key,
-            now_us,
-            topic=topic,
-            answer_type=wait.event_type,
-            early=early,
+            known,
+            topic=wait.topic,
             after=after,
+            data=data,
+            now_us=now_us,
+            asked_at_us=asked_at_us,
         )
-        return
-    event = await first_event(project_id, execution_id, topic, None, after)
-    if event is None:
-        return
-    await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=event.sequence_id, data=None)
-    await deliver(project_id, execution_id, Kind.EVENT, now_us, key=wait.key, name=topic, value=event_value(event))
-
-
-async def _open(
-    project_id: str, execution_id: str, wait: Wait, now_us: int, *, asked: bool, early: StoredWait | None
-) -> bool:
-    """Open or reopen the wait. Returns True if a question came after the early answer, which is void then."""
-    assert wait.topic is not None
-    found = []
-    if wait.event_type is not None and not asked:
-        # The question named no execution: take the last one under this key.
-        found = await query(
-            "last_event_of_type", project_id=project_id, topic=wait.topic, event_type=f"{ASKED}{wait.key}"
-        )
-    after: int | None = None
-    question: bytes | None = None
-    asked_at_us = 0
-    if found:
-        after, question, asked_at_us = found[0]
-    elif not asked:
-        after = await number_before(project_id, execution_id, wait.topic)
-    dropped = early is not None and early.opened_at_us < asked_at_us and asks(question)
-    values: dict[str, object] = {
-        "execution_id": execution_id,
-        "key": wait.key,
-        "project_id": project_id,
-        "topic": wait.topic,
-        "after_seq": after,
-        "event_type": wait.event_type,
-        "data": question,
-    }
-    if early is not None and dropped:
-        await query("ask_question", **values, now_us=later(early.opened_at_us, now_us), must_name=1)
-    await query("open_typed_wait", **values, batch_id=None, expires_at_us=wait.until_us, now_us=now_us)
-    return dropped
 
 
 async def _go_on(project_id: str, execution_id: str, held: HeldPush, now_us: int) -> None:
@@ -245,30 +199,16 @@ async def _let_go(
     execution_id: str,
     held: HeldPush,
     now_us: int,
+    wait: Wait,
     *,
-    key: str,
-    told: bytes,
-    until_us: int | None = None,
+    entries: Sequence[Entry] = (),
 ) -> None:
-    [moved] = await records(
-        ChangedExecution,
-        "suspend",
-        project_id=project_id,
-        id=execution_id,
-        attempt=held.attempt,
-        worker_id=held.worker_id,
-        due_at_us=until_us,
-        timer_key=None if until_us is None else key,
-        parked_worker=None,
-        parked_seq=None,
-        now_us=now_us,
-    )
-    await query_many("insert_journal", [moved.row(execution_id, Kind.WAITING, key=key, value=told)])
-    await Notify(Written(execution_id))
-    if until_us is not None:
-        await Notify(Due(until_us))
-    if moved.gate:
-        await Notify(Ready(project_id, None))
+    """Suspend until the wait's outcome. Other questions of the execution stay open."""
+    waits = [one for (one,) in await query("open_waits", execution_id=execution_id)]
+    end = Suspend([wait.key, *waits], None if wait.until_us is None else (wait.key, wait.until_us))
+    reply = await _report(project_id, execution_id, held, end, now_us, entries=entries)
+    if not reply.ended:  # the event or the answer is there already
+        await _go_on(project_id, execution_id, held, now_us)
 
 
 @verb(locks="execution=execution_id")
@@ -303,7 +243,7 @@ async def start_children(
     first = await recall(project_id, idempotency)
     if first is not None:
         return _STARTED.decode(first)
-    held = await _lock(project_id, parent_id)
+    held = await lock_held(project_id, parent_id)
     rows = await records(Row, "outcomes_of_key", execution_id=parent_id, key=step_key) if held.push else []
     before = [row.value for row in rows if row.kind is Kind.CHILD_STARTED]
     if before:
@@ -314,8 +254,8 @@ async def start_children(
         if any(row.kind in ENDS for row in rows):
             await _go_on(project_id, parent_id, held, now_us)
         else:
-            told = msgspec.json.encode({"type": "child" if batch_id is None else "batch"})
-            await _let_go(project_id, parent_id, held, now_us, key=step_key, told=told)
+            held = await lock_held(project_id, parent_id)
+            await _let_go(project_id, parent_id, held, now_us, Wait(step_key))
     ids = [answer.execution_id for answer in answers]
     await remember(project_id, idempotency, msgspec.json.encode(answers), now_us, ids)
     return answers
@@ -370,16 +310,11 @@ async def _start(
         await Notify(Written(parent_id))
     if batch_id is not None:
         await query(
-            "open_typed_wait",
+            "open_batch_wait",
             execution_id=parent_id,
             key=step_key,
             project_id=project_id,
-            topic=None,
-            after_seq=None,
-            event_type=None,
             batch_id=batch_id,
-            data=None,
-            expires_at_us=None,
             now_us=now_us,
         )
     return answers

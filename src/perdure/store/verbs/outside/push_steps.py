@@ -21,26 +21,33 @@ from perdure.wire.runs.executions import Row
 ENDS = (Kind.STEP, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD)
 
 
-class PushHolder(Struct, frozen=True):
+class HeldPush(Struct, frozen=True):
     phase: Phase
     attempt: int
     worker_id: str | None
+    report_number: int
+    next_seq: int
+    retry_count: int
     acked: int
+    due_at_us: int | None
+    deployment_id: str | None
+    push: bool
+    push_worker_id: str | None
+    """The holder, if it is a push worker."""
     root_id: str
     root_workflow_id: str
-    push_worker_id: str | None
 
 
 @verb(reads=True)
-async def standing(*, project_id: str, execution_id: str) -> PushHolder:
-    return await _standing(project_id, execution_id)
+async def standing(*, project_id: str, execution_id: str) -> HeldPush:
+    return await lock_held(project_id, execution_id, "read_pushed")
 
 
-async def _standing(project_id: str, execution_id: str) -> PushHolder:
-    found = await record(PushHolder, "read_pushed", project_id=project_id, id=execution_id)
-    if found is None:
+async def lock_held(project_id: str, execution_id: str, name: str = "lock_pushed") -> HeldPush:
+    held = await record(HeldPush, name, project_id=project_id, id=execution_id)
+    if held is None:
         raise unknown_execution(execution_id)
-    return found
+    return held
 
 
 class HolderAndRow(Struct, frozen=True):
@@ -74,7 +81,7 @@ async def list_steps(
     Without `after` the list is complete, because the reader runs missing steps. Raises NotFound; BadRequest for
     outcomes too large together.
     """
-    await _standing(project_id, execution_id)
+    await lock_held(project_id, execution_id, "read_pushed")
     first: dict[str, tuple[int, int]] = {}
     started: dict[str, int] = {}
     for seq, kind, key, size in await query("outcome_sizes", execution_id=execution_id, limit=limit):
@@ -108,18 +115,18 @@ async def _saved(project_id: str, execution_id: str, rows: Sequence[Row]) -> tup
         step = ListedStep(key, given if ok else None, None if ok else given, ok, outcome.fingerprint)
         return step, outcome.name
     if outcome.kind is Kind.TIMER:
-        return await _timer(execution_id, key), None
+        return await _timer(execution_id, key, outcome.seq), None
     if outcome.kind is Kind.CHILD:
         return await _child(project_id, key, rows, outcome)
     return ListedStep(key, await _event(project_id, execution_id, key, outcome), success=True), None
 
 
-async def _timer(execution_id: str, key: str) -> ListedStep:
+async def _timer(execution_id: str, key: str, seq: int) -> ListedStep:
     """A due timer: the awaited time, or the time-out of another wait."""
-    last = await value("last_wait_of_key", execution_id=execution_id, key=key)
-    told = {} if last is None else msgspec.json.decode(last)
-    until = told.get("until")
-    if told.get("type") in ("event", "suspend"):
+    due = await value("due_before", execution_id=execution_id, seq=seq)
+    until = None if due is None else rfc3339(int(due))
+    wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=key)
+    if wait is not None and wait.topic is not None:
         return ListedStep(key, error=_json({"message": f"Event wait expired at {until}"}), success=False)
     return ListedStep(key, _json({"success": True, "wait_until": until}), success=True)
 

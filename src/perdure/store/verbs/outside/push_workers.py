@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msgspec import Raw, Struct
 
 from perdure.store.base.interface import Metric, Notify, query, record, records, verb
-from perdure.store.verbs.outside.push_reports import HeldPush
+from perdure.store.verbs.outside.push_steps import HeldPush
 from perdure.store.verbs.runs.claims import PUSHED, Room, end_registration, forgive, pick, try_take_back
 from perdure.store.verbs.runs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.runs.rows import overrule
