@@ -21,6 +21,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import is_version_at_least
+from msgspec.structs import asdict
 from pydantic import ConfigDict, Field
 
 from perdure.mcp import runs
@@ -107,7 +108,7 @@ class Tools:
         try:
             known = TOOLS.get(params.name)
             if known is not None:
-                return _text(await known.call(ask, _converted(arguments, known)))
+                return _text(await known.call(ask, **_converted(arguments, known)))
             if params.request_state is not None:
                 return await self._go_on(ctx, ask, params)
             if caller.role is not None:
@@ -263,9 +264,9 @@ def _may(caller: AskCaller, role: Role) -> bool:
     return caller.role is None or caller.role.includes(role)
 
 
-def _converted(arguments: dict[str, Json], tool: Tool) -> msgspec.Struct:
+def _converted(arguments: dict[str, Json], tool: Tool) -> dict[str, Any]:
     try:
-        return msgspec.convert(arguments, tool.arguments)
+        return asdict(msgspec.convert(arguments, tool.arguments))
     except msgspec.ValidationError as error:
         raise BadValue(f"arguments: {error}") from None
 

@@ -1,12 +1,13 @@
 """The tools to look at executions and to act on executions. Each tool is a function of typed arguments and returns
 text."""
 
+import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, ParamSpec
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import NODEFAULT, Meta, Raw, Struct
 
 from perdure.mcp import docs, lines, runs
 from perdure.mcp.asking import Ask, full_id
@@ -24,7 +25,7 @@ from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecuti
 from perdure.wire.steering.pauses import EndPause, PutPause
 
 Json = Any
-A = TypeVar("A", bound=Struct)
+P = ParamSpec("P")
 
 PAGE: Final = 50
 SECTION_CHARS: Final = 1_500
@@ -34,6 +35,11 @@ WAIT_SECONDS_MAX: Final = 45.0
 
 Id = Annotated[str, Meta(description="The execution's id, or its first 8 characters or more.")]
 Note = Annotated[str, Meta(description="Why. The server keeps it beside the caller's name.")]
+After = Annotated[int, Meta(ge=0, le=INT64_MAX, description="Go on after the line of this number.")]
+FromStep = Annotated[str, Meta(description="The key of the first step that runs again.")]
+PauseName = Annotated[str, Meta(description="The queue, workflow or deployment. For a key: its queue.")]
+PausedKey = Annotated[str, Meta(description="Only for the kind key.")]
+_NO_EDITS: Final[dict[str, Json]] = {}
 
 
 class Tool(NamedTuple):
@@ -41,7 +47,7 @@ class Tool(NamedTuple):
     description: str
     role: Role
     arguments: type[Struct]
-    call: Callable[[Ask, Any], Awaitable[str]]
+    call: Callable[..., Awaitable[str]]
     destroys: bool
 
     @property
@@ -56,19 +62,20 @@ class Tool(NamedTuple):
 TOOLS: Final[dict[str, Tool]] = {}
 
 
-def tool(
-    role: Role, *, destroys: bool = False
-) -> Callable[[Callable[[Ask, A], Awaitable[str]]], Callable[[Ask, A], Awaitable[str]]]:
-    """The function's name and docstring are the tool's."""
+def tool(role: Role, *, destroys: bool = False) -> Callable[[Callable[P, Awaitable[str]]], Callable[P, Awaitable[str]]]:
+    """The function's name, docstring and parameters behind `ask` are the tool's."""
 
-    def add(function: Callable[[Ask, A], Awaitable[str]]) -> Callable[[Ask, A], Awaitable[str]]:
-        arguments = function.__annotations__["given"]
-        description = " ".join((function.__doc__ or "").split())
-        TOOLS[function.__name__] = Tool(
-            name=function.__name__,
-            description=description,
+    def add(function: Callable[P, Awaitable[str]]) -> Callable[P, Awaitable[str]]:
+        _, *parameters = inspect.signature(function).parameters.values()
+        fields = [
+            (one.name, one.annotation, NODEFAULT if one.default is one.empty else one.default) for one in parameters
+        ]
+        name = function.__name__
+        TOOLS[name] = Tool(
+            name=name,
+            description=" ".join((function.__doc__ or "").split()),
             role=role,
-            arguments=arguments,
+            arguments=msgspec.defstruct(name, fields, forbid_unknown_fields=True),
             call=function,
             destroys=destroys,
         )
@@ -77,26 +84,25 @@ def tool(
     return add
 
 
-class Listing(Struct, forbid_unknown_fields=True):
-    status: Annotated[Status, Meta(description="Only this status.")] | None = None
-    workflow: Annotated[str, Meta(description="Only this workflow or agent.")] | None = None
-    search: Annotated[str, Meta(description="The beginning of an id, of a key, or of a word in a key.")] | None = None
-    error: Annotated[str, Meta(description="Words of the error of failed executions.")] | None = None
-    limit: Annotated[int, Meta(ge=1, le=PAGE)] = PAGE
-    cursor: Annotated[str, Meta(description="From the page before.")] | None = None
-
-
 @tool(Role.READ)
-async def list_executions(ask: Ask, given: Listing) -> str:
+async def list_executions(
+    ask: Ask,
+    status: Annotated[Status, Meta(description="Only this status.")] | None = None,
+    workflow: Annotated[str, Meta(description="Only this workflow or agent.")] | None = None,
+    search: Annotated[str, Meta(description="The beginning of an id, of a key, or of a word in a key.")] | None = None,
+    error: Annotated[str, Meta(description="Words of the error of failed executions.")] | None = None,
+    limit: Annotated[int, Meta(ge=1, le=PAGE)] = PAGE,
+    cursor: Annotated[str, Meta(description="From the page before.")] | None = None,
+) -> str:
     """List executions, the newest first. Each line has the beginning of the id, the workflow, the phase, the age, and
     what the execution waits for or why it failed."""
     op = ListSummaries(
-        status=None if given.status is None else [given.status.value],
-        workflow_id=given.workflow,
-        q=given.search,
-        error=given.error,
-        cursor=given.cursor,
-        limit=given.limit,
+        status=None if status is None else [status.value],
+        workflow_id=workflow,
+        q=search,
+        error=error,
+        cursor=cursor,
+        limit=limit,
     )
     page = await ask(op)
     found = lines.executions(page.executions, _now_us())
@@ -104,165 +110,141 @@ async def list_executions(ask: Ask, given: Listing) -> str:
     return "\n".join([*found, *more]) or "No execution matches."
 
 
-class One(Struct, forbid_unknown_fields=True):
-    id: Id
-    wait: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX, description="Wait so many seconds for its end.")] | None = (
-        None
-    )
-
-
 @tool(Role.READ)
-async def get_execution(ask: Ask, given: One) -> str:
+async def get_execution(
+    ask: Ask,
+    id: Id,
+    wait: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX, description="Wait so many seconds for its end.")]
+    | None = None,
+) -> str:
     """Show one execution: phase, input, result or error, progress, and the questions that it asks."""
-    id = await full_id(ask, given.id)
-    run = await runs.look(ask, id, given.wait)
+    id = await full_id(ask, id)
+    run = await runs.look(ask, id, wait)
     return "\n".join(lines.execution(run.execution, run.questions, _now_us()))
 
 
-class Why(Struct, forbid_unknown_fields=True):
-    id: Id
-    slow: Annotated[bool, Meta(description="Also show which steps and waits took the time.")] = False
-
-
 @tool(Role.READ)
-async def why(ask: Ask, given: Why) -> str:
+async def why(
+    ask: Ask, id: Id, slow: Annotated[bool, Meta(description="Also show which steps and waits took the time.")] = False
+) -> str:
     """Explain why an execution is where it is, and what lets it go on. Use it when one hangs or failed."""
-    found = await ask(ExplainExecution(await full_id(ask, given.id), given.slow))
+    found = await ask(ExplainExecution(await full_id(ask, id), slow))
     return lines.bounded(lines.why(found), "More facts were left out.")
 
 
-class After(Struct, forbid_unknown_fields=True):
-    id: Id
-    after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="Go on after the line of this number.")] = 0
-
-
 @tool(Role.READ)
-async def get_journal(ask: Ask, given: After) -> str:
+async def get_journal(ask: Ask, id: Id, after: After = 0) -> str:
     """Show the journal of an execution: its steps, waits and children with their outcomes, in order."""
-    id = await full_id(ask, given.id)
+    id = await full_id(ask, id)
     begun_us = (await ask(GetExecution(id))).created_at_us
-    page = await ask(GetSteps(id, given.after, PAGE))
+    page = await ask(GetSteps(id, after, PAGE))
     text = lines.bounded(lines.journal(page.steps, begun_us), _more("row"))
     return f"{text}\n{_more('row')}" if page.has_more and not text.endswith(_more("row")) else text or "No more rows."
 
 
 @tool(Role.READ)
-async def get_logs(ask: Ask, given: After) -> str:
+async def get_logs(ask: Ask, id: Id, after: After = 0) -> str:
     """Show the log lines of an execution, in order."""
-    page = await ask(GetLogs(await full_id(ask, given.id), given.after, PAGE))
+    page = await ask(GetLogs(await full_id(ask, id), after, PAGE))
     text = lines.bounded(lines.logs(page.logs), _more("line"))
     return (
         f"{text}\n{_more('line')}" if page.has_more and not text.endswith(_more("line")) else text or "No more lines."
     )
 
 
-class Nothing(Struct, forbid_unknown_fields=True):
-    pass
-
-
 @tool(Role.READ)
-async def list_questions(ask: Ask, given: Nothing) -> str:
+async def list_questions(ask: Ask) -> str:
     """List the open questions of all executions, the oldest first."""
     found = (await ask(ListApprovals(limit=PAGE))).items
     return lines.bounded(map(lines.question, found), "There are more questions.") or "No execution asks anything."
 
 
-class Words(Struct, forbid_unknown_fields=True):
-    words: Annotated[str, Meta(min_length=2, description="The words to look for.")]
-
-
 @tool(Role.READ)
-async def search_docs(ask: Ask, given: Words) -> str:
+async def search_docs(ask: Ask, words: Annotated[str, Meta(min_length=2, description="The words to look for.")]) -> str:
     """Search the documentation of Perdure: how to write workflows, steps, agents, tests and deployments."""
-    found = docs.search(given.words, SECTIONS)
+    found = docs.search(words, SECTIONS)
     shown = (f"[{one.page}] {one.heading}\n\n{lines.cut(one.text, SECTION_CHARS)}" for one in found)
     return "\n\n".join(shown) or f"No page has these words. The pages are: {', '.join(docs.pages())}."
 
 
-class Reading(Struct, forbid_unknown_fields=True):
-    page: Annotated[str, Meta(description="Its name, as the search shows it in brackets.")]
-    offset: Annotated[int, Meta(ge=0, le=INT64_MAX, description="The first character to show.")] = 0
-
-
 @tool(Role.READ)
-async def read_docs(ask: Ask, given: Reading) -> str:
+async def read_docs(
+    ask: Ask,
+    page: Annotated[str, Meta(description="Its name, as the search shows it in brackets.")],
+    offset: Annotated[int, Meta(ge=0, le=INT64_MAX, description="The first character to show.")] = 0,
+) -> str:
     """Read one page of the documentation of Perdure."""
-    text = docs.page(given.page).text
-    end = given.offset + PAGE_CHARS
-    return text[given.offset : end] + (f"\n\nMore: offset={end}" if end < len(text) else "")
-
-
-class Start(Struct, forbid_unknown_fields=True):
-    workflow: Annotated[str, Meta(description="The name of a workflow or agent.")]
-    input: Annotated[Json, Meta(description="Its input, as JSON.")] = None
-    key: Annotated[str, Meta(description="A name of your own. A second start with it starts nothing.")] | None = None
+    text = docs.page(page).text
+    end = offset + PAGE_CHARS
+    return text[offset:end] + (f"\n\nMore: offset={end}" if end < len(text) else "")
 
 
 @tool(Role.WRITE)
-async def start_execution(ask: Ask, given: Start) -> str:
+async def start_execution(
+    ask: Ask,
+    workflow: Annotated[str, Meta(description="The name of a workflow or agent.")],
+    input: Annotated[Json, Meta(description="Its input, as JSON.")] = None,
+    key: Annotated[str, Meta(description="A name of your own. A second start with it starts nothing.")] | None = None,
+) -> str:
     """Start a workflow or agent and return at once. Use the tools run_… to wait for the result."""
-    id = await runs.start(ask, given.workflow, given.input, given.key)
+    id = await runs.start(ask, workflow, input, key)
     return f"Started execution {id}. get_execution shows how it goes."
 
 
-class Retry(Struct, forbid_unknown_fields=True):
-    id: Id
-    from_step: Annotated[str, Meta(description="The key of the first step that runs again.")] | None = None
-    later: (
-        Annotated[
-            Literal["keep", "redo"],
-            Meta(description="Keep or drop what the code called after the failure, such as refunds."),
-        ]
-        | None
-    ) = None
-    note: Note | None = None
-
-
 @tool(Role.WRITE)
-async def retry_execution(ask: Ask, given: Retry) -> str:
+async def retry_execution(
+    ask: Ask,
+    id: Id,
+    from_step: FromStep | None = None,
+    later: Annotated[
+        Literal["keep", "redo"],
+        Meta(description="Keep or drop what the code called after the failure, such as refunds."),
+    ]
+    | None = None,
+    note: Note | None = None,
+) -> str:
     """Run a failed or cancelled execution again from what failed, as a new execution. Recorded steps stay.
     LATER_OUTCOMES names steps that may have undone earlier ones. Ask the user, then give `later` or `from_step`."""
-    keep, redo = given.later == "keep", given.later == "redo"
-    id = await full_id(ask, given.id)
-    op = RetryExecution(id, given.from_step, keep_later=keep, redo_later=redo, note=given.note)
+    keep, redo = later == "keep", later == "redo"
+    id = await full_id(ask, id)
+    op = RetryExecution(id, from_step, keep_later=keep, redo_later=redo, note=note)
     return _forked(await ask(op))
 
 
-class Forking(Struct, forbid_unknown_fields=True):
-    id: Id
-    from_step: Annotated[str, Meta(description="The key of the first step that runs again.")] | None = None
-    steps: Annotated[dict[str, Json], Meta(description="Values in place of kept outcomes, by the keys of steps.")] = {}
-    deployment: Annotated[str, Meta(description="The deployment that runs it.")] | None = None
-    note: Note | None = None
-
-
 @tool(Role.WRITE)
-async def fork_execution(ask: Ask, given: Forking) -> str:
+async def fork_execution(
+    ask: Ask,
+    id: Id,
+    from_step: FromStep | None = None,
+    steps: Annotated[
+        dict[str, Json], Meta(description="Values in place of kept outcomes, by the keys of steps.")
+    ] = _NO_EDITS,
+    deployment: Annotated[str, Meta(description="The deployment that runs it.")] | None = None,
+    note: Note | None = None,
+) -> str:
     """Start an execution that keeps the outcomes of another one before `from_step`, or up to the last edited step.
     Use it when an execution is blocked. The other one stays as it is."""
-    edits = Edits(steps={key: Raw(msgspec.json.encode(one)) for key, one in given.steps.items()})
-    id, deployment = await full_id(ask, given.id), given.deployment
-    return _forked(await ask(ForkExecution(id, given.from_step, edits, deployment, note=given.note)))
-
-
-class Act(Struct, forbid_unknown_fields=True):
-    id: Id
-    action: Action
-    step: Annotated[str, Meta(description="The key of what waits. Left out: the held execution as a whole.")] | None = (
-        None
-    )
-    value: Annotated[Json, Meta(description="For complete: the result, as JSON.")] = None
-    error: Annotated[str, Meta(description="For fail: the message that the code sees.")] | None = None
-    note: Note | None = None
+    edits = Edits(steps={key: Raw(msgspec.json.encode(one)) for key, one in steps.items()})
+    id = await full_id(ask, id)
+    return _forked(await ask(ForkExecution(id, from_step, edits, deployment, note=note)))
 
 
 @tool(Role.WRITE, destroys=True)
-async def act_on_execution(ask: Ask, given: Act) -> str:
+async def act_on_execution(
+    ask: Ask,
+    id: Id,
+    action: Action,
+    step: Annotated[str, Meta(description="The key of what waits. Left out: the held execution as a whole.")]
+    | None = None,
+    value: Annotated[Json, Meta(description="For complete: the result, as JSON.")] = None,
+    error: Annotated[str, Meta(description="For fail: the message that the code sees.")] | None = None,
+    note: Note | None = None,
+) -> str:
     """Decide a step, timer, event, question or child that waits, or a held execution. `try` runs a step again, `fire`
     ends a timer, `complete` gives a result, `fail` and `time_out` raise an error. Ask the user first."""
-    id, value = await full_id(ask, given.id), Raw(msgspec.json.encode(given.value))
-    await ask(ActOnExecution(id, given.action, given.step, value, given.error, note=given.note))
-    return f"Done: {given.action} in execution {id}."
+    id, value = await full_id(ask, id), Raw(msgspec.json.encode(value))
+    await ask(ActOnExecution(id, action, step, value, error, note=note))
+    return f"Done: {action} in execution {id}."
 
 
 class Paused(Struct, forbid_unknown_fields=True):
@@ -275,57 +257,55 @@ class Paused(Struct, forbid_unknown_fields=True):
         return f"{self.kind} {key}{lines.quoted(self.name)}"
 
 
-class Pausing(Paused, forbid_unknown_fields=True):
-    note: Note | None = None
-
-
 @tool(Role.ADMIN)
-async def pause(ask: Ask, given: Pausing) -> str:
+async def pause(
+    ask: Ask, kind: PauseKind, name: PauseName, concurrency_key: PausedKey | None = None, note: Note | None = None
+) -> str:
     """Hold back the executions of a queue, workflow, deployment or concurrency key. Ask the user first."""
-    await ask(PutPause(given.kind, given.name, given.concurrency_key, note=given.note))
-    return f"Paused {given}."
+    await ask(PutPause(kind, name, concurrency_key, note=note))
+    return f"Paused {_paused(kind, name, concurrency_key)}."
 
 
 @tool(Role.ADMIN)
-async def unpause(ask: Ask, given: Paused) -> str:
+async def unpause(ask: Ask, kind: PauseKind, name: PauseName, concurrency_key: PausedKey | None = None) -> str:
     """End a pause. Workers get its executions again, in their old order."""
-    ended = await ask(EndPause(given.kind, given.name, given.concurrency_key))
-    return f"Ended the pause of {given}." if ended.was_paused else f"Not paused: {given}."
-
-
-class Target(Struct, forbid_unknown_fields=True):
-    id: Id
-    note: Note | None = None
+    ended = await ask(EndPause(kind, name, concurrency_key))
+    what = _paused(kind, name, concurrency_key)
+    return f"Ended the pause of {what}." if ended.was_paused else f"Not paused: {what}."
 
 
 @tool(Role.WRITE, destroys=True)
-async def cancel_execution(ask: Ask, given: Target) -> str:
+async def cancel_execution(ask: Ask, id: Id, note: Note | None = None) -> str:
     """Cancel an execution and everything below it. Ask the user first."""
-    done = await ask(CancelExecution(await full_id(ask, given.id), note=given.note))
+    done = await ask(CancelExecution(await full_id(ask, id), note=note))
     if done.status is Status.CANCELLED:
         return f"Execution {done.execution_id} is cancelled."
     return f"Execution {done.execution_id} is being cancelled; its worker has been told."
 
 
-class Answer(Struct, forbid_unknown_fields=True):
-    id: Id
-    step: Annotated[str, Meta(description="The key of the step that asks.")]
-    answer: Annotated[Json, Meta(description="The answer, as JSON that fits answer_schema.")]
-
-
 @tool(Role.WRITE)
-async def answer_question(ask: Ask, given: Answer) -> str:
+async def answer_question(
+    ask: Ask,
+    id: Id,
+    step: Annotated[str, Meta(description="The key of the step that asks.")],
+    answer: Annotated[Json, Meta(description="The answer, as JSON that fits answer_schema.")],
+) -> str:
     """Answer an open question of an execution. The first answer stands. Answer only what the user decided."""
-    id = await full_id(ask, given.id)
+    id = await full_id(ask, id)
     open_ones = (await ask(GetOpenQuestions(id))).items
-    fitting = [one for one in open_ones if one.step_key == given.step]
+    fitting = [one for one in open_ones if one.step_key == step]
     if len(fitting) != 1:
         listed = "\n".join(map(lines.question, open_ones)) or "It asks nothing at the moment."
-        raise BadRequest(f"Execution {id} has {len(fitting)} open questions under {given.step!r}.\n{listed}")
+        raise BadRequest(f"Execution {id} has {len(fitting)} open questions under {step!r}.\n{listed}")
     (one,) = fitting
-    data = Raw(msgspec.json.encode(given.answer))
+    data = Raw(msgspec.json.encode(answer))
     done = await ask(ResumeExecution(one.execution_id, one.step_key, data, one.question))
     return f"Answered {lines.quoted(done.step_key)} of execution {done.execution_id}."
+
+
+def _paused(kind: PauseKind, name: str, concurrency_key: str | None) -> str:
+    key = "" if concurrency_key is None else f"{lines.quoted(concurrency_key)} of queue "
+    return f"{kind} {key}{lines.quoted(name)}"
 
 
 def _forked(fork: Fork) -> str:
