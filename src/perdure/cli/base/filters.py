@@ -3,7 +3,8 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
@@ -14,27 +15,39 @@ if TYPE_CHECKING:
     from perdure.wire.runs.executions import ListFilters
 
 
-def with_filters(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of `_filters` to a command, whose first argument receives the filters."""
-    _, *own = inspect.signature(function).parameters.values()
-    options = inspect.signature(_filters).parameters
-
-    def command(**values: Any) -> None:
-        filters = _filters(**{name: values.pop(name) for name in options})
-        function(filters, **values)
-
-    functools.update_wrapper(command, function)
-    parameters = [
-        *(one for one in own if one.default is one.empty),
-        *options.values(),
-        *(one for one in own if one.default is not one.empty),
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # for typer
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
-    return command
+Options = dict[str, Any]
+"""Options of a request, by their names in `BulkOptions`."""
 
 
-def _filters(
+def chosen(**options: Any) -> Options:
+    """Leave out None and False."""
+    return {name: value for name, value in options.items() if value is not None and value is not False}
+
+
+def taking(*sources: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of all sources. The command gets the results of the sources as its first arguments."""
+    options = [[*inspect.signature(source).parameters.values()] for source in sources]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def command(**values: Any) -> None:
+            given = [
+                source(**{one.name: values.pop(one.name) for one in its})
+                for source, its in zip(sources, options, strict=True)
+            ]
+            function(*given, **values)
+
+        functools.update_wrapper(command, function)
+        own = inspect.signature(function).parameters.values()
+        every = [*chain.from_iterable(options), *(one for one in own if get_origin(one.annotation) is Annotated)]
+        parameters = [one.replace(kind=one.KEYWORD_ONLY) for one in every]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        return command
+
+    return decorate
+
+
+def read_filters(
     status: Annotated[
         str | None,
         typer.Option("--status", help="pending, running, completed, failed or cancelled; several with commas."),

@@ -6,7 +6,7 @@ import typer
 
 from perdure.cli.base.commands import Refused, add_commands
 from perdure.cli.base.connect import with_client
-from perdure.cli.base.filters import with_filters
+from perdure.cli.base.filters import read_filters, taking
 from perdure.cli.base.options import ExecutionArgument, JsonFlag, NoteOption, UrlOption
 from perdure.cli.base.output import console, emit, note, print_result
 
@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
     add_commands(app, "Run", cancel)
 
 
-@with_filters
+@taking(read_filters)
 def ls(
     filters: "ListFilters",
     every: Annotated[bool, typer.Option("--all", help="Children, too. Without filters only roots are listed.")] = False,

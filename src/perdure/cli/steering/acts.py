@@ -7,13 +7,12 @@ import typer
 
 from perdure.cli.base.commands import Refused, add_commands
 from perdure.cli.base.connect import call
+from perdure.cli.base.filters import Options, chosen, taking
 from perdure.cli.base.options import ExecutionArgument, JsonFlag, NoteOption, UrlOption, parse_json
 from perdure.cli.base.output import print_list, print_result, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from msgspec import Raw
 
     from perdure.wire.steering.acts import Action, PendingCall
 
@@ -69,27 +68,38 @@ def command_lines(id: str, calls: "Sequence[PendingCall]") -> "list[str]":
 OPTIONS = {"try": "--try", "fire": "--fire", "complete": "--complete", "fail": "--fail", "time_out": "--time-out"}
 
 
-TryFlag = Annotated[bool, typer.Option("--try", help="Run a held step again with fresh tries, or a paused one now.")]
-FireFlag = Annotated[bool, typer.Option("--fire", help="End a timer now.")]
-CompleteOption = Annotated[
-    str | None, typer.Option("--complete", help="Give it a value: JSON, @FILE, or - for the standard input.")
-]
-FailFlag = Annotated[bool, typer.Option("--fail", help="Let it fail with its recorded error.")]
-TimeOutFlag = Annotated[bool, typer.Option("--time-out", help="Raise TimeoutError in the code that waits.")]
+def act_options(
+    again: Annotated[
+        bool, typer.Option("--try", help="Run a held step again with fresh tries, or a paused one now.")
+    ] = False,
+    fire: Annotated[bool, typer.Option("--fire", help="End a timer now.")] = False,
+    complete: Annotated[
+        str | None, typer.Option("--complete", help="Give it a value: JSON, @FILE, or - for the standard input.")
+    ] = None,
+    fail: Annotated[bool, typer.Option("--fail", help="Let it fail with its recorded error.")] = False,
+    time_out: Annotated[bool, typer.Option("--time-out", help="Raise TimeoutError in the code that waits.")] = False,
+) -> Options:
+    """Raises `Refused` for no action or several."""
+    from msgspec import Raw
+
+    from perdure.wire.steering.acts import Action
+
+    asked = zip(OPTIONS, (again, fire, complete is not None, fail, time_out), strict=True)
+    actions = [Action(action) for action, is_asked in asked if is_asked]
+    if len(actions) != 1:
+        raise Refused(f"Say what to do with one of {', '.join(OPTIONS.values())}.")
+    return chosen(act=actions[0], value=None if complete is None else Raw(parse_json(complete, "--complete")))
 
 
+@taking(act_options)
 def act(
+    options: Options,
     id: ExecutionArgument,
     key: Annotated[
         str | None,
         typer.Argument(metavar="[KEY]", help="As `perdure pending ID` shows it. Without it: the held execution."),
     ] = None,
-    again: TryFlag = False,
-    fire: FireFlag = False,
-    complete: CompleteOption = None,
-    fail: FailFlag = False,
     error: Annotated[str | None, typer.Option("--error", help="With --fail: another error.")] = None,
-    time_out: TimeOutFlag = False,
     deployment: Annotated[
         str | None, typer.Option("--deployment", help="With --try: the held execution goes on in this deployment.")
     ] = None,
@@ -101,47 +111,11 @@ def act(
 
     The first outcome counts.
     """
-    from perdure.wire.base.records import NULL
     from perdure.wire.steering.acts import ActOnExecution
 
-    value = parse_value(complete)
-    acted = call(
-        url,
-        ActOnExecution(
-            id,
-            action=chosen_action(again=again, fire=fire, complete=complete is not None, fail=fail, time_out=time_out),
-            key=key,
-            value=NULL if value is None else value,
-            error=error,
-            deployment_id=deployment,
-            note=reason,
-        ),
-    )
+    given = chosen(key=key, error=error, deployment_id=deployment, note=reason)
+    acted = call(url, ActOnExecution(id, options.pop("act"), **given, **options))
     print_result(as_json, acted, f"{_words(acted.action, acted.key)} (row {acted.seq} of the journal of {id}).")
-
-
-def chosen_action(*, again: bool, fire: bool, complete: bool, fail: bool, time_out: bool) -> "Action":
-    """Raises `Refused` for no action or several."""
-    from perdure.wire.steering.acts import Action
-
-    asked = {
-        Action.TRY: again,
-        Action.FIRE: fire,
-        Action.COMPLETE: complete,
-        Action.FAIL: fail,
-        Action.TIME_OUT: time_out,
-    }
-    actions = [action for action, is_asked in asked.items() if is_asked]
-    if len(actions) != 1:
-        raise Refused(f"Say what to do with one of {', '.join(OPTIONS.values())}.")
-    return actions[0]
-
-
-def parse_value(complete: str | None) -> "Raw | None":
-    """Raises `Refused`."""
-    from msgspec import Raw
-
-    return None if complete is None else Raw(parse_json(complete, "--complete"))
 
 
 def _words(action: "Action", key: "str | None") -> str:

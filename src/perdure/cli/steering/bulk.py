@@ -1,38 +1,19 @@
 """Bulk jobs: one action on all executions that match filters."""
 
-import functools
-import inspect
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from perdure.cli.base.commands import INTERRUPTED, STILL_RUNNING, Refused, add_group
-from perdure.cli.base.connect import with_client
-from perdure.cli.base.filters import with_filters
+from perdure.cli.base.connect import call, with_client
+from perdure.cli.base.filters import Options, chosen, read_filters, taking
 from perdure.cli.base.options import JsonFlag, NoteOption, UrlOption, check_choice, parse_json
 from perdure.cli.base.output import console, emit, note, print_facts, print_list, print_result, say
-from perdure.cli.steering.acts import (
-    CompleteOption,
-    FailFlag,
-    FireFlag,
-    TimeOutFlag,
-    TryFlag,
-    chosen_action,
-    parse_value,
-)
-from perdure.cli.steering.forks import (
-    FreshKeysFlag,
-    FromEndFlag,
-    FromOption,
-    KeepLaterFlag,
-    PayloadOption,
-    RedoLaterFlag,
-    SetOption,
-    parse_edit,
-)
+from perdure.cli.steering.acts import act_options
+from perdure.cli.steering.forks import fork_options, retry_options
 
 if TYPE_CHECKING:
     from perdure.sdk.clients.client import Client
@@ -41,220 +22,122 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 0.5
 WATCH_PATIENCE_SECONDS: Final = 60.0
-DONE: Final = {
-    "cancel": "cancelled",
-    "retry": "retried",
-    "fork": "forked",
-    "resume": "answered",
-    "act": "decided",
-    "delete": "deleted",
-}
-
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, as `perdure bulk ls` shows it.")]
-DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Only count the executions and show the newest 20.")]
-YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-DetachFlag = Annotated[bool, typer.Option("--detach", "-d", help="Print the job's id and do not wait for its end.")]
-OnOption = Annotated[
-    str | None, typer.Option("--on", help="Run the new executions in this deployment. Default: the current one.")
-]
-Options = dict[str, Any]
-"""The options of a job, by the names of `BulkOptions`."""
 
 
 def add_to(app: typer.Typer) -> None:
     help = "Act on all executions that filters find, in the background."
-    functions = (cancel, retry, fork, resume, act, delete, ls, show, items, stop, continue_)
-    add_group(app, "Run", "bulk", help, *functions, others={"list": ls})
+    jobs = [_starting(action, help, options) for action, (_, help, options) in JOBS.items()]
+    jobs += [ls, show, items, stop, continue_]
+    add_group(app, "Run", "bulk", help, *jobs, others={"list": ls})
 
 
-def _starting_a_job(options_of: Callable[..., Options]) -> Callable[..., None]:
-    """A command that starts a job of the same name, with its own options, the filters, and the options of `_run`."""
-    own = inspect.signature(options_of).parameters
-    filters, _, _, *common = inspect.signature(_run).parameters.values()
+def _starting(action: str, help: str, options_of: list[Callable[..., Options]]) -> Callable[..., None]:
+    def command(
+        filters: "ListFilters",
+        *options: Options,
+        reason: NoteOption = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Only count the executions and show the newest 20.")
+        ] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+        detach: Annotated[
+            bool, typer.Option("--detach", "-d", help="Print the job's id and do not wait for its end.")
+        ] = False,
+        url: UrlOption = None,
+        as_json: JsonFlag = False,
+    ) -> None:
+        from perdure.wire.steering.bulk import BulkAction, BulkOptions, PreviewBulkJob, StartBulkJob
 
-    def command(filters: "ListFilters", **values: Any) -> None:
-        options = options_of(**{name: values.pop(name) for name in own})
-        _run(filters, options_of.__name__, options, **values)
+        if as_json and not (dry_run or yes):
+            raise Refused("--json asks nothing: add --dry-run to look, or --yes to act.")
+        given = {name: value for one in options for name, value in one.items()}
+        selection = (BulkAction(action), filters, BulkOptions(**given))
+        found = call(url, PreviewBulkJob(*selection))
+        if dry_run and as_json:
+            emit(found)
+        elif dry_run or not yes:
+            _print(action, found)
+        if dry_run:
+            return
+        amount = _words(found.count, found.at_least)
+        if not yes and not sys.stdin.isatty():
+            raise Refused("Confirm with --yes, because no terminal can ask.")
+        if not (yes or typer.confirm(f"{action.capitalize()} {amount}?")):
+            raise Refused("Nothing was done.")
+        expect = None if found.at_least else found.count
+        job = call(url, StartBulkJob(*selection, newest=found.newest, expect=expect, note=reason))
+        if detach:
+            print_result(as_json, job, job.id)
+            return
+        if not as_json:
+            note(f"Bulk job {job.id}: {action} {_words(job.total, job.at_least)}.")
+        _watch_to_end(url, job, as_json=as_json)
 
-    functools.update_wrapper(command, options_of)
-    command.__signature__ = inspect.Signature([filters, *own.values(), *common])  # type: ignore[attr-defined]  # typer
-    return with_filters(command)
+    command.__name__, command.__doc__ = action, help
+    return taking(read_filters, *options_of)(command)
 
 
-def _run(
-    filters: "ListFilters",
-    action: str,
-    options: Options,
-    note: NoteOption = None,
-    dry_run: DryRunFlag = False,
-    yes: YesFlag = False,
-    detach: DetachFlag = False,
-    url: UrlOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    _Command(action, filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
-
-
-@_starting_a_job
-def cancel() -> Options:
-    """Cancel open executions, with everything below them."""
-    return {}
-
-
-@_starting_a_job
-def retry(
-    from_step: FromOption = None,
-    from_end: FromEndFlag = False,
-    keep_later: KeepLaterFlag = False,
-    redo_later: RedoLaterFlag = False,
-    on: OnOption = None,
-    fresh_keys: FreshKeysFlag = False,
+def _placed(
+    on: Annotated[
+        str | None, typer.Option("--on", help="Run the new executions in this deployment. Default: the current one.")
+    ] = None,
 ) -> Options:
-    """Retry failed executions that have no retry yet.
-
-    Name a --status to retry others.
-    """
-    return {
-        "from_step": from_step,
-        "from_end": from_end or None,
-        "keep_later": keep_later or None,
-        "redo_later": redo_later or None,
-        "deployment_id": on,
-        "fresh_keys": fresh_keys or None,
-    }
+    return chosen(deployment_id=on)
 
 
-@_starting_a_job
-def fork(
-    from_step: FromOption = None,
-    payload: PayloadOption = None,
-    edits: SetOption = None,
-    on: OnOption = None,
-    fresh_keys: FreshKeysFlag = False,
-) -> Options:
-    """Fork executions, with the same edits."""
-    from msgspec import Raw
-
-    from perdure.wire.steering.forks import Edits
-
-    given = None if payload is None else Raw(parse_json(payload, "--payload"))
-    return {
-        "from_step": from_step,
-        "edits": Edits(given, dict(map(parse_edit, edits or ()))) if payload or edits else None,
-        "deployment_id": on,
-        "fresh_keys": fresh_keys or None,
-    }
-
-
-@_starting_a_job
-def resume(
+def _answer(
     step: Annotated[str, typer.Argument(metavar="STEP", help="The step that waits for an answer.")],
     data: Annotated[str | None, typer.Option("--data", help="The answer: JSON, @FILE, or -. Default: null.")] = None,
 ) -> Options:
-    """Give the same answer to executions that wait under STEP."""
     from msgspec import Raw
 
     return {"key": step, "data": Raw(parse_json(data or "null", "--data"))}
 
 
-@_starting_a_job
-def act(
+def _pending(
     pending: Annotated[
         str | None, typer.Argument(metavar="[KEY]", help="The pending call of each. Without it: held executions.")
     ] = None,
-    again: TryFlag = False,
-    fire: FireFlag = False,
-    complete: CompleteOption = None,
-    fail: FailFlag = False,
     message: Annotated[str | None, typer.Option("--message", help="With --fail: another error.")] = None,
-    time_out: TimeOutFlag = False,
     on: Annotated[
         str | None, typer.Option("--on", help="With --try: held executions go on in this deployment.")
     ] = None,
 ) -> Options:
-    """Decide the same pending call, or how held executions continue."""
-    return {
-        "act": chosen_action(again=again, fire=fire, complete=complete is not None, fail=fail, time_out=time_out),
-        "key": pending,
-        "value": parse_value(complete),
-        "error": message,
-        "deployment_id": on,
-    }
+    return chosen(key=pending, error=message, deployment_id=on)
 
 
-@_starting_a_job
-def delete() -> Options:
-    """Delete final executions, with everything below them."""
-    return {}
+JOBS: Final[dict[str, tuple[str, str, list[Callable[..., Options]]]]] = {
+    "cancel": ("cancelled", "Cancel open executions, with everything below them.", []),
+    "retry": (
+        "retried",
+        "Retry failed executions that have no retry yet.\n\nName a --status to retry others.",
+        [retry_options, _placed],
+    ),
+    "fork": ("forked", "Fork executions, with the same edits.", [fork_options, _placed]),
+    "resume": ("answered", "Give the same answer to executions that wait under STEP.", [_answer]),
+    "act": (
+        "decided",
+        "Decide the same pending call, or how held executions continue.",
+        [act_options, _pending],
+    ),
+    "delete": ("deleted", "Delete final executions, with everything below them.", []),
+}
+"""By action: its word for an execution that the job took, the command's help, and its options."""
 
 
-class _Command:
-    """A dry run, a question, and a job with a progress line."""
+def _print(action: str, found: "BulkPreview") -> None:
+    from perdure.cli.runs.execution import print_executions
 
-    def __init__(
-        self,
-        action: str,
-        filters: "ListFilters",
-        options: dict[str, Any],
-        note: str | None,
-        url: str | None,
-        *,
-        as_json: bool,
-    ) -> None:
-        from perdure.wire.steering.bulk import BulkAction, BulkOptions
-
-        self._selection = (BulkAction(action), filters, BulkOptions(**options))
-        self._action = action
-        self._note = note
-        self._url = url
-        self._as_json = as_json
-
-    def run(self, *, dry_run: bool, yes: bool, detach: bool) -> None:
-        from perdure.wire.steering.bulk import PreviewBulkJob, StartBulkJob
-
-        if self._as_json and not (dry_run or yes):
-            raise Refused("--json asks nothing: add --dry-run to look, or --yes to act.")
-        found = with_client(self._url, lambda client: client._transport.call(PreviewBulkJob(*self._selection)))
-        if dry_run and self._as_json:
-            emit(found)
-            return
-        if dry_run or not yes:
-            self._print(found)
-        if dry_run:
-            return
-        if not (yes or self._confirms(found)):
-            raise Refused("Nothing was done.")
-        op = StartBulkJob(
-            *self._selection,
-            newest=found.newest,
-            expect=None if found.at_least else found.count,
-            note=self._note,
+    print_executions(found.sample, empty="")
+    if found.count > len(found.sample):
+        say(f"… and {_words(found.count - len(found.sample), found.at_least)} more")
+    say(f"{_words(found.count, found.at_least)} would be {JOBS[action][0]}.")
+    if found.later:
+        say(
+            f"{found.later:,} of them called further steps after the failure, such as refunds, and would be "
+            "refused. --keep-later keeps these outcomes, --redo-later drops them."
         )
-        job = with_client(self._url, lambda client: client._transport.call(op))
-        if detach:
-            print_result(self._as_json, job, job.id)
-            return
-        if not self._as_json:
-            note(f"Bulk job {job.id}: {self._action} {_words(job.total, job.at_least)}.")
-        _watch_to_end(self._url, job, as_json=self._as_json)
-
-    def _print(self, found: "BulkPreview") -> None:
-        from perdure.cli.runs.execution import print_executions
-
-        print_executions(found.sample, empty="")
-        if found.count > len(found.sample):
-            say(f"… and {_words(found.count - len(found.sample), found.at_least)} more")
-        say(f"{_words(found.count, found.at_least)} would be {DONE[self._action]}.")
-        if found.later:
-            say(
-                f"{found.later:,} of them called further steps after the failure, such as refunds, and would be "
-                "refused. --keep-later keeps these outcomes, --redo-later drops them."
-            )
-
-    def _confirms(self, found: "BulkPreview") -> bool:
-        if not sys.stdin.isatty():
-            raise Refused("Confirm with --yes, because no terminal can ask.")
-        return typer.confirm(f"{self._action.capitalize()} {_words(found.count, found.at_least)}?")
 
 
 def _words(amount: int, at_least: bool) -> str:
@@ -302,7 +185,7 @@ async def _watch(client: "Client", job: "BulkJob", *, shown: bool) -> "BulkJob":
 
 
 def _end_words(job: "BulkJob") -> str:
-    text = f"{job.done:,} of {job.done + job.refused:,} {DONE[job.action]}."
+    text = f"{job.done:,} of {job.done + job.refused:,} {JOBS[job.action][0]}."
     if job.refused:
         text += f" {job.refused:,} refused: `perdure bulk items {job.id} --state refused`."
     return text

@@ -6,6 +6,7 @@ import typer
 
 from perdure.cli.base.commands import Refused, add_commands
 from perdure.cli.base.connect import with_client
+from perdure.cli.base.filters import Options, chosen, taking
 from perdure.cli.base.options import DeploymentOption, ExecutionArgument, JsonFlag, NoteOption, UrlOption, parse_json
 from perdure.cli.base.output import print_result
 
@@ -13,27 +14,12 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from perdure.sdk.clients.client import Client
-    from perdure.sdk.clients.forks import RetryOptions
     from perdure.wire.runs.executions import Execution
+    from perdure.wire.steering.forks import ForkExecution, RetryExecution
 
 FromOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help="The first step that runs again.")]
 FreshKeysFlag = Annotated[
     bool, typer.Option("--fresh-keys", help="Give the steps new idempotency keys: services count them as new requests.")
-]
-
-FromEndFlag = Annotated[
-    bool, typer.Option("--from-end", help="Keep all outcomes, failures included, and run the code on over them.")
-]
-KeepLaterFlag = Annotated[
-    bool, typer.Option("--keep-later", help="Keep the outcomes of steps that the code called after the failure.")
-]
-RedoLaterFlag = Annotated[
-    bool, typer.Option("--redo-later", help="Drop those outcomes: the steps run again if the code calls them again.")
-]
-PayloadOption = Annotated[str | None, typer.Option("--payload", help="Another input: JSON, @FILE, or -.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="STEP=JSON", help="Replace the outcome of a kept step. May be repeated."),
 ]
 
 
@@ -41,45 +27,65 @@ def add_to(app: typer.Typer) -> None:
     add_commands(app, "Run", retry, fork)
 
 
-def fork(
-    id: ExecutionArgument,
+def fork_options(
     from_step: FromOption = None,
-    payload: PayloadOption = None,
-    edits: SetOption = None,
-    deployment: DeploymentOption = None,
+    payload: Annotated[str | None, typer.Option("--payload", help="Another input: JSON, @FILE, or -.")] = None,
+    edits: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="STEP=JSON", help="Replace the outcome of a kept step. May be repeated."),
+    ] = None,
     fresh_keys: FreshKeysFlag = False,
+) -> Options:
+    from msgspec import Raw
+
+    from perdure.wire.steering.forks import Edits
+
+    given = None if payload is None else Raw(parse_json(payload, "--payload"))
+    steps = dict(parse_edit(one) for one in edits or ())
+    return chosen(from_step=from_step, edits=Edits(given, steps) if payload or steps else None, fresh_keys=fresh_keys)
+
+
+def retry_options(
+    from_step: FromOption = None,
+    from_end: Annotated[
+        bool, typer.Option("--from-end", help="Keep all outcomes, failures included, and run the code on over them.")
+    ] = False,
+    keep_later: Annotated[
+        bool, typer.Option("--keep-later", help="Keep the outcomes of steps that the code called after the failure.")
+    ] = False,
+    redo_later: Annotated[
+        bool,
+        typer.Option("--redo-later", help="Drop those outcomes: the steps run again if the code calls them again."),
+    ] = False,
+    fresh_keys: FreshKeysFlag = False,
+) -> Options:
+    return chosen(
+        from_step=from_step, from_end=from_end, keep_later=keep_later, redo_later=redo_later, fresh_keys=fresh_keys
+    )
+
+
+@taking(fork_options)
+def fork(
+    options: Options,
+    id: ExecutionArgument,
+    deployment: DeploymentOption = None,
     key: Annotated[str | None, typer.Option("--key", help="The readable key of the fork.")] = None,
     note: NoteOption = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Start an execution that keeps another's outcomes up to a step."""
-    from msgspec import Raw
+    from perdure.wire.steering.forks import ForkExecution
 
-    from perdure.sdk.clients.forks import ForkOptions
-
-    steps = dict(parse_edit(one) for one in edits or ())
-    options = ForkOptions(
-        from_step=from_step, steps=steps, deployment_id=deployment, fresh_keys=fresh_keys, key=key, note=note
-    )
-    if payload is not None:
-        options["payload"] = Raw(parse_json(payload, "--payload"))
-
-    async def work(client: "Client") -> None:
-        made = (await (await client.fork(id, **options)).get()).raw
-        print_result(as_json, made, _words(made))
-
-    with_client(url, work)
+    op = ForkExecution(id, deployment_id=deployment, key=key, note=note, **options)
+    with_client(url, lambda client: _make(client, op, as_json=as_json))
 
 
+@taking(retry_options)
 def retry(
+    options: Options,
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="The executions.")],
-    from_step: FromOption = None,
-    from_end: FromEndFlag = False,
-    keep_later: KeepLaterFlag = False,
-    redo_later: RedoLaterFlag = False,
     deployment: DeploymentOption = None,
-    fresh_keys: FreshKeysFlag = False,
     note: NoteOption = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
@@ -89,35 +95,31 @@ def retry(
     A refusal does not stop the command.
     """
     from perdure.wire.base.errors import LaterOutcomes, PerdureError, Unavailable
+    from perdure.wire.steering.forks import RetryExecution
 
-    options: RetryOptions = {
-        "from_step": from_step,
-        "from_end": from_end,
-        "keep_later": keep_later,
-        "redo_later": redo_later,
-        "deployment_id": deployment,
-        "fresh_keys": fresh_keys,
-        "note": note,
-    }
     refused: list[str] = []
 
     async def work(client: "Client") -> None:
         for id in ids:
+            op = RetryExecution(id, deployment_id=deployment, note=note, **options)
             try:
-                made = (await (await client.retry(id, **options)).get()).raw
+                await _make(client, op, as_json=as_json)
             except Unavailable:
                 raise
             except LaterOutcomes as error:
                 refused.append(f"{error.message}\nperdure retry {id} --keep-later, --redo-later or --from STEP")
-                continue
             except PerdureError as error:
                 refused.append(error.message)
-                continue
-            print_result(as_json, made, _words(made))
 
     with_client(url, work)
     if refused:
         raise Refused("\n".join(refused))
+
+
+async def _make(client: "Client", op: "ForkExecution | RetryExecution", *, as_json: bool) -> None:
+    fork = await client._transport.call(op)
+    made = (await client.get(fork.execution_id)).raw
+    print_result(as_json, made, _words(made))
 
 
 def parse_edit(text: str) -> "tuple[str, Raw]":

@@ -5,11 +5,11 @@ job = await client.bulk.start("cancel", ListFilters(workflow_id="order", status=
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from msgspec import Raw
 
+from perdure.sdk.clients.forks import ForkChoices, RetryChoices, with_edits
 from perdure.sdk.clients.sync_methods import Blocking, blocking
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.transports.transport import HasTransport
@@ -30,7 +30,6 @@ from perdure.wire.steering.bulk import (
     StartBulkJob,
     StopBulkJob,
 )
-from perdure.wire.steering.forks import Edits
 
 if TYPE_CHECKING:
     from perdure.wire.runs.executions import ListFilters
@@ -38,7 +37,11 @@ if TYPE_CHECKING:
 Actions = Literal["cancel", "retry", "fork", "resume", "act", "delete"]
 
 
-class BulkChoices(TypedDict, total=False):
+class BulkChoices(ForkChoices, RetryChoices, total=False):
+    """The options of a fork, a retry, an answer (`resume`) or an act, by the names that single requests have.
+
+    `deployment_id`: where forks and retries run, and where held executions continue."""
+
     key: str
     """Resume, act: the key of the waiting step or pending call."""
     data: object
@@ -48,22 +51,6 @@ class BulkChoices(TypedDict, total=False):
     """Act: the value of `complete`."""
     error: str
     """Act: the message of `fail`."""
-    from_step: str
-    """Retry, fork: the first step to run again."""
-    from_end: bool
-    """Retry: keep all outcomes, failures included."""
-    keep_later: bool
-    """Retry: keep the outcomes of steps called after the failure."""
-    redo_later: bool
-    """Retry: drop those outcomes."""
-    payload: object
-    """Fork: another input."""
-    steps: Mapping[str, object]
-    """Fork: other values for recorded outcomes, by the key of the step."""
-    fresh_keys: bool
-    """Retry, fork: give steps new idempotency keys."""
-    deployment_id: str
-    """Retry, fork: where the new executions run. Act: where held executions go on."""
 
 
 class Bulk:
@@ -148,15 +135,12 @@ class Bulk:
 
 
 def _options(choices: BulkChoices) -> BulkOptions:
-    given: dict[str, Any] = dict(choices)
-    for name in ("data", "value", "payload"):
+    given = with_edits(dict(choices))
+    for name in ("data", "value"):
         if name in given:
             given[name] = Raw(encode(given[name], where=name))
     if "act" in given:
         given["act"] = Action(given["act"])
-    if "payload" in given or "steps" in given:
-        steps = {key: Raw(encode(value, where=f"steps.{key}")) for key, value in given.pop("steps", {}).items()}
-        given["edits"] = Edits(given.pop("payload", None), steps)
     return BulkOptions(**given)
 
 

@@ -1,7 +1,7 @@
 """The options of forks and retries, and the matching requests."""
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from msgspec import Raw
 
@@ -13,18 +13,23 @@ class _Options(TypedDict, total=False):
     from_step: str | None
     deployment_id: str | None
     fresh_keys: bool
-    note: str | None
 
 
-class ForkOptions(_Options, total=False):
-    """`payload` replaces the input, `steps` recorded outcomes by key; `key` names the fork within its workflow."""
+class ForkChoices(_Options, total=False):
+    """`payload` replaces the input, `steps` recorded outcomes by key."""
 
     payload: object
     steps: Mapping[str, object] | None
+
+
+class ForkOptions(ForkChoices, total=False):
+    """`key` names the fork within its workflow."""
+
     key: str | None
+    note: str | None
 
 
-class RetryOptions(_Options, total=False):
+class RetryChoices(_Options, total=False):
     """`from_end` keeps all outcomes, failures included. `keep_later` keeps the outcomes of steps called after the
     failure, `redo_later` drops them."""
 
@@ -33,15 +38,19 @@ class RetryOptions(_Options, total=False):
     redo_later: bool
 
 
+class RetryOptions(RetryChoices, total=False):
+    note: str | None
+
+
 def fork_request(execution_id: str, options: ForkOptions) -> ForkExecution:
-    """Raises `BadValue` for a value outside JSON."""
-    given = dict(options)
-    steps = {key: Raw(encode(value, where=f"steps[{key!r}]")) for key, value in (options.get("steps") or {}).items()}
-    payload = Raw(encode(options["payload"], where="payload")) if "payload" in options else None
-    edits = Edits(payload, steps) if steps or payload is not None else None
-    for name in ("steps", "payload"):
-        given.pop(name, None)
-    return ForkExecution(execution_id, edits=edits, **given)  # type: ignore[arg-type]  # the options that are left
+    return ForkExecution(execution_id, **with_edits(dict(options)))
+
+
+def with_edits(options: dict[str, Any]) -> dict[str, Any]:
+    """Turn `payload` and `steps` into `edits`. Raises `BadValue` for a value outside JSON."""
+    steps = {key: Raw(encode(value, where=f"steps[{key!r}]")) for key, value in (options.pop("steps", 0) or {}).items()}
+    payload = Raw(encode(options.pop("payload"), where="payload")) if "payload" in options else None
+    return {**options, "edits": Edits(payload, steps) if steps or payload is not None else None}
 
 
 def retry_request(execution_id: str, options: RetryOptions) -> RetryExecution:
