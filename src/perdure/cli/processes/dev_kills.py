@@ -12,7 +12,7 @@ from perdure.server.process.dev import DevStatus, DevWorker, Killed, KilledBy, L
 from perdure.wire.base.errors import Conflict, NotFound
 
 CHAOS_SECONDS: Final = 20.0
-"""Mean seconds between kills of `--chaos`."""
+"""Mean seconds between kills of `--chaos`; each pause is half to one and a half times as long."""
 
 
 class KilledWorker:

@@ -51,13 +51,13 @@ NOTE_SECONDS: Final = 0.25
 """When an acceptance is written, unless the worker saved a step by then. If the server dies earlier, the sweep finds
 the delivery."""
 UNTOLD_US: Final = 20_000_000
-"""When the sweep handles a delivery without a server. Longer than any delivery takes."""
+"""Microseconds until the sweep handles a delivery that no server follows. Longer than any delivery takes."""
 SWEEP_SECONDS: Final = 5.0
 FORGET_US: Final = 86_400_000_000
 FORGET_SECONDS: Final = 3_600.0
 CALLS_MAX: Final = 16
 UNWIND_US: Final = 50_000
-"""The least time between waking and sending: a worker still leaving the previous attempt would drop the new attempt
+"""Least microseconds between waking and sending: a worker still leaving the previous attempt would drop the new attempt
 too."""
 REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0

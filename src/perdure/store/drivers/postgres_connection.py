@@ -248,7 +248,7 @@ async def end(task: "asyncio.Task[None]") -> None:
 
 
 async def prepare(postgres: PostgresConnection) -> str:
-    """Serves one server at a time. Returns the store's epoch. Raises NotOurDatabase."""
+    """Migrate and check, one server at a time. Returns the store's epoch. Raises NotOurDatabase."""
     try:
         connection = await postgres.get()
         if (await _known_schema(connection)).pending(migrations("postgres")):

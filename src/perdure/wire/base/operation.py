@@ -82,7 +82,7 @@ class Options(TypedDict, total=False):
     cursor_required: bool
     """The document promises `next_cursor` in each answer."""
     body_bytes_max: int
-    """The default limits a body with a user's JSON only by its values."""
+    """A body with a user's JSON is limited only by the server's setting for requests, unless given."""
     held: str
     """The field with the seconds for which the server may hold the request."""
 

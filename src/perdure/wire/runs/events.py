@@ -107,7 +107,7 @@ events: Final = Noun("Events")
 class PublishEvent(Operation[PublishedEvents], frozen=True, forbid_unknown_fields=False):
     """Append events to a topic, in order, in one transaction.
 
-    A `suspend_…` event needs `execution_id`, here or in the first event: the asking execution.
+    A `suspend_…` event names the asking execution in `execution_id`, here or in the first event.
     """
 
     topic: Topic

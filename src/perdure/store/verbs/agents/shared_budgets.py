@@ -67,7 +67,7 @@ async def drop_balances(*, shared_id: str) -> bool:
 
 @verb(sweep=True)
 async def delete(*, project_id: str, name: str, shared_id: str) -> None:
-    """Delete the budget and some balances. The caller has locked the balances."""
+    """Delete the budget, and balances skipped by `drop_balances` because they were locked."""
     await query("begin_shared_budget")
     await query("delete_balances", shared_id=shared_id, limit=BALANCES_AT_ONCE)
     await query("delete_shared_budget", project_id=project_id, name=name)

@@ -14,7 +14,7 @@ OVERLAP_US: Final = 120_000_000
 SETTLED_US: Final = 1_000_000
 """Microseconds after their time at which ends are taken."""
 AGAIN: Final = 2
-"""Second looks per new execution of a claim. With 1 the second looks would never catch up."""
+"""The second look reads as many ends per execution of a claim. With 1 the look would never catch up."""
 
 
 @verb(reads=True)
