@@ -6,8 +6,8 @@ class Rule(StrEnum):
     """The rules of admission, in order. A worker gets a queued execution if all rules hold."""
 
     TURN = "turn"
-    """The execution's turn in the session has come. A waiting turn starts at the end of time, so the condition is that of
-    `start_time`."""
+    """The execution's turn in the session has come. A waiting turn starts at the end of time, so the condition is that
+    of `start_time`."""
     START_TIME = "start_time"
     """The start time has come."""
     DEPLOYMENT = "deployment"
