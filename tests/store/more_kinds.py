@@ -9,6 +9,7 @@ from tests.store.world import GRACE_US, PROJECT, World, raw
 
 from perdure.store.base.interface import Verb
 from perdure.store.verbs.agents import budgets, sessions, transcripts
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.insight import traces
 from perdure.store.verbs.outside import exports, push_reports, push_workers, webhooks
 from perdure.store.verbs.runs import claims, events, starts, transitions
@@ -17,7 +18,7 @@ from perdure.wire.agents.budgets import Amounts, BudgetChange, BudgetSpec, Reser
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.insight.traces import StoredSpan
 from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution
-from perdure.wire.outside.webhooks import DeliveryState
+from perdure.wire.outside.webhooks import CreateWebhook, DeliveryState
 from perdure.wire.runs.requests import EventItem, StartItem
 
 KINDS: Final = (
@@ -44,8 +45,7 @@ async def set_up(world: World) -> tuple[str, str]:
         push_workers.register_push_worker(deployment_id="push", url=url, capacity=9, **same, **leased)
     )
     await world.store.write(push_workers.push_worker_online(**same, **leased))
-    made: dict[str, Any] = {"id": "webhook", "url": url, "workflow_id": None, "description": None}
-    await world.store.write(webhooks.make_webhook(project_id=PROJECT, now_us=world.now_us, **made))
+    await world.store.write(webhooks.make_webhook(At(PROJECT, world.now_us, "webhook"), CreateWebhook(url)))
     told_id = await world.start("anything", deployment_id="push")
     await world.store.write(push_workers.claim_pushed(claim_id="b", at_most=9, grace_us=GRACE_US, **same))
     done = CompleteExecution(told_id, raw(1), PUSH_WORKER)
@@ -159,7 +159,7 @@ def verb_of(
             return budgets.change_budget(budget_id=id, change=BudgetChange(calls=1), event_id=f"raised{n}", **same)
         case "make a webhook":
             url = f"https://{dice.choice(['a', 'b'])}.example"
-            return webhooks.make_webhook(id=f"webhook{n}", url=url, workflow_id=None, description=None, **same)
+            return webhooks.make_webhook(At(new_id=f"webhook{n}", **same), CreateWebhook(url))
         case "settle a delivery":
             state = dice.choice([*DeliveryState])
             next_at_us = now_us + n if state is DeliveryState.PENDING else None

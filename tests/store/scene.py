@@ -30,7 +30,7 @@ from tests.store.world import (
 from perdure.store.base.interface import Store, Verb
 from perdure.store.verbs.agents import approvals
 from perdure.store.verbs.base import access
-from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.base.idempotency import At, Idempotency
 from perdure.store.verbs.clock import schedules
 from perdure.store.verbs.people import accounts
 from perdure.store.verbs.people.accounts import NewSession
@@ -41,7 +41,7 @@ from perdure.store.verbs.steering import acts, bulk
 from perdure.wire.agents.approvals import QuestionLink
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.access import Role
-from perdure.wire.clock.schedules import ChangeSchedule, ScheduleSpec
+from perdure.wire.clock.schedules import ChangeSchedule, CreateSchedule, RunSchedule
 from perdure.wire.people.accounts import User
 from perdure.wire.people.keys import ApiKey
 from perdure.wire.people.projects import Project
@@ -141,8 +141,8 @@ def _id(kind: int, n: int) -> str:
     return f"0{kind}90a5f2-7c1e-7b3a-9d55-{n:012x}"
 
 
-def _spec(key: str, cron: str = "* * * * *") -> ScheduleSpec:
-    return ScheduleSpec("wf", cron, "UTC", key)
+def _spec(key: str, cron: str = "* * * * *") -> CreateSchedule:
+    return CreateSchedule("wf", cron, "UTC", key)
 
 
 def new_job(
@@ -219,7 +219,7 @@ class Scene:
         scene.ids["kid"] = kid.id
         for name, id in scene.ids.items():
             scene.seen[name] = await world.last_seq(id)
-        made = schedules.make_schedule(project_id=PROJECT, id="schedule", spec=_spec("k"), now_us=world.now_us)
+        made = schedules.make_schedule(At(PROJECT, world.now_us, "schedule"), _spec("k"))
         await store.write(made)
         await store.write(
             bulk.start_job(project_id=PROJECT, job=new_job(JOB_ID, ListFilters(workflow_id="wf")), now_us=world.now_us)
@@ -298,12 +298,12 @@ class Scene:
                 return bulk.start_job(job=new_job(_id(9, n), ListFilters(workflow_id="wf")), idempotency=once, **same)
             case "make a schedule":
                 spec = _spec(dice.choice(["k", "l"]), f"{n} * * * *")
-                return schedules.make_schedule(id=f"schedule{n}", spec=spec, idempotency=once, **same)
+                return schedules.make_schedule(At(new_id=f"schedule{n}", idempotency=once, **same), spec)
             case "change a schedule":
                 change = ChangeSchedule("schedule", cron=f"{n} 1 * * *")
-                return schedules.change_schedule(change=change, **same)
+                return schedules.change_schedule(At(**same), change)
             case "run a schedule":
-                return schedules.run_schedule(schedule_id="schedule", id=_id(5, n), idempotency=once, **same)
+                return schedules.run_schedule(At(new_id=_id(5, n), idempotency=once, **same), RunSchedule("schedule"))
             case "fire a schedule":
                 same["now_us"] += 90_000_000  # a minute has begun
                 return schedules.fire_schedule(schedule_id="schedule", ids=[_id(6, n), _id(7, n)], **same)

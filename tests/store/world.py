@@ -16,7 +16,7 @@ from msgspec import Raw
 from perdure.store.base.interface import Hint, Store, Verb, query, verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.base import access
-from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.base.idempotency import At, Idempotency
 from perdure.store.verbs.runs import claims, direct_dispatch, events, queries, reports, starts, transitions, waits
 from perdure.store.verbs.runs.starts import New
 from perdure.store.verbs.steering import acts, forks, pending
@@ -112,6 +112,9 @@ class World:
         """Every invariant that can be asked of the database holds."""
         found = await self.do(queries.doctor)
         assert {name: rows for name, rows in found.items() if rows} == {}
+
+    def at(self, same: Idempotency | None = None) -> At:
+        return At(PROJECT, self.now_us, self.new_id(), same)
 
     def new_id(self) -> str:
         self._ids += 1

@@ -34,7 +34,6 @@ from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
 from perdure.engine.outside.dispatch import Dispatcher
 from perdure.engine.outside.exports import Exports
 from perdure.engine.outside.push import Push
-from perdure.engine.outside.slack import Slack
 from perdure.engine.outside.webhooks import Webhooks
 from perdure.engine.people.accounts import Accounts
 from perdure.engine.people.projects import Projects
@@ -72,6 +71,8 @@ from perdure.store.base.interface import (
     Written,
 )
 from perdure.store.verbs.base import access
+from perdure.store.verbs.clock import schedules, triggers
+from perdure.store.verbs.outside import slack, webhooks
 from perdure.store.verbs.runs import claims
 from perdure.store.verbs.runs.fallback_poller import Awaited, poll_awaited
 from perdure.wire.base.errors import Unavailable
@@ -82,6 +83,8 @@ logger = logging.getLogger("perdure.engine")
 R = TypeVar("R")
 
 
+VERBS = (schedules, triggers, slack, webhooks)
+"""The modules whose verbs serve operations."""
 PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""
 PROBE_SECONDS_MAX = 1.0
@@ -107,7 +110,6 @@ class Engine(Core):
         self.accounts = Accounts(self)
         self.schedules = ScheduleService(self)
         self.triggers = Triggers(self)
-        self.slack = Slack(self)
         self.bulk = BulkJobs(self, self.callers)
         self.traces = Traces(self)
         self.exports = Exports(self)
@@ -115,6 +117,7 @@ class Engine(Core):
         self.webhooks = Webhooks(self, self.signing)
         self.live = Live(self, self.executions)
         self.services = Services(
+            self,
             [
                 self.executions,
                 Streams(self, self.executions),
@@ -123,7 +126,6 @@ class Engine(Core):
                 self.projects,
                 self.schedules,
                 self.triggers,
-                self.slack,
                 self.webhooks,
                 self.signing,
                 self.bulk,
@@ -151,7 +153,8 @@ class Engine(Core):
                 self.events,
                 self.claims,
                 self.beats,
-            ]
+            ],
+            VERBS,
         )
         self.timers = Timers(self)
         self.reaper = Reaper(self, self.timers, self.beats)

@@ -23,7 +23,7 @@ async def test_every_operation_is_served(tmp_path: Path) -> None:
     operations = {operation for noun in nouns for operation in noun.all}
     assert methods.keys() == operations
     for operation in operations:
-        hints = get_type_hints(methods[operation])
+        hints = get_type_hints(methods[operation], include_extras=True)
         assert hints["op"] is operation
         assert hints["return"] == reply_type(operation)
 

@@ -247,6 +247,7 @@ async def test_the_next_in_turn_starts_when_the_one_before_it_ends(engine: Engin
 @verb(locks="")
 async def _move(*, project_id: str, id: str, timezone: str) -> None:
     schedule = await record(StoredSchedule, "lock_schedule", project_id=project_id, id=id)
+    assert schedule is not None
     await query("update_schedule", schedule, project_id=project_id, timezone=timezone)
 
 

@@ -15,7 +15,7 @@ from perdure.store.verbs.outside import push_reports
 from perdure.store.verbs.people import accounts
 from perdure.store.verbs.runs import events
 from perdure.store.verbs.runs.starts import New
-from perdure.wire.clock.schedules import ScheduleSpec
+from perdure.wire.clock.schedules import CreateSchedule, RunSchedule
 from perdure.wire.people.projects import Project
 from perdure.wire.runs.requests import EventItem, Started, StartItem
 
@@ -80,15 +80,11 @@ async def of_a_batch(world: World) -> Ask:
 
 async def of_a_schedule(world: World) -> Ask:
     await world.register()
-    spec = ScheduleSpec("wf", "0 * * * *", "UTC", "k")
-    id = await world.store.write(
-        schedules.make_schedule(project_id=PROJECT, id=world.new_id(), spec=spec, now_us=world.now_us)
-    )
+    spec = CreateSchedule("wf", "0 * * * *", "UTC", "k")
+    id = (await world.store.write(schedules.make_schedule(world.at(), spec))).schedule_id
 
     async def ask() -> str:
-        run = schedules.run_schedule(
-            project_id=PROJECT, schedule_id=id, id=world.new_id(), now_us=world.now_us, idempotency=KEY
-        )
+        run = schedules.run_schedule(world.at(KEY), RunSchedule(id))
         return (await world.store.write(run)).execution_id
 
     return ask

@@ -18,7 +18,13 @@ from perdure.store.verbs.clock import triggers
 from perdure.store.verbs.clock.triggers import TakenEvents
 from perdure.store.verbs.runs import deployments, find
 from perdure.wire.base.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
-from perdure.wire.clock.triggers import ListedTrigger, TriggerSpec
+from perdure.wire.clock.triggers import (
+    DeleteEventTrigger,
+    ListedTrigger,
+    ListEventTriggers,
+    RegisterEventTrigger,
+    TriggerSpec,
+)
 from perdure.wire.runs.executions import Execution, ListFilters
 
 
@@ -30,22 +36,12 @@ class Puller:
 
     async def make(self, batch_size: int = 1, timeout: int | None = None, **fields: Any) -> str:
         said = {"workflow_id": "wf", "topic": "t", "deployment_id": "d", **fields}
-        deployment_id = said.pop("deployment_id")
-        spec = TriggerSpec(batch_size=batch_size, batch_timeout_seconds=timeout, **said)
-        await self.world.store.write(
-            triggers.register_trigger(
-                project_id=PROJECT,
-                deployment_id=deployment_id,
-                id=self.world.new_id(),
-                spec=spec,
-                now_us=self.world.now_us,
-            )
-        )
-        return (await self.find(spec.topic, spec.workflow_id)).id
+        op = RegisterEventTrigger(batch_size=batch_size, batch_timeout_seconds=timeout, **said)
+        await self.world.store.write(triggers.register_trigger(self.world.at(), op))
+        return (await self.find(op.topic, op.workflow_id)).id
 
     async def all(self) -> list[ListedTrigger]:
-        listed = triggers.list_triggers(project_id=PROJECT, before="~", limit=100)
-        return await self.world.store.read(listed)
+        return (await self.world.store.read(triggers.list_triggers(self.world.at(), ListEventTriggers()))).items
 
     async def find(self, topic: str = "t", workflow_id: str = "wf") -> ListedTrigger:
         [one] = [one for one in await self.all() if (one.topic, one.workflow_id) == (topic, workflow_id)]
@@ -157,10 +153,10 @@ async def test_a_project_has_so_many_triggers_and_no_more(puller: Puller, monkey
 async def test_what_is_deleted_takes_nothing_any_more(puller: Puller) -> None:
     id = await puller.make()
     await puller.world.publish("t", 1)
-    await puller.world.store.write(triggers.delete_trigger(project_id=PROJECT, trigger_id=id))
+    await puller.world.store.write(triggers.delete_trigger(puller.world.at(), DeleteEventTrigger(id)))
     assert await puller.take(id) == TakenEvents() and await puller.all() == []
     with pytest.raises(NotFound):
-        await puller.world.store.write(triggers.delete_trigger(project_id=PROJECT, trigger_id=id))
+        await puller.world.store.write(triggers.delete_trigger(puller.world.at(), DeleteEventTrigger(id)))
 
 
 async def test_code_declares_triggers_and_takes_them_back(world: World) -> None:

@@ -13,7 +13,8 @@ import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from functools import cache
+from functools import cache, wraps
+from types import ModuleType
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,8 +22,8 @@ from msgspec import Struct
 from uuid_utils import uuid7
 
 from perdure.engine.base.core import Core
-from perdure.store.base.interface import Verb
-from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.base.interface import Declaration, Verb
+from perdure.store.verbs.base.idempotency import At, Idempotency
 from perdure.wire.base.access import Principal, Role, check_role
 from perdure.wire.base.errors import BadRequest
 from perdure.wire.base.operation import Operation, client_form, is_checked, validated
@@ -106,6 +107,9 @@ class Service:
     async def scan(self, verb: Verb[T]) -> T:
         return await self._core.store.scan(verb)
 
+    def at(self, scope: Scope) -> At:
+        return at_of(self._core, scope)
+
     def now_us(self) -> int:
         return self._core.clock.now_us()
 
@@ -113,9 +117,19 @@ class Service:
         return str(uuid7())
 
 
+def at_of(core: Core, scope: Scope) -> At:
+    return At(scope.project_id, core.clock.now_us(), str(uuid7()), scope.idempotency, scope.principal)
+
+
 class Services:
-    def __init__(self, services: Sequence[Service]) -> None:
+    def __init__(self, core: Core, services: Sequence[Service], modules: Sequence[ModuleType]) -> None:
+        """`modules` have the verbs that serve operations."""
         self.methods: dict[type, Serve] = {}
+        for module in modules:
+            for prepare in vars(module).values():
+                declaration = getattr(prepare, "declaration", None)
+                if declaration is not None and declaration.operation is not None:
+                    self.methods[declaration.operation] = _serve(core, prepare, declaration)
         for service in services:
             for operation, name in _served(type(service)):  # type: ignore[arg-type]  # mypy asks for an instance's __hash__
                 self.methods[operation] = getattr(service, name)
@@ -125,6 +139,20 @@ class Services:
         if method is None:
             raise BadRequest(f"Nothing serves {type(op).__name__} here.")
         return method(scope, validated(op) if is_checked(type(op)) else op)
+
+
+def _serve(core: Core, prepare: Callable[[At, Any], Verb[R]], declaration: Declaration[R]) -> Serve:
+    store = core.store
+
+    @wraps(declaration.function)
+    async def serve(scope: Scope, op: Any) -> R:
+        run = store.scan if declaration.scans else store.read if declaration.reads else store.write
+        result = await run(prepare(at_of(core, scope), op))
+        if declaration.wakes is not None:
+            core.notifier.notify(("loop", declaration.wakes))
+        return result
+
+    return serve
 
 
 @cache

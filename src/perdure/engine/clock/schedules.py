@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime
 
-from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from perdure.engine.base.core import Core
 from perdure.engine.base.cursors import read_cursor, write_cursor
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.clock import schedules
-from perdure.wire.base.brief_executions import StartedExecution
-from perdure.wire.base.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.base.fields import FIRST_CURSOR
+from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.fields import FIRST_CURSOR, ZonedTime
 from perdure.wire.base.operation import Listed
 from perdure.wire.clock.calendar import SLOTS_MAX, Calendar, CalendarSchedule, GetCalendar, calendar_of
 from perdure.wire.clock.cron import cron
-from perdure.wire.clock.schedules import (
-    ChangeSchedule,
-    CreateSchedule,
-    DeleteSchedule,
-    Fires,
-    GetFires,
-    GetNextRuns,
-    GetSchedule,
-    GetScheduledWorkflows,
-    GetSchedulesForWorkflow,
-    ListSchedules,
-    PreviewSchedule,
-    RunSchedule,
-    ScheduleMade,
-    ScheduleStatus,
-    StoredSchedule,
-)
+from perdure.wire.clock.schedules import PreviewSchedule
 
 logger = logging.getLogger("perdure.engine")
 
@@ -49,59 +30,6 @@ class ScheduleService(Service):
         self._stuck: set[str] = set()
         self.waiting_workflows: frozenset[str] = frozenset()
         """Workflows whose ends may start a schedule's waiting execution."""
-
-    @serves(CreateSchedule)
-    async def create(self, scope: Scope, op: CreateSchedule) -> ScheduleMade:
-        id = await self.write(
-            schedules.make_schedule(
-                project_id=scope.project_id,
-                id=self.new_id(),
-                spec=op,
-                now_us=self.now_us(),
-                idempotency=scope.idempotency,
-            )
-        )
-        self.notify()
-        return ScheduleMade(id)
-
-    @serves(ChangeSchedule)
-    async def change(self, scope: Scope, op: ChangeSchedule) -> StoredSchedule:
-        changed = await self.write(
-            schedules.change_schedule(project_id=scope.project_id, change=op, now_us=self.now_us())
-        )
-        self.notify()
-        return changed
-
-    @serves(DeleteSchedule)
-    async def delete(self, scope: Scope, op: DeleteSchedule) -> None:
-        await self.write(schedules.delete_schedule(project_id=scope.project_id, schedule_id=op.schedule_id))
-
-    @serves(RunSchedule)
-    async def run(self, scope: Scope, op: RunSchedule) -> StartedExecution:
-        started = await self.write(
-            schedules.run_schedule(
-                project_id=scope.project_id,
-                schedule_id=op.schedule_id,
-                id=self.new_id(),
-                now_us=self.now_us(),
-                idempotency=scope.idempotency,
-            )
-        )
-        return StartedExecution(started.execution_id, started.created_at_us)
-
-    @serves(GetSchedule)
-    async def get(self, scope: Scope, op: GetSchedule) -> StoredSchedule:
-        return self._shown(
-            await self.read(schedules.get_schedule(project_id=scope.project_id, schedule_id=op.schedule_id))
-        )
-
-    @serves(ListSchedules)
-    async def list(self, scope: Scope, op: ListSchedules) -> Listed[StoredSchedule]:
-        return await self._page(scope, op)
-
-    @serves(GetSchedulesForWorkflow)
-    async def list_of_workflow(self, scope: Scope, op: GetSchedulesForWorkflow) -> Listed[StoredSchedule]:
-        return await self._page(scope, op)
 
     @serves(GetCalendar)
     async def calendar(self, scope: Scope, op: GetCalendar) -> Calendar:
@@ -130,53 +58,10 @@ class ScheduleService(Service):
             next_cursor=write_cursor((page[-1][0].id,)) if len(found) > op.limit else None,
         )
 
-    async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow) -> Listed[StoredSchedule]:
-        found = await self.read(
-            schedules.list_schedules(
-                project_id=scope.project_id,
-                workflow_id=op.workflow_id,
-                before=op.cursor or FIRST_CURSOR,
-                limit=op.limit + 1,
-            )
-        )
-        return Listed.of([self._shown(one) for one in found], op.limit)
-
-    @serves(GetScheduledWorkflows)
-    async def workflows(self, scope: Scope, op: GetScheduledWorkflows) -> Listed[str]:
-        return Listed(await self.read(schedules.scheduled_workflows(project_id=scope.project_id)))
-
-    @serves(GetFires)
-    async def fires(self, scope: Scope, op: GetFires) -> Fires:
-        found = await self.read(
-            schedules.list_fires(
-                project_id=scope.project_id,
-                schedule_id=op.schedule_id,
-                before_us=1 << 62 if op.before is None else op.before,
-                limit=op.limit,
-            )
-        )
-        return Fires(found, len(found) == op.limit)
-
-    @serves(GetNextRuns)
-    async def next(self, scope: Scope, op: GetNextRuns) -> Listed[datetime]:
-        schedule = await self.get(scope, GetSchedule(op.schedule_id))
-        read = cron(schedule.cron, schedule.timezone)
-        first = schedule.next_at_us
-        return Listed([read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, op.count - 1)]])
-
     @serves(PreviewSchedule)
-    async def preview(self, scope: Scope, op: PreviewSchedule) -> Listed[datetime]:
+    async def preview(self, scope: Scope, op: PreviewSchedule) -> Listed[ZonedTime]:
         read = cron(op.cron, op.timezone)
-        return Listed([read.local(at_us) for at_us in read.slots(self._core.clock.now_us(), 1 << 62, op.count)])
-
-    def _shown(self, schedule: StoredSchedule) -> StoredSchedule:
-        """A paused schedule shows the next due time after now."""
-        if schedule.status is ScheduleStatus.ACTIVE:
-            return schedule
-        try:
-            return replace(schedule, next_at_us=schedule.following(self._core.clock.now_us()))
-        except BadValue:  # only other servers know the zone
-            return schedule
+        return Listed([read.local(at_us) for at_us in read.slots(self.now_us(), 1 << 62, op.count)])
 
     def notify(self) -> None:
         self._core.notifier.notify(("loop", "schedule"))

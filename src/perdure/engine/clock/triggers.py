@@ -5,23 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from msgspec.structs import asdict
 from uuid_utils import uuid7
 
 from perdure.engine.base.core import Core
-from perdure.engine.base.service import Scope, Service, serves
+from perdure.engine.base.service import Service
 from perdure.store.verbs.clock import triggers
 from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.base.fields import FIRST_CURSOR
-from perdure.wire.base.operation import Listed
-from perdure.wire.base.record import DONE, Done
-from perdure.wire.clock.triggers import (
-    DeleteEventTrigger,
-    ListedTrigger,
-    ListEventTriggers,
-    RegisterEventTrigger,
-    TriggerSpec,
-)
 
 logger = logging.getLogger("perdure.engine")
 
@@ -35,34 +24,6 @@ class Triggers(Service):
         self._stuck: set[str] = set()
         self.topics: frozenset[tuple[str, str]] = frozenset()
         """Project and topic of every trigger at the latest look."""
-
-    @serves(RegisterEventTrigger)
-    async def register(self, scope: Scope, op: RegisterEventTrigger) -> Done:
-        values = asdict(op)
-        deployment_id = values.pop("deployment_id")
-        await self.write(
-            triggers.register_trigger(
-                project_id=scope.project_id,
-                deployment_id=deployment_id,
-                id=self.new_id(),
-                spec=TriggerSpec(**values),
-                now_us=self.now_us(),
-                idempotency=scope.idempotency,
-            )
-        )
-        self.notify()
-        return DONE
-
-    @serves(ListEventTriggers)
-    async def list(self, scope: Scope, op: ListEventTriggers) -> Listed[ListedTrigger]:
-        found = await self.read(
-            triggers.list_triggers(project_id=scope.project_id, before=op.cursor or FIRST_CURSOR, limit=op.limit + 1)
-        )
-        return Listed.of(found, op.limit)
-
-    @serves(DeleteEventTrigger)
-    async def delete(self, scope: Scope, op: DeleteEventTrigger) -> None:
-        await self.write(triggers.delete_trigger(project_id=scope.project_id, trigger_id=op.trigger_id))
 
     def notify(self) -> None:
         self._core.notifier.notify(("loop", "trigger"))

@@ -20,6 +20,7 @@ from perdure.engine.base.core import Core
 from perdure.engine.base.cursors import none_of_ours
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.people.signing import Signing
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.outside import webhooks
 from perdure.store.verbs.outside.webhooks import TakenDelivery
 from perdure.store.verbs.runs import queries
@@ -33,7 +34,6 @@ from perdure.wire.base.records import NULL
 from perdure.wire.base.times import rfc3339
 from perdure.wire.outside.webhooks import (
     CreateWebhook,
-    DeleteWebhook,
     Delivery,
     DeliveryState,
     ListDeliveries,
@@ -73,26 +73,7 @@ class Webhooks(Service):
     @serves(CreateWebhook)
     async def create(self, scope: Scope, op: CreateWebhook) -> Webhook:
         await self._core.outbound.check_url(op.url)
-        return await self.write(
-            webhooks.make_webhook(
-                project_id=scope.project_id,
-                id=self.new_id(),
-                url=op.url,
-                workflow_id=op.workflow_id,
-                description=op.description,
-                now_us=self.now_us(),
-                idempotency=scope.idempotency,
-            )
-        )
-
-    @serves(DeleteWebhook)
-    async def delete(self, scope: Scope, op: DeleteWebhook) -> None:
-        await self.write(webhooks.delete_webhook(project_id=scope.project_id, webhook_id=op.webhook_id))
-
-    @serves(ListWebhooks)
-    async def list(self, scope: Scope, op: ListWebhooks) -> Listed[Webhook]:
-        found = await self.read(webhooks.list_webhooks(project_id=scope.project_id))
-        return Listed(found if scope.has_role(Role.ADMIN) else [one.without_secrets() for one in found])
+        return await self.write(webhooks.make_webhook(self.at(scope), op))
 
     @serves(ListDeliveries)
     async def deliveries(self, scope: Scope, op: ListDeliveries) -> Listed[Delivery]:
@@ -242,8 +223,8 @@ class Webhooks(Service):
     async def _body(self, taken: TakenDelivery) -> bytes:
         """Raises NotFound, also for a deleted webhook."""
         if taken.webhook_id:
-            known = await self.read(webhooks.list_webhooks(project_id=taken.project_id))
-            if all(one.id != taken.webhook_id for one in known):
+            known = await self.read(webhooks.list_webhooks(At(taken.project_id), ListWebhooks()))
+            if all(one.id != taken.webhook_id for one in known.items):
                 raise NotFound("The webhook was deleted.")
         execution = await self._core.store.read(
             queries.get(project_id=taken.project_id, execution_id=taken.execution_id)

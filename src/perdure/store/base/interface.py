@@ -5,6 +5,7 @@ randomness, no change of arguments, no foreign await. Verbs refuse (raise a `Per
 a refusal needs no rollback.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any, Generic, Never, ParamSpec, Protocol, TypeVar
 
@@ -12,7 +13,10 @@ import msgspec
 
 from perdure.store.base.locks import Arguments, Row, read_locks
 from perdure.store.base.records import to_values
+from perdure.wire.base.operation import Operation
 
+A = TypeVar("A")
+O = TypeVar("O")  # noqa: E741  # an operation
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
@@ -40,23 +44,27 @@ class Query(msgspec.Struct, gc=False):
         return rows
 
 
-def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Awaitable[Rows]:
-    """The fields of `record` are values as well."""
-    return Query(name, values if record is None else to_values(record) | values)
+def query(name: str, /, *given: msgspec.Struct, **values: object) -> Awaitable[Rows]:
+    """The fields of `given` are values as well. If two structs have a field of one name, the first counts."""
+    return Query(name, _joined(given, values) if given else values)
 
 
-def records(cls: type[T], name: str, /, **values: object) -> Awaitable[list[T]]:
+def records(cls: type[T], name: str, /, *given: msgspec.Struct, **values: object) -> Awaitable[list[T]]:
     """Make a record from each row by the names of columns."""
-    return Query(name, values, False, cls)
+    return Query(name, _joined(given, values) if given else values, False, cls)
 
 
-def record(cls: type[T], name: str, /, **values: object) -> Awaitable[T | None]:
-    return Query(name, values, False, cls, True)
+def record(cls: type[T], name: str, /, *given: msgspec.Struct, **values: object) -> Awaitable[T | None]:
+    return Query(name, _joined(given, values) if given else values, False, cls, True)
 
 
-async def value(name: str, /, **values: object) -> Any:
+def _joined(given: Sequence[msgspec.Struct], values: dict[str, object]) -> dict[str, object]:
+    return {name: one for part in (*map(to_values, reversed(given)), values) for name, one in part.items()}
+
+
+async def value(name: str, /, *given: msgspec.Struct, **values: object) -> Any:
     """The first column of the first row, or None."""
-    for first, *_ in await query(name, **values):
+    for first, *_ in await query(name, *given, **values):
         return first
     return None
 
@@ -189,6 +197,9 @@ class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
     sweep: bool | Callable[[Arguments], bool]
     reads: bool
     weight: Callable[[Arguments], int] | None
+    operation: type[Operation[Any]] | None = None
+    scans: bool = False
+    wakes: str | None = None
 
 
 class Verb(msgspec.Struct, Generic[T_co]):
@@ -200,6 +211,12 @@ class Verb(msgspec.Struct, Generic[T_co]):
     @property
     def name(self) -> str:
         return self.declaration.function.__name__
+
+    @property
+    def project_id(self) -> str:
+        at = self.values.get("at")
+        found: str = self.values.get("project_id", "") if at is None else at.project_id
+        return found
 
     def start(self) -> Coroutine[Any, Any, T_co]:
         return self.declaration.function(**self.values)
@@ -251,15 +268,42 @@ def verb(
     def declare(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Verb[T]]:
         rows = None if locks is None else read_locks(locks, function)
         declaration = Declaration(function, rows, sweep, reads, weight)
+        names = tuple(inspect.signature(function).parameters)
 
         def prepare(*args: P.args, **values: P.kwargs) -> Verb[T]:
-            return Verb(declaration, values)
+            return Verb(declaration, dict(zip(names, args, strict=False)) | values if args else values)
 
         prepare.__name__ = function.__name__
         prepare.__doc__ = function.__doc__
         prepare.__wrapped__ = function  # type: ignore[attr-defined]  # functools.wraps would lose the ParamSpec
         prepare.declaration = declaration  # type: ignore[attr-defined]  # for tests
         return prepare
+
+    return declare
+
+
+def serves(
+    operation: type[Operation[T]],
+    *,
+    locks: str | None = None,
+    sweep: bool = False,
+    reads: bool = False,
+    scans: bool = False,
+    wakes: str | None = None,
+) -> Callable[[Callable[[A, O], Coroutine[Any, Any, T]]], Callable[[A, O], Verb[T]]]:
+    """Make `async def act(at: At, op: Operation)` a verb that serves the operation, without a service in between.
+
+    `scans=True` is a read that may take long. `wakes` names the loop that has work afterwards.
+    """
+    declare_verb = verb(locks=locks, sweep=sweep, reads=reads or scans)
+
+    def declare(function: Callable[[A, O], Coroutine[Any, Any, T]]) -> Callable[[A, O], Verb[T]]:
+        prepare: Any = declare_verb(function)
+        prepare.declaration = msgspec.structs.replace(
+            prepare.declaration, operation=operation, scans=scans, wakes=wakes
+        )
+        made: Callable[[A, O], Verb[T]] = prepare
+        return made
 
     return declare
 

@@ -8,8 +8,8 @@
     execution=items[].execution_id              one row for each element of an argument
     meta='epoch'                                the same row for all arguments
 
-A value of None does not name a row. An argument `idempotency` names its row without a declaration. If the notation does
-not suffice, `locks` is a function of the arguments, defined next to the verb.
+A value of None does not name a row. `at.idempotency` and an argument `idempotency` name their row by themselves. If
+the notation does not suffice, `locks` is a function of the arguments, defined next to the verb.
 """
 
 import inspect
@@ -45,6 +45,8 @@ def read_locks(
         read = [_read(text, parameters) for text in texts]
     except (KeyError, ValueError) as error:
         raise TypeError(f"{function.__name__}: locks={locks!r} does not name rows by its arguments: {error}.") from None
+    if "at" in parameters:
+        read.append(_of_request)
     if isinstance(locks, str) and len(read) == 1:
         return read[0]
     parts = read if isinstance(locks, str) else [*read, locks]
@@ -58,6 +60,11 @@ def read_locks(
         return list(found.values())
 
     return rows
+
+
+def _of_request(arguments: Arguments) -> Sequence[Row]:
+    same = arguments["at"].idempotency
+    return () if same is None else (("idempotency", same.key),)
 
 
 def _read(text: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[Arguments], Sequence[Row]]:

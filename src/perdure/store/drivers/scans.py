@@ -34,7 +34,7 @@ class Scans(Generic[L]):
     async def run(self, verb: Verb[T], look: Callable[[L, Verb[T]], Awaitable[T]]) -> T:
         """Call `look` with a lane at the turn of the verb's project. A cancellation ends the wait or the look. Raises
         `TooManyRequests`, and `Unavailable` after SCAN_SECONDS_MAX."""
-        project_id: str = verb.values.get("project_id", "")
+        project_id = verb.project_id
         if self._asked[project_id] > WAITING_MAX:
             raise TooManyRequests(
                 f"{WAITING_MAX:,} searches of this project wait for their turn already; try again later."

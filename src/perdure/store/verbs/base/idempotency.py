@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from perdure.store.base.interface import query, query_many
+from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import KeyReused
 
 LISTED_BYTES_MAX: Final = 256 << 10
@@ -20,6 +22,27 @@ class Idempotency(NamedTuple):
     route: str
     key: str
     body_hash: str
+
+
+class At(Struct, frozen=True):
+    """The project, the time and the caller of an operation that a verb serves."""
+
+    project_id: str
+    now_us: int = 0
+    new_id: str = ""
+    idempotency: Idempotency | None = None
+    principal: Principal | None = None
+    """None: the embedding program."""
+
+    async def recall(self) -> bytes | None:
+        return await recall(self.project_id, self.idempotency)
+
+    async def remember(self, answer: object, executions: Sequence[str] = ()) -> None:
+        """`executions` are those that the answer names."""
+        await remember(self.project_id, self.idempotency, msgspec.json.encode(answer), self.now_us, executions)
+
+    def may(self, role: Role) -> bool:
+        return self.principal is None or self.principal.role.includes(role)
 
 
 async def recall(project_id: str, same: Idempotency | None) -> bytes | None:

@@ -1,9 +1,14 @@
 """The number of rows on a page, and the start of the next page."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from perdure.store.base.interface import query
+from perdure.store.base.interface import query, records
+from perdure.store.verbs.base.idempotency import At
+from perdure.wire.base.fields import FIRST_CURSOR
+from perdure.wire.base.operation import Listed
+
+T = TypeVar("T")
 
 
 class Place(NamedTuple):
@@ -11,6 +16,12 @@ class Place(NamedTuple):
 
     at_us: int
     id: str
+
+
+async def newest(cls: type[T], name: str, at: At, op: Any) -> Listed[T]:
+    """A page of records, the greatest ids first."""
+    found = await records(cls, name, at, op, before=op.cursor or FIRST_CURSOR, limit=op.limit + 1)
+    return Listed.of(found, op.limit)
 
 
 def fitting(sizes: Iterable[int], bytes_max: int) -> int:

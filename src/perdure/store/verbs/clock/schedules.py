@@ -10,11 +10,15 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict, replace
 
-from perdure.store.base.interface import Metric, Notify, query, record, records, value, verb
-from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
+from perdure.store.base.interface import Metric, Notify, query, record, records, serves, value, verb
+from perdure.store.verbs.base.idempotency import At
+from perdure.store.verbs.base.pages import newest
 from perdure.store.verbs.runs.start_targets import StartTarget, check_payload, find_target, suggestion
 from perdure.store.verbs.runs.starts import New, start_items
+from perdure.wire.base.brief_executions import StartedExecution
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound, TooManySchedules, from_code
+from perdure.wire.base.fields import ZonedTime
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import not_null
 from perdure.wire.base.records import Problem
 from perdure.wire.base.times import rfc3339
@@ -22,17 +26,28 @@ from perdure.wire.clock.cron import cron
 from perdure.wire.clock.schedules import (
     WAITING_MAX,
     ChangeSchedule,
+    CreateSchedule,
+    DeleteSchedule,
     Fire,
+    Fires,
     FireState,
+    GetFires,
+    GetNextRuns,
+    GetSchedule,
+    GetScheduledWorkflows,
+    GetSchedulesForWorkflow,
+    ListSchedules,
     Missed,
     Overlap,
+    RunSchedule,
+    ScheduleMade,
     ScheduleSpec,
     ScheduleStatus,
     StoredSchedule,
     due_slots,
     input_of,
 )
-from perdure.wire.runs.requests import Started, StartItem
+from perdure.wire.runs.requests import StartItem
 
 SCHEDULES_MAX = 10_000
 
@@ -40,17 +55,14 @@ _PUT = msgspec.json.Decoder(str)
 _RUN = msgspec.json.Decoder(tuple[str, int])
 
 
-@verb(locks="schedule_key=spec.workflow_id,spec.key")
-async def make_schedule(
-    *, project_id: str, id: str, spec: ScheduleSpec, now_us: int, idempotency: Idempotency | None = None
-) -> str:
-    """Make or update the schedule of (workflow, key). Returns the schedule's id."""
-    first = await recall(project_id, idempotency)
+@serves(CreateSchedule, locks="schedule_key=op.workflow_id,op.key", wakes="schedule")
+async def make_schedule(at: At, op: CreateSchedule) -> ScheduleMade:
+    first = await at.recall()
     if first is not None:
-        return _PUT.decode(first)
-    known = await put_schedule(project_id, id, spec, now_us, declared=False)
-    await remember(project_id, idempotency, msgspec.json.encode(known), now_us)
-    return known
+        return ScheduleMade(_PUT.decode(first))
+    known = await put_schedule(at.project_id, at.new_id, op, at.now_us, declared=False)
+    await at.remember(known)
+    return ScheduleMade(known)
 
 
 async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int, *, declared: bool) -> str:
@@ -134,23 +146,22 @@ async def _check_payload(project_id: str, schedule: StoredSchedule, target: Star
         raise BadValue(f"{error.message}; a schedule without `payload` gives the due time", error.details) from None
 
 
-@verb(locks="schedule=change.schedule_id")
-async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: int) -> StoredSchedule:
-    before = await _schedule("lock_schedule", project_id, change.schedule_id)
-    after = replace(before, **_given(change), payload=_payload(change.payload, before.payload))
+@serves(ChangeSchedule, locks="schedule=op.schedule_id", wakes="schedule")
+async def change_schedule(at: At, op: ChangeSchedule) -> StoredSchedule:
+    before = await _schedule("lock_schedule", at.project_id, op.schedule_id)
+    after = replace(before, **_given(op), payload=_payload(op.payload, before.payload))
     cron(after.cron, after.timezone)
-    if change.payload is not None:
-        await _check_payload(project_id, after, await find_target(project_id, after.workflow_id))
-    await _update(project_id, before, after, now_us)
-    return await _schedule("read_schedule", project_id, change.schedule_id)
+    if op.payload is not None:
+        await _check_payload(at.project_id, after, await find_target(at.project_id, after.workflow_id))
+    await _update(at.project_id, before, after, at.now_us)
+    return await _schedule("read_schedule", at.project_id, op.schedule_id)
 
 
-@verb(locks="schedule=schedule_id")
-async def delete_schedule(*, project_id: str, schedule_id: str) -> None:
-    """Delete a schedule and its history, but no executions. Raises NotFound."""
-    if not await query("delete_schedule", project_id=project_id, id=schedule_id):
-        raise _unknown(schedule_id)
-    await query("delete_fires", schedule_id=schedule_id)
+@serves(DeleteSchedule, locks="schedule=op.schedule_id")
+async def delete_schedule(at: At, op: DeleteSchedule) -> None:
+    if not await query("delete_schedule", at, id=op.schedule_id):
+        raise _unknown(op.schedule_id)
+    await query("delete_fires", op)
 
 
 async def declare(
@@ -266,33 +277,20 @@ def _item(schedule: StoredSchedule, at_us: int, *, by_hand: bool = False) -> Sta
     )
 
 
-@verb(locks="schedule=schedule_id")
-async def run_schedule(
-    *, project_id: str, schedule_id: str, id: str, now_us: int, idempotency: Idempotency | None = None
-) -> Started:
-    """Start an execution now, regardless of the overlap policy; due times stay. Raises NotFound, WorkflowNotFound."""
-    first = await recall(project_id, idempotency)
+@serves(RunSchedule, locks="schedule=op.schedule_id")
+async def run_schedule(at: At, op: RunSchedule) -> StartedExecution:
+    first = await at.recall()
     if first is not None:
-        return Started(*_RUN.decode(first))
-    schedule = await _schedule("lock_schedule", project_id, schedule_id)
-    [answer] = await start_items(
-        project_id, [New(id, _item(schedule, now_us, by_hand=True))], now_us, checks_input=True
-    )
+        return StartedExecution(*_RUN.decode(first))
+    schedule = await _schedule("lock_schedule", at.project_id, op.schedule_id)
+    new = New(at.new_id, _item(schedule, at.now_us, by_hand=True))
+    [answer] = await start_items(at.project_id, [new], at.now_us, checks_input=True)
     if isinstance(answer, Problem):
         raise from_code(answer.error_type, answer.error, answer.details)
-    await query(
-        "insert_fire",
-        schedule_id=schedule_id,
-        slot_us=now_us,
-        by_hand=id,
-        project_id=project_id,
-        state=FireState.STARTED,
-        execution_id=id,
-        reason=None,
-        now_us=now_us,
-    )
-    await remember(project_id, idempotency, msgspec.json.encode((id, now_us)), now_us, [id])
-    return answer
+    fire = {"slot_us": at.now_us, "by_hand": new.id, "state": FireState.STARTED, "execution_id": new.id, "reason": None}
+    await query("insert_fire", at, op, **fire)
+    await at.remember((new.id, at.now_us), [new.id])
+    return StartedExecution(new.id, at.now_us)
 
 
 class DueSchedule(NamedTuple):
@@ -322,26 +320,53 @@ async def due_schedules(*, now_us: int, limit: int) -> DueSchedule:
     )
 
 
-@verb(reads=True)
-async def get_schedule(*, project_id: str, schedule_id: str) -> StoredSchedule:
-    return await _schedule("read_schedule", project_id, schedule_id)
+@serves(GetSchedule, reads=True)
+async def get_schedule(at: At, op: GetSchedule) -> StoredSchedule:
+    return _shown(await _schedule("read_schedule", at.project_id, op.schedule_id), at.now_us)
 
 
-@verb(reads=True)
-async def list_schedules(*, project_id: str, workflow_id: str | None, before: str, limit: int) -> list[StoredSchedule]:
-    values = {"project_id": project_id, "workflow_id": workflow_id, "before": before, "limit": limit}
-    return await records(StoredSchedule, "list_schedules", **values)
+@serves(GetNextRuns, reads=True)
+async def next_runs(at: At, op: GetNextRuns) -> Listed[ZonedTime]:
+    schedule = _shown(await _schedule("read_schedule", at.project_id, op.schedule_id), at.now_us)
+    read, first = cron(schedule.cron, schedule.timezone), schedule.next_at_us
+    return Listed([read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, op.count - 1)]])
 
 
-@verb(reads=True)
-async def scheduled_workflows(*, project_id: str) -> list[str]:
-    return [id for (id,) in await query("scheduled_workflows", project_id=project_id)]
+@serves(ListSchedules, reads=True)
+async def list_schedules(at: At, op: ListSchedules) -> Listed[StoredSchedule]:
+    return await _page(at, op)
 
 
-@verb(reads=True)
-async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit: int) -> list[Fire]:
-    await _schedule("read_schedule", project_id, schedule_id)
-    return await records(Fire, "list_fires", schedule_id=schedule_id, before_us=before_us, limit=limit)
+@serves(GetSchedulesForWorkflow, reads=True)
+async def schedules_of_workflow(at: At, op: GetSchedulesForWorkflow) -> Listed[StoredSchedule]:
+    return await _page(at, op)
+
+
+async def _page(at: At, op: ListSchedules | GetSchedulesForWorkflow) -> Listed[StoredSchedule]:
+    page = await newest(StoredSchedule, "list_schedules", at, op)
+    return page._replace(items=[_shown(one, at.now_us) for one in page.items])
+
+
+def _shown(schedule: StoredSchedule, now_us: int) -> StoredSchedule:
+    """A paused schedule shows the next due time after now."""
+    if schedule.status is ScheduleStatus.ACTIVE:
+        return schedule
+    try:
+        return replace(schedule, next_at_us=schedule.following(now_us))
+    except BadValue:  # only other servers know the zone
+        return schedule
+
+
+@serves(GetScheduledWorkflows, reads=True)
+async def scheduled_workflows(at: At, op: GetScheduledWorkflows) -> Listed[str]:
+    return Listed([id for (id,) in await query("scheduled_workflows", at)])
+
+
+@serves(GetFires, reads=True)
+async def list_fires(at: At, op: GetFires) -> Fires:
+    await _schedule("read_schedule", at.project_id, op.schedule_id)
+    found = await records(Fire, "list_fires", op, before_us=1 << 62 if op.before is None else op.before)
+    return Fires(found, len(found) == op.limit)
 
 
 @verb(reads=True)

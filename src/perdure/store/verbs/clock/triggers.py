@@ -8,15 +8,26 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict, replace
 
-from perdure.store.base.interface import Metric, Notify, query, record, records, value, verb
-from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
+from perdure.store.base.interface import Metric, Notify, query, record, records, serves, value, verb
+from perdure.store.verbs.base.idempotency import At
+from perdure.store.verbs.base.pages import newest
 from perdure.store.verbs.runs.start_targets import find_target, suggestion
 from perdure.store.verbs.runs.starts import New, start_items
 from perdure.wire.base.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.base.limits import VALUE_BYTES_MAX
-from perdure.wire.base.record import writer
+from perdure.wire.base.operation import Listed
+from perdure.wire.base.record import DONE, Done, writer
 from perdure.wire.base.records import Problem
-from perdure.wire.clock.triggers import BATCH_MAX, ListedTrigger, StoredTrigger, TriggerSpec, due_at_us
+from perdure.wire.clock.triggers import (
+    BATCH_MAX,
+    DeleteEventTrigger,
+    ListedTrigger,
+    ListEventTriggers,
+    RegisterEventTrigger,
+    StoredTrigger,
+    TriggerSpec,
+    due_at_us,
+)
 from perdure.wire.runs.events import Event
 from perdure.wire.runs.requests import StartItem
 
@@ -25,22 +36,13 @@ _ENVELOPE = 1_024
 """Approximate bytes of an event without data."""
 
 
-@verb(sweep=True)
-async def register_trigger(
-    *,
-    project_id: str,
-    deployment_id: str,
-    id: str,
-    spec: TriggerSpec,
-    now_us: int,
-    idempotency: Idempotency | None = None,
-) -> None:
-    """Make or update the trigger of (workflow, topic). An update keeps the cursor.
-
-    Only the current deployment may update. Raises DeploymentNotFound, WorkflowNotFound, TooManyTriggers.
-    """
-    if await recall(project_id, idempotency) is not None:
-        return
+@serves(RegisterEventTrigger, sweep=True, wakes="trigger")
+async def register_trigger(at: At, op: RegisterEventTrigger) -> Done:
+    if await at.recall() is not None:
+        return DONE
+    values = asdict(op)
+    project_id, deployment_id = at.project_id, values.pop("deployment_id")
+    spec = TriggerSpec(**values)
     target = await find_target(project_id, spec.workflow_id, deployment_id)
     if target is None or target.deployment_id is None:
         raise DeploymentNotFound(f"Deployment {deployment_id!r} does not exist, or is retired.")
@@ -50,8 +52,9 @@ async def register_trigger(
             f"Workflow {spec.workflow_id!r} is not registered in deployment {deployment_id!r}.{hint}"
         )
     current = await value("current_deployment", project_id=project_id) == deployment_id
-    await put_trigger(project_id, id, spec, now_us, declared=False, changes=current)
-    await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
+    await put_trigger(project_id, at.new_id, spec, at.now_us, declared=False, changes=current)
+    await at.remember(None)
+    return DONE
 
 
 async def put_trigger(
@@ -77,11 +80,10 @@ async def put_trigger(
         await query("update_trigger", replace(after, updated_at_us=now_us), project_id=project_id)
 
 
-@verb(sweep=True)
-async def delete_trigger(*, project_id: str, trigger_id: str) -> None:
-    """Delete a trigger, but no executions. Raises NotFound."""
-    if not await query("delete_trigger", project_id=project_id, id=trigger_id):
-        raise NotFound(f"Event trigger {trigger_id!r} does not exist.")
+@serves(DeleteEventTrigger, sweep=True)
+async def delete_trigger(at: At, op: DeleteEventTrigger) -> None:
+    if not await query("delete_trigger", at, id=op.trigger_id):
+        raise NotFound(f"Event trigger {op.trigger_id!r} does not exist.")
 
 
 async def declare_triggers(
@@ -205,6 +207,6 @@ async def watched_topics() -> list[WatchedTopic]:
     ]
 
 
-@verb(reads=True)
-async def list_triggers(*, project_id: str, before: str, limit: int) -> list[ListedTrigger]:
-    return await records(ListedTrigger, "list_triggers", project_id=project_id, before=before, limit=limit)
+@serves(ListEventTriggers, reads=True)
+async def list_triggers(at: At, op: ListEventTriggers) -> Listed[ListedTrigger]:
+    return await newest(ListedTrigger, "list_triggers", at, op)

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import asdict
 
-from perdure.store.base.interface import Enqueued, Notify, query, query_many, records, value, verb
+from perdure.store.base.interface import Enqueued, Notify, query, query_many, records, serves, value, verb
 from perdure.store.base.records import to_values
-from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.base.idempotency import At
+from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadRequest, NotFound
-from perdure.wire.outside.webhooks import Delivery, DeliveryState, Webhook
+from perdure.wire.base.operation import Listed
+from perdure.wire.outside.webhooks import CreateWebhook, DeleteWebhook, Delivery, DeliveryState, ListWebhooks, Webhook
 
 WEBHOOKS_MAX = 20
 
@@ -36,48 +39,39 @@ def host_of(url: str) -> str:
     return urlsplit(url).netloc.lower()
 
 
-@verb(locks="project=project_id")
-async def make_webhook(
-    *,
-    project_id: str,
-    id: str,
-    url: str,
-    workflow_id: str | None,
-    description: str | None,
-    now_us: int,
-    idempotency: Idempotency | None = None,
-) -> Webhook:
+@verb(locks="project=at.project_id")
+async def make_webhook(at: At, op: CreateWebhook) -> Webhook:
     """An equal webhook stays unchanged. Raises BadRequest."""
-    first = await recall(project_id, idempotency)
+    first = await at.recall()
     if first is not None:
         return Webhook(**msgspec.json.decode(first))
-    await query("lock_project", project_id=project_id)
-    known = await records(Webhook, "list_webhooks", project_id=project_id)
+    await query("lock_project", at)
+    known = await records(Webhook, "list_webhooks", at)
     for one in known:
-        if (one.url, one.workflow_id) == (url, workflow_id):
-            await remember(project_id, idempotency, msgspec.json.encode(to_values(one)), now_us)
+        if (one.url, one.workflow_id) == (op.url, op.workflow_id):
+            await at.remember(to_values(one))
             return one
     if len(known) >= WEBHOOKS_MAX:
         raise BadRequest(f"The project has {WEBHOOKS_MAX} webhooks, the most there may be; delete one first.")
-    made = Webhook(id=id, url=url, workflow_id=workflow_id, description=description, created_at_us=now_us)
-    await query("insert_webhook", made, project_id=project_id, host=host_of(url))
-    await query("count_webhooks", project_id=project_id)
-    await remember(project_id, idempotency, msgspec.json.encode(to_values(made)), now_us)
+    made = Webhook(id=at.new_id, created_at_us=at.now_us, **asdict(op))
+    await query("insert_webhook", at, made, host=host_of(op.url))
+    await query("count_webhooks", at)
+    await at.remember(to_values(made))
     return made
 
 
-@verb(locks="project=project_id")
-async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
-    await query("lock_project", project_id=project_id)
-    if not await query("delete_webhook", project_id=project_id, id=webhook_id):
-        raise NotFound(f"Webhook {webhook_id!r} does not exist; `perdure webhooks ls` shows them.")
-    await query("count_webhooks", project_id=project_id)
+@serves(DeleteWebhook, locks="project=at.project_id")
+async def delete_webhook(at: At, op: DeleteWebhook) -> None:
+    await query("lock_project", at)
+    if not await query("delete_webhook", at, id=op.webhook_id):
+        raise NotFound(f"Webhook {op.webhook_id!r} does not exist; `perdure webhooks ls` shows them.")
+    await query("count_webhooks", at)
 
 
-@verb(reads=True)
-async def list_webhooks(*, project_id: str) -> list[Webhook]:
-    """The project's webhooks, newest first."""
-    return await records(Webhook, "list_webhooks", project_id=project_id)
+@serves(ListWebhooks, reads=True)
+async def list_webhooks(at: At, op: ListWebhooks) -> Listed[Webhook]:
+    found = await records(Webhook, "list_webhooks", at)
+    return Listed(found if at.may(Role.ADMIN) else [one.without_secrets() for one in found])
 
 
 class TakenDelivery(NamedTuple):
