@@ -15,7 +15,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the (first) seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds to run")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="take a guard out")
-    parser.add_argument("--sdk", action="store_true", help="the SDK's own workers instead of modelled ones")
     parser.add_argument("--forks", action="store_true", help="fork and retry executions, too")
     parser.add_argument("--quiet", action="store_true", help="no trace, even for a single seed")
     options = parser.parse_args()
@@ -25,7 +24,7 @@ def main() -> int:
     began = time.perf_counter()
     broken = 0
     for seed in range(options.seed, options.seed + options.seeds):
-        world = World(seed, mutant, trace=trace, sdk=options.sdk, forks=options.forks)
+        world = World(seed, mutant, trace=trace, forks=options.forks)
         try:
             world.run()
         except Violation as violation:

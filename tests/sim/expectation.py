@@ -113,12 +113,9 @@ class Expectation:
             raise Violation("the end saw the journal", f"{ended.id} returned {ended.result!r} after {kind} {value!r}")
 
     def _ops(self, ended: Ended, ops: tuple[Op, ...], results: list[Any], taken: dict[str, dict[int, bool]]) -> None:
-        wanted = [op for op in ops if not isinstance(op, scripts.Needs)]
-        if len(wanted) != len(results):
-            raise Violation(
-                "results", f"{ended.id} has {len(results)} results of {len(wanted)} operations: {results!r}"
-            )
-        for op, result in zip(wanted, results, strict=True):
+        if len(ops) != len(results):
+            raise Violation("results", f"{ended.id} has {len(results)} results of {len(ops)} operations: {results!r}")
+        for op, result in zip(ops, results, strict=True):
             if isinstance(op, scripts.Together):
                 for branch, part in zip(op.branches, result, strict=True):
                     self._ops(ended, branch, part, taken)

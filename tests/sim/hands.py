@@ -122,10 +122,7 @@ class Hands:
 
     def operate(self) -> None:
         """Act on what is pending: now and then while all goes wrong, and on all that is held in the quiet time."""
-        world = self._world
-        if not world.sdk:
-            return
-        for id, seen in world.audit.seen.items():
+        for id, seen in self._world.audit.seen.items():
             if seen.phase in FINAL or id in self._acting:
                 continue
             if self._random.random() < self._zeal(seen.phase is Phase.HELD):

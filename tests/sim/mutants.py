@@ -1,24 +1,31 @@
 """The system with one guard taken out, again and again: each must be noticed.
 
-Most mutants change the text of a query as a run's store hands it to the verbs; some replace a function of the verbs; a
-few are workers that leave a rule of the protocol out. Nothing of this is in the product.
+Most mutants change the text of a query as a run's store hands it to the verbs. Some replace a function of the verbs or
+of the SDK's worker. Nothing of this is in the product.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable
 from types import ModuleType
 from typing import Any
 
 from msgspec import structs
+from tests.sim.worker import SimLease, SimTransport
 from tests.sim.world import Mutant, Patch
 
+from perdure.sdk.workers import run_ends, worker
+from perdure.sdk.workers.lease import Lease
+from perdure.sdk.workers.runner import Runner
+from perdure.sdk.workers.worker import Worker
 from perdure.store.base.executions import State
 from perdure.store.base.interface import Rows, query_many, records
 from perdure.store.base.records import expand_columns
 from perdure.store.base.statements import Statement, parse, spelled_out, texts
 from perdure.store.verbs.runs import reports, rows, transitions, waits
-from perdure.wire.runs.requests import ItemReply, ReportItem
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.runs.requests import ClaimReply, ClaimRequest, ItemReply, ReportItem, ReportRequest
 
 _TEXT = "\n".join(expand_columns(spelled_out(text, source), source) for source, text in texts("common"))
 
@@ -46,14 +53,15 @@ def _sql(name: str, *queries: dict[str, Statement], focus: str | None = None) ->
     return Mutant(name, queries=merged, focus=focus)
 
 
-def _forks(name: str, *queries: dict[str, Statement], sdk: bool = False) -> Mutant:
-    return _sql(name, *queries)._replace(forks=True, sdk=sdk)
+def _forks(name: str, *queries: dict[str, Statement]) -> Mutant:
+    return _sql(name, *queries)._replace(forks=True)
 
 
-def _code(name: str, module: ModuleType, attribute: str, value: object) -> Mutant:
-    patch: Patch = (module, attribute, value)
-    assert hasattr(module, attribute), f"{module.__name__} has no {attribute}"
-    return Mutant(name, patches=(patch,))
+def _code(name: str, where: ModuleType | type, attribute: str, value: object, *more: Patch, focus: str = "") -> Mutant:
+    patches: tuple[Patch, ...] = ((where, attribute, value), *more)
+    for place, name_there, _ in patches:
+        assert hasattr(place, name_there), f"{place.__name__} has no {name_there}"
+    return Mutant(name, patches=patches, focus=focus or None)
 
 
 _refused = reports._refused
@@ -71,6 +79,82 @@ async def _told_nobody(*_: Any, **__: Any) -> bool:
 
 def _inserts_no_wait(name: str, values: Any) -> Awaitable[Rows]:
     return query_many(name, [] if name == "insert_wait" else values)
+
+
+# --- workers that leave a rule of the protocol out -------------------------------------------------------------------
+
+_begin, _renewed, _on_beat, _timer_due, _call = (
+    Lease.begin,
+    SimLease._renewed,
+    Worker.on_beat,
+    Runner._timer_due,
+    SimTransport.call,
+)
+NEVER_UNSURE: Patch = (worker, "OURS_SECONDS", math.inf)
+"""Some rules do harm only without this one, too."""
+
+
+def _begins_late(lease: Any, worker: Any, worker_id: str, reply: Any, sent: float) -> None:
+    _begin(lease, worker, worker_id, reply, lease.now())
+
+
+def _renews_late(lease: Any, worker_id: str, holding: Any, sent: float) -> None:
+    _renewed(lease, worker_id, holding, sent)
+    lease._deadline = lease.now() + lease._reply.lease_us / 1e6
+
+
+async def _keeps(worker: Any, execution_id: str, attempt: int) -> None:
+    """Hands nothing back."""
+
+
+def _is_impatient(worker: Any, holding: Any, sent: float) -> None:
+    worker._strangers = {(id, attempt): -1 for id, attempt, _ in holding}
+    _on_beat(worker, holding, sent)
+
+
+def _fires_again(runner: Any, timer: tuple[str, int]) -> None:
+    _timer_due(runner, timer)
+    runner._fired.clear()
+
+
+def _does_not_look(runner: object, row: object) -> None:
+    """Reports an outcome that the journal has."""
+
+
+def _takes_back_one(run: object, steps: list[str]) -> list[str]:
+    return steps[:1]
+
+
+async def _keeps_claim_id(transport: Any, op: Any) -> Any:
+    if not isinstance(op, ClaimRequest):
+        return await _call(transport, op)
+    its = vars(transport)
+    id = its.setdefault("claim_id", op.claim_id)
+    reply = await _call(transport, structs.replace(op, claim_id=id, arrived=op.arrived and its["arrived"]))
+    if reply.items:
+        its["arrived"] = its.pop("claim_id")
+    return reply
+
+
+async def _takes_old_answers(transport: Any, op: Any) -> Any:
+    reply = await _call(transport, op)
+    if isinstance(reply, ClaimReply) and op.worker_id != transport.process.worker.id:
+        transport.process.worker._begin(reply.items, math.inf)
+    return reply
+
+
+async def _counts_repeats(transport: Any, op: Any) -> Any:
+    if not isinstance(op, ReportRequest):
+        return await _call(transport, op)
+    failed = vars(transport).setdefault("failed", set())
+    names = {(one.execution_id, one.attempt, one.number) for one in op.items}
+    if names <= failed:
+        op = structs.replace(op, items=[structs.replace(one, number=one.number + 1) for one in op.items])
+    try:
+        return await _call(transport, op)
+    except PerdureError:
+        failed |= names
+        raise
 
 
 ATTEMPT = "AND attempt = :attempt"
@@ -93,15 +177,36 @@ _ALL = (
     _sql("restart: no new leases", nothing("grant_leases")),
     _sql("register: opens again what has ended", nothing("read_ended"), focus="late registrations"),
     _sql("reap: forgets what was held", nothing("held_by")),
-    Mutant("worker: no lease check before a step", worker="no_lease_check"),
-    Mutant("worker: lease counts from the answer", worker="deadline_from_reply", focus="late beats"),
-    Mutant("worker: keeps what it does not know", worker="strangers_are_kept"),
-    Mutant("worker: hands back what is still on its way", worker="hands_back_early", focus="late claims"),
-    Mutant("worker: begins what may have been taken back", worker="begins_unsure", focus="late claims"),
-    Mutant("worker: asks on under an id that was answered", worker="keeps_claim_id", focus="lost claims"),
-    Mutant("worker: takes what an earlier registration was handed", worker="takes_old_answers", focus="late claims"),
-    Mutant("worker: reports a timer twice", worker="fires_twice"),
-    Mutant("worker: a repeat under a new number", worker="new_number_on_repeat"),
+    _code("worker: no lease check before a step", Lease, "is_good", lambda lease: lease._reply is not None),
+    _code(
+        "worker: lease counts from the answer",
+        Lease,
+        "begin",
+        _begins_late,
+        (SimLease, "_renewed", _renews_late),
+        focus="late beats",
+    ),
+    _code("worker: keeps what it does not know", Worker, "_hand_back", _keeps),
+    _code(
+        "worker: hands back what is still on its way",
+        Worker,
+        "on_beat",
+        _is_impatient,
+        NEVER_UNSURE,
+        focus="late claims",
+    ),
+    _code("worker: begins what may have been taken back", *NEVER_UNSURE, focus="late claims"),
+    _code("worker: asks on under an id that was answered", SimTransport, "call", _keeps_claim_id, focus="lost claims"),
+    _code(
+        "worker: takes what an earlier registration was handed",
+        SimTransport,
+        "call",
+        _takes_old_answers,
+        NEVER_UNSURE,
+        focus="late claims",
+    ),
+    _code("worker: reports a timer twice", Runner, "_timer_due", _fires_again, (Runner, "_given", _does_not_look)),
+    _code("worker: a repeat under a new number", SimTransport, "call", _counts_repeats),
     # Claims.
     _sql("claim: a repeat is answered with nothing", nothing("claimed_before")),
     _sql("claim: a repeat is a new claim", nothing("note_claim")),
@@ -144,10 +249,10 @@ _ALL = (
     _sql("start: idempotency keys are not looked up", nothing("read_idempotency")),
     _sql("publish: dedup keys are not looked up", nothing("find_event")),
     _sql("retry: the failure stands", nothing("take_back_step")),
-    Mutant("retry: the failure beside it stands", worker="takes_back_one"),
+    _code("retry: the failure beside it stands", run_ends, "_with_failed_beside", _takes_back_one),
     # Forks keep what their source has recorded, its idempotency keys and its chance.
     _forks("fork: idempotency keys of its own", changed("make_fork", ("keys_id = :keys_id", "keys_id = NULL"))),
-    _forks("fork: chance of its own", changed("make_fork", ("seed_id = :seed_id", "seed_id = NULL")), sdk=True),
+    _forks("fork: chance of its own", changed("make_fork", ("seed_id = :seed_id", "seed_id = NULL"))),
     _forks(
         "fork: old workers get it", changed("make_fork", ("needs_protocol = :needs_protocol", "needs_protocol = NULL"))
     ),
@@ -159,12 +264,11 @@ _ALL = (
     _forks(
         "act: a child that ends is delivered all the same",
         changed("deliver_outcome", ("AND NOT EXISTS (SELECT 1 FROM journal s", "OR EXISTS (SELECT 1 FROM journal s")),
-        sdk=True,
     ),
-    _forks("act: a late outcome is recorded all the same", nothing("given_since"), sdk=True),
+    _forks("act: a late outcome is recorded all the same", nothing("given_since")),
     # Cancel.
     _sql("cancel: spares children", nothing("children_to_cancel")),
-    _sql("cancel: the end did not see it", changed("complete", ("AND next_seq <= :upto", "")))._replace(sdk=True),
+    _sql("cancel: the end did not see it", changed("complete", ("AND next_seq <= :upto", ""))),
     _sql("cancel: no end of grace", changed("overdue", ("WHERE ", "WHERE :phase <> 'cancelling' AND "))),
 )
 

@@ -1,18 +1,23 @@
 """What the simulated workflows do: small scripts drawn from the seed, as data.
 
-A script is read twice, by code that shares nothing: `machine.py` runs it as a worker does, and `expectation.py` says
+A script is read twice, by code that shares nothing: a workflow of `worker.py` runs it, and `expectation.py` says
 from the script alone what must come of it.
 """
 
 from random import Random
 from typing import NamedTuple
 
+import msgspec
+from msgspec import Raw
+
+from perdure.wire.runs.requests import StartItem
+
 NARROW = "narrow"
 """The queue with limits."""
 NARROW_PER_KEY = 1
 NARROW_TOTAL = 2
-NEWEST = 9
-"""The version of the code that knows everything."""
+NEWER = "newer"
+"""The workflow that an older worker does not know: it blocks the execution."""
 
 
 class Step(NamedTuple):
@@ -77,19 +82,14 @@ class Together(NamedTuple):
     branches: "tuple[tuple[Op, ...], ...]"
 
 
-class Needs(NamedTuple):
-    """Code that an older worker does not know: it blocks the execution."""
-
-    version: int
-
-
-Op = Step | Sleep | Event | Publish | Suspended | AnswerParent | Child | Together | Needs
+Op = Step | Sleep | Event | Publish | Suspended | AnswerParent | Child | Together
 
 
 class Script(NamedTuple):
     name: str
     ops: tuple[Op, ...]
     workflow: str = "plain"
+    """A cancelled `wakes` that waits is woken once, to clean up."""
     retries: int = 0
     cleanup: bool = False
     queue: str | None = None
@@ -97,10 +97,6 @@ class Script(NamedTuple):
     timeout: int | None = None
     returns: bool = False
     """The code does nothing more than return the outcome of the last operation, a step."""
-
-
-WORKFLOWS = ("plain", "wakes")
-"""A cancelled `wakes` that waits is woken once, to clean up."""
 
 
 def flat(ops: tuple[Op, ...]) -> list[Op]:
@@ -133,13 +129,23 @@ def holding(script: Script, random: Random) -> Script:
     return script._replace(ops=tuple(changed(op) for op in script.ops))
 
 
+def start_item(script: Script, *, key: str | None = None) -> StartItem:
+    """The request that starts a script; its payload is the script's name."""
+    return StartItem(
+        workflow_id=script.workflow,
+        payload=Raw(msgspec.json.encode(script.name)),
+        key=key,
+        queue_name=script.queue,
+        concurrency_key=script.concurrency_key,
+        run_timeout_seconds=script.timeout,
+    )
+
+
 class Writer:
     """Draws scripts."""
 
-    def __init__(self, random: Random, *, blocks: bool = True, returns: bool = False) -> None:
+    def __init__(self, random: Random) -> None:
         self._random = random
-        self._blocks = blocks
-        self._returns = returns
         self._topics = 0
 
     def script(self, name: str, depth: int = 0) -> Script:
@@ -154,9 +160,7 @@ class Writer:
             fragile = Step("fragile", takes=0.05, fragile=retries, tries=random.randint(1, 2), pause=0.2)
             # As many are tried again as there are: two that fail together must not use up one try each.
             ops.insert(at, Together(((fragile,), (fragile._replace(key="fragile2"),))) if at % 2 else fragile)
-        if random.random() < 0.08 and self._blocks:
-            ops.insert(random.randint(0, len(ops)), Needs(2))
-        workflow = "wakes" if random.random() < 0.3 else "plain"
+        workflow = random.choices(("plain", "wakes", NEWER), (62, 30, 8))[0]
         narrow = random.random() < 0.35
         return Script(
             name,
@@ -167,7 +171,7 @@ class Writer:
             queue=NARROW if narrow else None,
             concurrency_key=random.choice((None, "a", "b")) if narrow else None,
             timeout=random.randint(3, 8) if random.random() < 0.05 else None,
-            returns=self._returns and isinstance(ops[-1], Step),
+            returns=isinstance(ops[-1], Step),
         )
 
     def poison(self, name: str) -> Script:

@@ -16,7 +16,7 @@ from tests.sim.world import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 
-FAST, SLOW = 125, 1_000
+FAST, SLOW = 100, 1_000
 """Seeds per test."""
 COUNTED = 250
 
@@ -29,6 +29,8 @@ INTERESTING = {
     "deliveries lost": 50,
     "drained": 15,
     "early answers taken": 20,
+    "ends put off until the code has seen all": 50,
+    "ends together with a step": 100,
     "failures taken back": 50,
     "failures taken back together": 50,
     "killed: chance": 30,

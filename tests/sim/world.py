@@ -13,17 +13,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Raw
-from tests.sim import scripts, sdk_worker
+from tests.sim import scripts
 from tests.sim.audit import Audit, SimStore, Violation, missed_waits
 from tests.sim.expectation import Asked, Expectation
 from tests.sim.hands import Hands
 from tests.sim.loop import BOOTED_US, EPOCH_US, SimLoop, Spinning
-from tests.sim.machine import Diverged, start_item
 from tests.sim.network import CALM, Cut, Network, Weather
-from tests.sim.scripts import Script, Writer
-from tests.sim.sdk_worker import SdkWorker
+from tests.sim.scripts import Script, Writer, start_item
 from tests.sim.server import LEASE_US, Cancel, Gone, Once, Resume, Server, Start, late
-from tests.sim.worker import Worker
+from tests.sim.worker import Process, patches
 
 import perdure.engine.base.core
 import perdure.engine.base.service
@@ -52,16 +50,13 @@ Patch = tuple[ModuleType | type, str, object]
 
 
 class Mutant(NamedTuple):
-    """One guard taken out: other queries, other functions, or a worker that leaves something out."""
+    """One guard taken out: other queries, or other functions."""
 
     name: str
     queries: dict[str, Statement] | None = None
     patches: tuple[Patch, ...] = ()
-    worker: str | None = None
     forks: bool = False
     """Its seeds fork and retry, too."""
-    sdk: bool = False
-    """Its seeds run the SDK's own workers."""
     focus: str | None = None
     """The fault that this guard is against and that is rare: its seeds are drawn with more of it."""
 
@@ -98,11 +93,8 @@ def shared_store() -> SimStore:
 class World:
     """Everything of one run."""
 
-    def __init__(
-        self, seed: int, mutant: Mutant | None = None, *, trace: bool = False, sdk: bool = False, forks: bool = False
-    ) -> None:
+    def __init__(self, seed: int, mutant: Mutant | None = None, *, trace: bool = False, forks: bool = False) -> None:
         self.seed = seed
-        self.sdk = sdk or (mutant is not None and mutant.sdk)
         self.random = random = Random(f"perdure {seed}")
         self.loop = SimLoop()  # type: ignore[abstract]  # what nobody asks for is not there
         self.counts: Counter[str] = Counter()
@@ -121,9 +113,8 @@ class World:
         self.small_pages = random.random() < 0.25
         self.server = Server(self)
         self.project_id = ""
-        self.workers: list[Worker | SdkWorker] = []
+        self.workers: list[Process] = []
         self._workers_made = 0
-        self._version = 1
         self.caller = Caller(self)
         self._scripts: dict[str, Script] = {}
         self._started: dict[str, str] = {}
@@ -147,9 +138,6 @@ class World:
         if self.tracing:
             self.trace.append((self.loop.us, what, details))
 
-    def mutant(self, what: str) -> bool:
-        return self._mutant is not None and self._mutant.worker == what
-
     def script_of(self, payload: Raw) -> Script:
         return self._scripts[msgspec.json.decode(payload)]
 
@@ -169,8 +157,6 @@ class World:
                 self._live()
             except Spinning as error:
                 raise Violation("I15 idle is idle", str(error)) from error
-            except Diverged as error:
-                raise Violation("the journal replays", str(error)) from error
             finally:
                 self.store.audit = None
                 for worker in self.workers:
@@ -188,8 +174,7 @@ class World:
         for clocked in (perdure.engine.base.core, perdure.engine.loops, perdure.engine.engine):
             yield clocked, "boottime_us", lambda: BOOTED_US + self.loop.us
         yield perdure.engine.engine.Engine, "loops", lambda engine: self._loops(engine)
-        if self.sdk:
-            yield from sdk_worker.patches(self)
+        yield from patches(self)
         if self.small_pages:
             yield perdure.engine.runs.claims, "JOURNAL_ROWS_MAX", 3
             yield perdure.store.verbs.runs.reports, "ROWS_MAX", 2
@@ -223,17 +208,18 @@ class World:
     # --- the plan ----------------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        random, writer = self.random, Writer(self.random, blocks=not self.sdk, returns=self.sdk)
-        for _ in range(random.randint(2, 3)):
+        random, writer = self.random, Writer(self.random)
+        for _ in range(1 if self.focus == "lost claims" else random.randint(2, 3)):
             self._hire(random.randrange(500_000))
         roots = [writer.script(f"r{n}") for n in range(random.randint(3, 6))]
         if random.random() < 0.3:
             roots.append(writer.poison("p"))
         elif random.random() < 0.08:
             roots.append(writer.costly("c"))
-        if self.sdk:
-            roots.append(writer.returned("e"))
-        if self.hands is not None and self.sdk:  # the modelled workers do not hold
+        roots.append(writer.returned("e"))
+        if self.focus == "last words":
+            roots += [Script(f"f{n}", (scripts.Step("fails", fails=1),)) for n in range(3)]
+        if self.hands is not None:
             roots = [self.hands.holding(script) for script in roots]
         for script in roots:
             self._learn(script)
@@ -296,23 +282,21 @@ class World:
     def _hire(self, in_us: int) -> None:
         random = self.random
         self._workers_made += 1
-        make = SdkWorker if self.sdk else Worker
-        worker = make(
+        worker = Process(
             self,
             f"w{self._workers_made}",
             capacity=random.randint(1, 4),
-            version=self._version,
             parks=random.random() < 0.8,
+            newer=not self.chaos or random.random() < 0.5,
+            old=self.hands is not None and self.chaos and self.hands.hires_old(),
         )
-        if isinstance(worker, Worker) and self.hands is not None and self.chaos and self.hands.hires_old():
-            worker.protocol = 1
         self.workers.append(worker)
         self._in(in_us, worker.start)
 
-    def _living(self) -> list[Worker | SdkWorker]:
+    def _living(self) -> list[Process]:
         return [worker for worker in self.workers if not worker.dead and not worker.draining]
 
-    def kill(self, worker: Worker | SdkWorker, why: str) -> None:
+    def kill(self, worker: Process, why: str) -> None:
         """SIGKILL: its connections close, and the server may hear of it; a supervisor starts another."""
         if worker.dead:
             return
@@ -334,7 +318,7 @@ class World:
 
     def freeze(self, worker: object, us: int = 2 * LEASE_US) -> None:
         """SIGSTOP, for less or more than a lease."""
-        if not isinstance(worker, Worker | SdkWorker) or worker.frozen or not self.chaos:
+        if not isinstance(worker, Process) or worker.frozen or not self.chaos:
             return
         worker.frozen = True
         self.log(f"{worker.name} frozen", us)
@@ -492,13 +476,12 @@ class World:
         self.network.cuts.clear()
         if not self.server.up:
             self._start_server()
-        self._version = scripts.NEWEST
         for worker in self._living():
             if worker.frozen:
                 worker.thaw()
         if self.hands is not None:
             self._hire(0)  # forks wait for a worker of the present protocol
-        if any(isinstance(op, scripts.Needs) for script in self._scripts.values() for op in scripts.flat(script.ops)):
+        if any(script.workflow == scripts.NEWER for script in self._scripts.values()):
             for worker in self._living():
                 worker.drain(1_000_000)
             for _ in range(2):
@@ -594,8 +577,6 @@ def now(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waited")
 
 
-def simulate(
-    seed: int, mutant: Mutant | None = None, *, trace: bool = False, sdk: bool = False, forks: bool = False
-) -> Result:
-    """One run, with modelled workers or with the SDK's own, with forks or without. Raises `Violation`."""
-    return World(seed, mutant, trace=trace, sdk=sdk, forks=forks).run()
+def simulate(seed: int, mutant: Mutant | None = None, *, trace: bool = False, forks: bool = False) -> Result:
+    """One run, with forks or without. Raises `Violation`."""
+    return World(seed, mutant, trace=trace, forks=forks).run()
