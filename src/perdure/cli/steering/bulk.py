@@ -123,7 +123,7 @@ JOBS: Final[dict[str, tuple[str, str, list[Callable[..., Options]]]]] = {
     ),
     "delete": ("deleted", "Delete final executions, with everything below them.", []),
 }
-"""By action: its word for an execution that the job took, the command's help, and its options."""
+"""Actions with the word for a taken execution, the command's help, and the options."""
 
 
 def _print(action: str, found: "BulkPreview") -> None:
