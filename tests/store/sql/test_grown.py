@@ -155,7 +155,6 @@ ANSWERS_NOTHING: Final = {
     "adopt_early": "nothing waits for a first deployment",
     "adopt_any_early": "nothing waits for a first deployment",
     **dict.fromkeys(("take_back_step", "failed_outcomes", "failed_tries"), "no step has failed"),
-    "child_of_row": "no code has started a child",
     "timer_fired": "no timer has",
     **dict.fromkeys(("payload_of_size", "equals_payload"), "no payload is large"),
     "ask_anew": "nothing is asked anew",
@@ -411,7 +410,6 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "count_losses",
         "count_steps",
         "shapes_of_steps",
-        "path_rows",
     ):
         found[query] = {"execution_id": done, "before": 9}
     found["worker_in_flight"] = {"worker_id": WORKER}
@@ -422,12 +420,11 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     found["calls_of_agents"] = {"ids": json.dumps([done])}
     for query in ("ended_of_agent", "open_of_agent"):
         found[query] = {"workflow_id": "workflow-1", "phase": "completed", "floor_id": name_of(executions - 40)}
-    found["timeline_execution"] = {"id": done}
-    found["timeline_rows"] = {"execution_id": done}
+    found["entries"] = {"execution_id": done, "after": 0, "every": 1}
     found["steps_rerun"] = {"execution_id": done, "first_seq": 1, "last_seq": 100}
-    for query in ("timeline_waits", "timeline_unmet_waits"):
-        found[query] = {"execution_id": ids["waiting_for_event"], "keys": json.dumps(["wait-1"])}
-    for query in ("failed_outcomes", "failed_tries", "child_of_row"):
+    for query in ("waits_of_keys", "newest_waits"):
+        found[query] = {"execution_id": ids["waiting_for_event"], "keys": json.dumps(["wait-1"]), "unmet": 1}
+    for query in ("failed_outcomes", "failed_tries"):
         found[query] = {"execution_id": done, "key": "step-1"}
     for query in (
         "summaries",
@@ -448,8 +445,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("limits_of_queues", "held_of_queues"):
         found[query] = {"ids": json.dumps(["narrow"])}
     found["served_deployments"] = {"ids": json.dumps(["d", "other"])}
-    for query in ("explained_waits", "path_waits"):
-        found[query] = {"execution_id": ids["waiting_for_event"]}
+    found["explained_waits"] = {"execution_id": ids["waiting_for_event"]}
     for query in ("delete_execution", "delete_journal"):
         found[query] = {"id": old}
     for query in ("read_wait", "meet_wait", "close_wait", "close_waits", "open_waits", "list_waits", "count_early"):
@@ -709,8 +705,6 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "traced_execution": {"id": done},
         "homes_of": {"ids": json.dumps([done, has_children])},
         "traced_below": {"id": has_children, "after": ""},
-        "traced_rows": {"execution_id": done, "after": 0},
-        "traced_waits": {"execution_id": ids["waiting_for_event"]},
         "read_span": {"span_id": "span-1"},
         "traces_floor": {"depth": 100},
         "list_traces": {"span_type": None, "name": None, "failed": None},

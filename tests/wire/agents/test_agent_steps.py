@@ -14,9 +14,10 @@ from perdure.wire.agents.agent_steps import (
     tool_outcome,
     tool_step,
 )
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.records import NULL, Kind
 from perdure.wire.base.status import Phase
-from perdure.wire.insight.journal_spans import TracedExecution, TracedRow, journal_spans
+from perdure.wire.insight.journal_spans import TracedExecution, journal_spans
 from perdure.wire.insight.traces import SpanValues
 
 ANSWER = msgspec.json.encode(
@@ -98,10 +99,12 @@ def test_what_a_tool_gave_is_read_as_the_model_hears_it(value: bytes, heard: obj
 
 def test_spans_of_an_agent_have_the_attributes_of_the_genai_conventions() -> None:
     rows = [
-        TracedRow(2, 20, Kind.STEP, "model:1", "model.request", 1, ANSWER, 10, 1),
-        TracedRow(3, 40, Kind.STEP, "tool:refund:c1", "tool.refund", 1, b'{"result":1,"kind":"tool_return"}', 30, 1),
-        TracedRow(4, 60, Kind.STEP, "model:2", "model.request", 0, b'{"type":"ModelHTTPError"}', 50, 4),
-        TracedRow(5, 80, Kind.STEP, "charge", "charge", 1, b"1", 70, 1),
+        JournalEntry(2, 20, Kind.STEP, "model:1", "model.request", True, ANSWER, 10, 1),
+        JournalEntry(
+            3, 40, Kind.STEP, "tool:refund:c1", "tool.refund", True, b'{"result":1,"kind":"tool_return"}', 30, 1
+        ),
+        JournalEntry(4, 60, Kind.STEP, "model:2", "model.request", False, b'{"type":"ModelHTTPError"}', 50, 4),
+        JournalEntry(5, 80, Kind.STEP, "charge", "charge", True, b"1", 70, 1),
     ]
     traced = TracedExecution(
         id="0198c5e0-0000-7000-8000-000000000001",
@@ -132,7 +135,7 @@ def test_spans_of_an_agent_have_the_attributes_of_the_genai_conventions() -> Non
     assert said[1]["operation.cost"] == 0.002 and said[1]["step.key"] == "model:1"
     assert said[2]["gen_ai.tool.call.id"] == "c1"
     assert not any(name.startswith("gen_ai") for name in said[4])
-    forked = [*rows[:3], TracedRow(5, 65, Kind.FORKED, "charge", "source", 1, b"null", None, 0), rows[3]]
+    forked = [*rows[:3], JournalEntry(5, 65, Kind.FORKED, "charge", "source", True, b"null", None, 0), rows[3]]
     spans = journal_spans(structs.replace(traced, rows=forked))
     assert [span.name for span in spans] == ["agent.support", "charge"], "the copies are in the trace of the source"
 

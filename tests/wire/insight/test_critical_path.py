@@ -7,26 +7,38 @@ from typing import Any
 
 import msgspec
 
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
-from perdure.wire.insight.critical_path import PathExecution, PathRow, PathSpan, PathWait, path_of, shares
+from perdure.wire.insight.critical_path import PathExecution, PathSpan, path_of, shares
 from perdure.wire.insight.why import PathKind
+from perdure.wire.runs.waits import RecordedWait
 
 SECOND = 1_000_000
 ID = "0190a5f2-7c1e-7b3a-9d55-000000000001"
 CHILD = "0190a5f2-7c1e-7b3a-9d55-000000000002"
 
 
-def row(seq: int, at: float, kind: Kind, key: str | None = None, **values: Any) -> PathRow:
+def row(seq: int, at: float, kind: Kind, key: str | None = None, **values: Any) -> JournalEntry:
     began = values.pop("began", None)
     fields = {"name": None, "ok": True, "value": None, **values}
     started_at_us = None if began is None else round(began * SECOND)
-    return PathRow(seq, round(at * SECOND), kind, key, started_at_us=started_at_us, **fields)
+    return JournalEntry(seq, round(at * SECOND), kind, key, started_at_us=started_at_us, **fields)
 
 
-def execution(*rows: PathRow, end: float | None, phase: Phase = Phase.COMPLETED, **values: Any) -> PathExecution:
+def execution(*rows: JournalEntry, end: float | None, phase: Phase = Phase.COMPLETED, **values: Any) -> PathExecution:
     completed = None if end is None else round(end * SECOND)
-    return PathExecution(ID, "wf", phase, 0, 0, completed, rows, **values)
+    return PathExecution(
+        id=ID,
+        workflow_id="wf",
+        phase=phase,
+        created_at_us=0,
+        started_at_us=0,
+        completed_at_us=completed,
+        next_seq=len(rows) + 1,
+        rows=rows,
+        **values,
+    )
 
 
 def path(one: PathExecution, to: float) -> list[tuple[str, str, float]]:
@@ -80,7 +92,7 @@ def test_a_wait_and_the_queue_after_it() -> None:
         row(4, 64, Kind.CLAIMED),
         row(5, 65, Kind.COMPLETED),
         end=65,
-        waits=[PathWait("paid", "payments", "met", 1 * SECOND)],
+        waits=[RecordedWait("paid", 1 * SECOND, "payments", state="met")],
     )
     assert path(one, 65) == [("code", "", 1.0), ("wait", "payments", 60.0), ("queue", "", 3.0), ("code", "", 1.0)]
 
@@ -127,7 +139,7 @@ def test_the_time_in_which_it_was_held() -> None:
 
 
 def test_an_open_execution_ends_now_with_what_it_has_waited_for_the_longest() -> None:
-    waits = [PathWait("late", None, "open", 5 * SECOND), PathWait("early", None, "open", 2 * SECOND)]
+    waits = [RecordedWait("late", 5 * SECOND), RecordedWait("early", 2 * SECOND)]
     one = execution(row(1, 1, Kind.CLAIMED), row(2, 5, Kind.WAITING), end=None, phase=Phase.WAITING, waits=waits)
     assert path(one, 12) == [("queue", "", 1.0), ("code", "", 1.0), ("wait", "early", 10.0)]
     pause = execution(
@@ -166,7 +178,9 @@ def test_any_journal_has_a_path_without_gaps() -> None:
             began = max(0.0, at - chance.choice((0, 1, 5))) if kind in (Kind.STEP, Kind.STEP_FAILED) else None
             rows.append(row(seq, at, kind, key, began=began, value=msgspec.json.encode(CHILD)))
             if kind is Kind.EVENT or chance.random() < 0.1:
-                waits.append(PathWait(key, "t", chance.choice(("met", "open")), round(chance.uniform(0, at) * SECOND)))
+                waits.append(
+                    RecordedWait(key, round(chance.uniform(0, at) * SECOND), "t", state=chance.choice(("met", "open")))
+                )
         end = at + chance.choice((0, 1))
         phase = chance.choice((Phase.WAITING, Phase.COMPLETED))
         one = execution(*rows, end=None if phase is Phase.WAITING else end, phase=phase, waits=waits, whole=True)

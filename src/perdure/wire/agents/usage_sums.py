@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from perdure.wire.agents.agent_steps import CallUsage, call_usage
 from perdure.wire.agents.usage import ChildUsage, ExecutionUsage, ModelCall, ModelUsage, Spent
+from perdure.wire.base.entries import JournalEntry
 
 S = TypeVar("S", bound=Spent)
 
@@ -20,23 +21,11 @@ class SpendingExecution(Struct, frozen=True, gc=False):
     kept_rows: int | None
 
 
-class CallRow(Struct, frozen=True, gc=False):
-    """An answer of a model. `value` is None if it is too large."""
-
-    execution_id: str
-    seq: int
-    at_us: int
-    key: str
-    name: str
-    value: bytes | None
-    started_at_us: int | None
-
-
 class UsageFacts(Struct, frozen=True):
     """The execution itself comes first, and parents before their children."""
 
     executions: Sequence[SpendingExecution]
-    rows: Sequence[CallRow]
+    rows: Sequence[JournalEntry]
     whole: bool
 
 
@@ -72,13 +61,13 @@ def sums(facts: UsageFacts) -> ExecutionUsage:
     )
 
 
-def _call(row: CallRow) -> ModelCall | None:
+def _call(row: JournalEntry) -> ModelCall | None:
     used = call_usage(row.name, row.value)
     if used is None:
         return None
     ms = None if row.started_at_us is None else max(0, row.at_us - row.started_at_us) / 1_000
     said: dict[str, Any] = used._asdict()
-    return ModelCall(execution_id=row.execution_id, seq=row.seq, key=row.key, at_us=row.at_us, ms=ms, **said)
+    return ModelCall(execution_id=row.execution_id, seq=row.seq, key=row.key or "", at_us=row.at_us, ms=ms, **said)
 
 
 SUMMED: Final = ("input_tokens", "output_tokens", "cached_tokens")

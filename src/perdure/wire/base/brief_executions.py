@@ -15,10 +15,10 @@ class BriefExecution(Struct, frozen=True, kw_only=True):
     id: str
     workflow_id: str
     phase: Phase
-    session_id: str | None
     created_at_us: int
     started_at_us: int | None
     completed_at_us: int | None
+    session_id: str | None = None
 
 
 class StartedExecution(Record, frozen=True):

@@ -77,7 +77,7 @@ def call_words(tool: str, arguments: Mapping[str, Any]) -> str:
     return f"{tool}({given})"
 
 
-def question_title(data: bytes | None) -> str | None:
+def question_title(data: msgspec.Raw | bytes | None) -> str | None:
     """A question in words, if the data has words. The title of a call's approval has the call's arguments.
 
     >>> question_title(b'{"tool": "refund", "arguments": {"order": 7}, "_form": {"title": "Allow refund?"}}')

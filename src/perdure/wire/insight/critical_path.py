@@ -10,48 +10,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
-import msgspec
-from msgspec import Struct
-
+from perdure.wire.base.brief_executions import BriefExecution
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.records import OUTCOMES, Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.why import PathKind, PathPart
+from perdure.wire.runs.waits import RecordedWait
 
 SMALL: Final = 0.01
 """Parts below this share are shown together."""
 
 
-class PathRow(Struct, frozen=True, gc=False):
-    """`value` is the child's id, of rows `child_started`."""
-
-    seq: int
-    at_us: int
-    kind: Kind
-    key: str | None
-    name: str | None
-    ok: bool
-    value: bytes | None
-    started_at_us: int | None
-
-
-class PathWait(Struct, frozen=True, gc=False):
-    key: str
-    topic: str | None
-    state: str
-    opened_at_us: int
-
-
-class PathExecution(Struct, frozen=True):
+class PathExecution(BriefExecution, frozen=True, kw_only=True):
     """`rows` are its newest rows in the journal's order. `whole`: there are no earlier ones."""
 
-    id: str
-    workflow_id: str
-    phase: Phase
-    created_at_us: int
-    started_at_us: int | None
-    completed_at_us: int | None
-    rows: Sequence[PathRow] = ()
-    waits: Sequence[PathWait] = ()
+    next_seq: int
+    rows: Sequence[JournalEntry] = ()
+    waits: Sequence[RecordedWait] = ()
     whole: bool = True
 
 
@@ -86,7 +61,7 @@ class _Walk:
         self._times = [row.at_us for row in self._outcomes]
         self._waits = {wait.key: wait for wait in execution.waits}
         self._children = {row.key: row for row in execution.rows if row.kind is Kind.CHILD_STARTED and row.ok}
-        self._tries: dict[str | None, list[PathRow]] = {}
+        self._tries: dict[str | None, list[JournalEntry]] = {}
         for row in rows:
             if row.kind is Kind.STEP_FAILED or row.kind is Kind.STEP:
                 self._tries.setdefault(row.key, []).append(row)
@@ -128,14 +103,14 @@ class _Walk:
         from_us = max(from_us, self._known_us)
         return [PathSpan(kind, name or "", self._id, from_us, to_us, child_id=child)] if from_us < to_us else []
 
-    def _outcome(self, row: PathRow, to_us: int, place: int) -> Iterator[PathSpan]:
+    def _outcome(self, row: JournalEntry, to_us: int, place: int) -> Iterator[PathSpan]:
         """The spans of an outcome, the last one first."""
         if row.kind is Kind.STEP:
             yield from self._step(row, to_us)
         elif row.kind is Kind.CHILD:
             started = self._children.get(row.key)
             if started is not None:
-                yield from self._span(PathKind.CHILD, started.name, started.at_us, to_us, _child_id(started))
+                yield from self._span(PathKind.CHILD, started.name, started.at_us, to_us, started.child_id)
         elif row.kind in (Kind.EVENT, Kind.RESUME):
             wait = self._waits.get(row.key or "")
             if wait is not None:
@@ -145,7 +120,7 @@ class _Walk:
             began_us = self._outcomes[place - 1].at_us if place else self._began_us
             yield from self._span(PathKind.TIMER, "" if row.key == "timer" else row.key, began_us, to_us)
 
-    def _step(self, row: PathRow, to_us: int) -> Iterator[PathSpan]:
+    def _step(self, row: JournalEntry, to_us: int) -> Iterator[PathSpan]:
         for one in reversed([one for one in self._tries.get(row.key, ()) if one.seq <= row.seq]):
             if one.started_at_us is None or one.at_us > to_us:
                 continue
@@ -164,7 +139,7 @@ class _Walk:
         child = min(children, key=lambda row: row.at_us, default=None)
         wait = min(waits, key=lambda wait: wait.opened_at_us, default=None)
         if child is not None and (wait is None or child.at_us <= wait.opened_at_us):
-            yield from self._span(PathKind.CHILD, child.name, child.at_us, to_us, _child_id(child))
+            yield from self._span(PathKind.CHILD, child.name, child.at_us, to_us, child.child_id)
         elif wait is not None:
             yield from self._span(PathKind.WAIT, wait.topic or wait.key, wait.opened_at_us, to_us)
 
@@ -178,7 +153,7 @@ class _Walk:
             to_us = min(to_us, max(at_us, from_us))
 
 
-def _moves(execution: PathExecution, rows: Iterable[PathRow]) -> list[tuple[int, PathKind]]:
+def _moves(execution: PathExecution, rows: Iterable[JournalEntry]) -> list[tuple[int, PathKind]]:
     """From when on the execution was queued, ran or stood still."""
     found = [(execution.created_at_us, PathKind.QUEUE if execution.whole else PathKind.CODE)]
     for row in rows:
@@ -207,13 +182,6 @@ _AFTER: Final = {
 }
 _STANDS_STILL: Final = frozenset({PathKind.WAIT, PathKind.HELD})
 """An outcome queues it."""
-
-
-def _child_id(started: PathRow) -> str | None:
-    try:
-        return msgspec.json.decode(started.value or b"null", type=str)
-    except msgspec.MsgspecError:
-        return None
 
 
 def shares(spans: Sequence[PathSpan]) -> list[PathPart]:

@@ -6,6 +6,7 @@ from typing import Final
 from msgspec import Struct
 
 from perdure.wire.agents.agent_runs import early_end
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.failures import read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
@@ -13,22 +14,13 @@ from perdure.wire.base.wording import cut, quoted, times
 from perdure.wire.insight.explain import author, outcome_words
 from perdure.wire.insight.explain_queued import limit_words, pause_words
 from perdure.wire.insight.explain_waiting import awaited
-from perdure.wire.insight.why_facts import Limit, OpenedWait, Subject
+from perdure.wire.insight.why_facts import Limit, Subject
 from perdure.wire.runs.admission import Rule
 from perdure.wire.runs.queues import Pause
+from perdure.wire.runs.waits import RecordedWait
 
 CHILDREN_MAX: Final = 20
 """So many of the newest children are looked at."""
-
-
-class LastRow(Struct, frozen=True, gc=False):
-    """Of a running execution the newest outcome, of a waiting one the newest failed try, if it is recent."""
-
-    execution_id: str
-    kind: Kind
-    key: str | None
-    tries: int
-    value: bytes | None
 
 
 class OpenChildren(Struct, frozen=True, gc=False):
@@ -38,14 +30,6 @@ class OpenChildren(Struct, frozen=True, gc=False):
     amount: int
     id: str
     workflow_id: str
-
-
-class FirstWait(Struct, frozen=True, gc=False):
-    """The oldest open wait, and how many there are."""
-
-    execution_id: str
-    wait: OpenedWait
-    amount: int
 
 
 class Served(Struct, frozen=True, gc=False):
@@ -58,11 +42,13 @@ class Served(Struct, frozen=True, gc=False):
 class PageContext(Struct, frozen=True):
     """Facts about the open executions of a page, by execution."""
 
-    waits: Mapping[str, FirstWait]
+    waits: Mapping[str, RecordedWait]
+    """The oldest open ones."""
     children: Mapping[str, OpenChildren]
     steps: Mapping[str, str]
     """The keys of steps that have run for long."""
-    rows: Mapping[str, LastRow]
+    rows: Mapping[str, JournalEntry]
+    """The newest outcomes of running executions, and the newest failed tries of waiting ones, if they are recent."""
     limits: Mapping[tuple[str, str], tuple[Rule, Limit]]
     """Those reached, by queue and concurrency key."""
     pauses: Mapping[int, Pause]
@@ -101,7 +87,7 @@ def _running(id: str, beside: PageContext) -> str:
     return f"Newest outcome: {outcome_words(row.kind, row.key)}"
 
 
-def _error(row: LastRow) -> str:
+def _error(row: JournalEntry) -> str:
     return cut(str(read_failure(row.value)) if row.value is not None else "its error is long")
 
 
@@ -112,7 +98,7 @@ def _waiting(one: Subject, beside: PageContext) -> str:
         return f"Waits for try {row.tries + 1} of step {quoted(row.key or '')}; the last one failed: {_error(row)}"
     if first is not None:
         more = f" and {first.amount - 1} more" if first.amount > 1 else ""
-        return f"Waits for {awaited(first.wait)}{more}"
+        return f"Waits for {awaited(first)}{more}"
     if children is not None and children.amount == 1:
         return f"Waits for its child {children.id} ({children.workflow_id})"
     if children is not None:

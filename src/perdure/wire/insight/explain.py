@@ -19,20 +19,18 @@ from perdure.wire.insight.explain_waiting import explain_held, explain_waiting
 from perdure.wire.insight.summaries import ExecutionSummary
 from perdure.wire.insight.why import Difference, Fact, PathKind, PathPart, Why, explained, worker_words
 from perdure.wire.insight.why_facts import (
-    ActFact,
     Blocked,
     Cause,
     Compared,
     EndFacts,
     Facts,
     Failed,
-    HeldFacts,
     Queued,
     Running,
     Subject,
     WaitFacts,
 )
-from perdure.wire.runs.executions import CANCEL
+from perdure.wire.runs.executions import CANCEL, Act
 from perdure.wire.runs.workers import WorkerState
 
 MESSAGE_MAX: Final = 1_000
@@ -40,26 +38,24 @@ NAMED_PERCENT: Final = 5
 """A sentence names no smaller parts of a path."""
 
 
-def explain(facts: Facts, acts: Sequence[ActFact], now_us: int) -> Why:
+def explain(facts: Facts, acts: Sequence[Act], now_us: int) -> Why:
     """`acts` are the newest ones on the execution."""
     found = _explain(facts, acts, now_us)
     return replace(found, facts=[*found.facts, *map(_act, acts)])
 
 
-def _act(act: ActFact) -> Fact:
+def _act(act: Act) -> Fact:
     what = act.action if act.key is None else f"{act.action} {quoted(act.key)}"
     note = "" if not act.note else f": {cut(act.note)}"
     return Fact("act", f"{what} by {cut(act.acted_by)}{note}", act.at_us)
 
 
-def _explain(facts: Facts, acts: Sequence[ActFact], now_us: int) -> Why:
+def _explain(facts: Facts, acts: Sequence[Act], now_us: int) -> Why:
     match facts:
         case Queued():
             return explain_queued(facts)
         case WaitFacts():
-            return explain_waiting(facts)
-        case HeldFacts():
-            return explain_held(facts)
+            return explain_held(facts) if facts.subject.summary.phase is Phase.HELD else explain_waiting(facts)
         case Running():
             return explain_running(facts, acts, now_us)
         case Blocked():
@@ -112,7 +108,7 @@ def _part(part: PathPart, id: str) -> str:
     return words if part.execution_id == id else f"{words} of execution {part.execution_id}"
 
 
-def explain_running(facts: Running, acts: Sequence[ActFact], now_us: int) -> Why:
+def explain_running(facts: Running, acts: Sequence[Act], now_us: int) -> Why:
     subject, summary, worker, newest = facts.subject, facts.subject.summary, facts.worker, facts.newest
     worker_id = summary.assigned_to_worker
     if facts.steps:
@@ -317,15 +313,15 @@ def _differences(run: Compared, before: Compared) -> Iterator[Difference]:
     earlier = {step.key: step for step in before.steps}
     new = next((step for step in run.steps if step.key not in earlier), None)
     if new is not None:
-        yield Difference("first new step", "none", quoted(new.key))
+        yield Difference("first new step", "none", quoted(new.key or ""))
     changed = (step for step in run.steps if step.key in earlier and step.fingerprint != earlier[step.key].fingerprint)
     if same_input and (step := next(changed, None)) is not None:
-        yield Difference("first step with another input", quoted(step.key), quoted(step.key))
+        yield Difference("first step with another input", quoted(step.key or ""), quoted(step.key or ""))
     if run.step_count != before.step_count:
         yield Difference("steps with an outcome", f"{before.step_count:,}", f"{run.step_count:,}")
 
 
-def explain_end(facts: EndFacts, acts: Sequence[ActFact]) -> Why:
+def explain_end(facts: EndFacts, acts: Sequence[Act]) -> Why:
     subject, summary, end = facts.subject, facts.subject.summary, facts.end
     at_us = summary.completed_at_us or summary.since_us
     if summary.phase is Phase.COMPLETED:
@@ -351,7 +347,7 @@ def explain_end(facts: EndFacts, acts: Sequence[ActFact]) -> Why:
     )
 
 
-def cancel_words(subject: Subject, acts: Sequence[ActFact], at_us: int) -> str:
+def cancel_words(subject: Subject, acts: Sequence[Act], at_us: int) -> str:
     """With the name of the caller and the note, if they are recorded."""
     who, rest = author(subject.cancelled_by, subject.run_timeout_seconds), ""
     act = next((one for one in acts if one.action == CANCEL), None)

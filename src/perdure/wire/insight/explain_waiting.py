@@ -4,10 +4,13 @@ import shlex
 from collections.abc import Iterator
 from typing import Final
 
+from msgspec import Raw
+
 from perdure.wire.agents.budgets import is_balance, topic_of
 from perdure.wire.base.wording import NAMED_MAX, cut, decoded_object, listed, moment, question_title, quoted
 from perdure.wire.insight.why import Fact, Why, explained
-from perdure.wire.insight.why_facts import HeldFacts, OpenedWait, WaitFacts
+from perdure.wire.insight.why_facts import WaitFacts
+from perdure.wire.runs.waits import RecordedWait
 from perdure.wire.steering.acts import Action, PendingCall, PendingKind
 
 _SHOWN_MAX: Final = 10
@@ -45,7 +48,7 @@ def _thing(call: PendingCall, facts: WaitFacts) -> str:
     return f"{awaited(wait)}{until}"
 
 
-def awaited(wait: OpenedWait) -> str:
+def awaited(wait: RecordedWait) -> str:
     if wait.is_question:
         return f"an answer to {quoted(question_title(wait.data) or wait.key)}"
     if wait.topic is None:
@@ -53,11 +56,11 @@ def awaited(wait: OpenedWait) -> str:
     holder = _budget_holder(wait)
     if holder is not None:
         return f"more of shared budget {holder}" if is_balance(holder) else f"more budget of execution {holder}"
-    where = "" if wait.match is None else f" where {cut(wait.match.decode('utf-8', 'replace'))}"
+    where = "" if wait.match is None else f" where {_text(wait.match)}"
     return f"an event of topic {quoted(wait.topic)}{where}"
 
 
-def _budget_holder(wait: OpenedWait) -> str | None:
+def _budget_holder(wait: RecordedWait) -> str | None:
     prefix = topic_of("")
     return wait.topic.removeprefix(prefix) if wait.topic is not None and wait.topic.startswith(prefix) else None
 
@@ -97,7 +100,7 @@ def _commands(call: PendingCall, facts: WaitFacts) -> Iterator[str]:
             yield f"perdure budget raise {holder} --usd N"
 
 
-def _answering(place: str, wait: OpenedWait) -> Iterator[str]:
+def _answering(place: str, wait: RecordedWait) -> Iterator[str]:
     form = decoded_object(wait.data).get("_form")
     if not isinstance(form, dict):
         yield f"perdure resume {place} --data JSON"
@@ -126,11 +129,11 @@ def _details(facts: WaitFacts) -> Iterator[Fact]:
         yield Fact("calls", f"{len(facts.calls) - _SHOWN_MAX:,} more")
 
 
-def _text(data: bytes) -> str:
-    return cut(data.decode("utf-8", "replace"))
+def _text(data: Raw) -> str:
+    return cut(bytes(data).decode("utf-8", "replace"))
 
 
-def explain_held(facts: HeldFacts) -> Why:
+def explain_held(facts: WaitFacts) -> Why:
     subject = facts.subject
     held = [call for call in facts.calls if call.kind is PendingKind.HELD]
     steps = [call for call in held if call.key is not None and Action.FAIL in call.actions]

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from perdure.wire.agents.agent_steps import genai_attributes, genai_name
 from perdure.wire.base.brief_executions import BriefExecution
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import rfc3339
 from perdure.wire.insight.traces import SpanValues, StoredSpan
+from perdure.wire.runs.waits import RecordedWait
 from perdure.wire.runs.workflows import WorkflowType
 
 STEP: Final = "step"
@@ -25,27 +27,6 @@ WAIT: Final = "wait"
 _STEPS: Final = {Kind.STEP, Kind.STEP_FAILED}
 _WAITS: Final = {Kind.EVENT, Kind.RESUME, Kind.TIMER}
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class TracedRow(Struct, frozen=True):
-    """A value of None is too large to be shown."""
-
-    seq: int
-    at_us: int
-    kind: Kind
-    key: str | None
-    name: str | None
-    ok: int
-    value: bytes | None
-    started_at_us: int | None
-    tries: int
-
-
-class OpenedWait(Struct, frozen=True):
-    key: str
-    topic: str | None
-    state: str
-    opened_at_us: int
 
 
 class TracedExecution(BriefExecution, frozen=True, kw_only=True):
@@ -63,8 +44,8 @@ class TracedExecution(BriefExecution, frozen=True, kw_only=True):
     cut: bool
     kind: str = "workflow"
     """workflow, agent or tool."""
-    rows: Sequence[TracedRow] = ()
-    waits: Sequence[OpenedWait] = ()
+    rows: Sequence[JournalEntry] = ()
+    waits: Sequence[RecordedWait] = ()
 
 
 def execution_id_of(trace_id: str) -> str:
@@ -118,7 +99,7 @@ def execution_span(execution: TracedExecution) -> StoredSpan:
     )
 
 
-def own_rows(execution: TracedExecution) -> Sequence[TracedRow]:
+def own_rows(execution: TracedExecution) -> Sequence[JournalEntry]:
     """Without the rows that a fork has copied: they are in the trace of its source."""
     rows = execution.rows
     copied = next((n for n in range(len(rows), 0, -1) if rows[n - 1].kind is Kind.FORKED), 0)
@@ -129,7 +110,7 @@ def journal_spans(execution: TracedExecution) -> list[StoredSpan]:
     """Children have their own."""
     own = execution_span(execution)
     found = [own]
-    tries: dict[str, list[TracedRow]] = {}
+    tries: dict[str, list[JournalEntry]] = {}
     waits = {wait.key: wait for wait in execution.waits}
     seen: set[str] = set()
     before_us = own.started_at_us
@@ -156,7 +137,7 @@ def journal_spans(execution: TracedExecution) -> list[StoredSpan]:
     return found
 
 
-def _step(execution: TracedExecution, own: StoredSpan, tries: Sequence[TracedRow], *, over: bool) -> StoredSpan:
+def _step(execution: TracedExecution, own: StoredSpan, tries: Sequence[JournalEntry], *, over: bool) -> StoredSpan:
     last = tries[-1]
     assert last.key is not None
     failed = [row for row in tries if row.kind is Kind.STEP_FAILED]
@@ -189,7 +170,7 @@ def _step(execution: TracedExecution, own: StoredSpan, tries: Sequence[TracedRow
     )
 
 
-def _wait(own: StoredSpan, key: str, row: TracedRow | None, since_us: int, topic: str | None) -> StoredSpan:
+def _wait(own: StoredSpan, key: str, row: JournalEntry | None, since_us: int, topic: str | None) -> StoredSpan:
     attributes: dict[str, Any] = {"key": key, "topic": topic}
     if row is not None:
         attributes["kind"] = row.kind.value

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from perdure.wire.agents.agent_steps import call_usage
 from perdure.wire.agents.usage import ModelUsage, Spent
 from perdure.wire.agents.usage_sums import dearest, plus
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.fields import Double, Int64, Name, Time
 from perdure.wire.base.operation import Noun, Operation
 from perdure.wire.base.record import Record
@@ -63,16 +63,6 @@ class GetSpend(Operation[Spend], frozen=True):
     """Only this agent."""
 
 
-class AgentCall(Struct, frozen=True, gc=False):
-    """An answer of a model. `value` is None if it is too large."""
-
-    agent_id: str
-    at_us: int
-    name: str
-    value: bytes | None
-    started_at_us: int | None
-
-
 class SpendSums:
     def __init__(self, buckets: Buckets, now_us: int) -> None:
         self._buckets = buckets
@@ -80,14 +70,17 @@ class SpendSums:
         self._by_time = {at_us: SpendBucket(at_us=at_us) for at_us in buckets.starts(now_us)}
         self._models: dict[str | None, ModelUsage] = {}
         self._agents: dict[str, AgentSpend] = {}
+        self._agent_of: dict[str, str] = {}
+        """By execution."""
         self._total = Spent()
         self._exact = True
 
-    def began(self, agent_id: str) -> None:
+    def began(self, execution_id: str, agent_id: str) -> None:
+        self._agent_of[execution_id] = agent_id
         known = self._agents.get(agent_id) or AgentSpend(agent_id=agent_id)
         self._agents[agent_id] = replace(known, executions=known.executions + 1)
 
-    def add(self, calls: Iterable[AgentCall]) -> None:
+    def add(self, calls: Iterable[JournalEntry]) -> None:
         for call in calls:
             used = call_usage(call.name, call.value)
             if used is None:
@@ -96,7 +89,8 @@ class SpendSums:
             ms = 0.0 if call.started_at_us is None else max(0, call.at_us - call.started_at_us) / 1_000
             self._total = plus(self._total, used, ms)
             self._models[used.model] = plus(self._models.get(used.model) or ModelUsage(model=used.model), used, ms)
-            self._agents[call.agent_id] = plus(self._agents[call.agent_id], used, ms)
+            agent_id = self._agent_of[call.execution_id]
+            self._agents[agent_id] = plus(self._agents[agent_id], used, ms)
             at_us = call.at_us - (call.at_us - self._buckets.from_us) % self._buckets.bucket_us
             bucket = self._by_time.get(at_us)
             if bucket is not None:

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from perdure.wire.agents.agent_steps import call_usage
+from perdure.wire.base.brief_executions import BriefExecution
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.failures import Failure, read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, Phase
@@ -27,50 +29,8 @@ from perdure.wire.insight.timelines import (
     TimelineMark,
     TimelineSpan,
 )
-
-
-class FoldedRow(Struct, frozen=True, gc=False):
-    """`value` only where the fold reads it, and if it is small."""
-
-    seq: int
-    at_us: int
-    kind: Kind
-    attempt: int
-    key: str | None
-    name: str | None
-    fingerprint: str | None
-    ok: bool
-    size: int
-    value: bytes | None
-    started_at_us: int | None
-    tries: int
-    label: str | None = None
-    quiet: bool = False
-
-
-class FoldedWait(Struct, frozen=True, gc=False):
-    key: str
-    topic: str | None
-    match: bytes | None
-    state: str
-    asks: bool
-    opened_at_us: int
-    expires_at_us: int | None
-    answered_by: str | None
-
-
-class FoldedChild(Struct, frozen=True, gc=False):
-    id: str
-    phase: Phase
-    created_at_us: int
-    started_at_us: int | None
-    completed_at_us: int | None
-
-
-class OpenTimer(Struct, frozen=True):
-    key: str
-    since_us: int | None
-    due_us: int | None
+from perdure.wire.runs.waits import RecordedWait
+from perdure.wire.steering.acts import Actable, PendingCall
 
 
 class RunningStep(Struct, frozen=True):
@@ -81,29 +41,17 @@ class RunningStep(Struct, frozen=True):
     started_at_us: int
 
 
-class FoldedExecution(Struct, frozen=True, gc=False):
-    id: str
-    phase: Phase
-    attempt: int
-    next_seq: int
-    kept_rows: int | None
-    worker_id: str | None
-    timer_key: str | None
-    due_at_us: int | None
-    ready_at_us: int | None
-
-
 class TimelineFacts(Struct, frozen=True, kw_only=True):
     """A page of rows and what stands beside it. `before` is the row before the first one."""
 
-    execution: FoldedExecution
-    before: FoldedRow | None
-    rows: Sequence[FoldedRow]
+    execution: Actable
+    before: JournalEntry | None
+    rows: Sequence[JournalEntry]
     last_seq: int
     has_more: bool
-    waits: Sequence[FoldedWait]
-    children: Sequence[FoldedChild]
-    timers: Sequence[OpenTimer] = ()
+    waits: Sequence[RecordedWait]
+    children: Sequence[BriefExecution]
+    timers: Sequence[PendingCall] = ()
     in_flight: Sequence[RunningStep] = ()
     acts: Mapping[int, str]
     """The action of each act, by the row that it wrote."""
@@ -119,7 +67,6 @@ class LostWork(Struct, frozen=True):
 
 
 _lost_work: Final = msgspec.json.Decoder(LostWork).decode
-_text: Final = msgspec.json.Decoder(str).decode
 
 _WAITS: Final = {
     Kind.TIMER: SpanKind.TIMER,
@@ -190,17 +137,17 @@ def fold(facts: TimelineFacts) -> Timeline:
     )
 
 
-def wait_keys(rows: Sequence[FoldedRow]) -> list[str]:
+def wait_keys(rows: Sequence[JournalEntry]) -> list[str]:
     return [row.key for row in rows if row.key is not None and row.kind in (Kind.EVENT, Kind.RESUME)]
 
 
-def child_ids(rows: Sequence[FoldedRow]) -> list[str]:
-    found = (_id(row.value) for row in rows if row.kind is Kind.CHILD_STARTED and row.ok)
+def child_ids(rows: Sequence[JournalEntry]) -> list[str]:
+    found = (row.child_id for row in rows if row.kind is Kind.CHILD_STARTED and row.ok)
     return [id for id in found if id is not None]
 
 
 class _Fold:
-    def __init__(self, execution: FoldedExecution, before: FoldedRow | None) -> None:
+    def __init__(self, execution: Actable, before: JournalEntry | None) -> None:
         self._is_over = execution.phase in FINAL
         self._kept = execution.kept_rows or 0
         self.spans: dict[Key, dict[str, Any]] = {}
@@ -210,7 +157,7 @@ class _Fold:
         """Of the row before. A timer was set then or earlier."""
         self._due = None if before is None or before.kind is not Kind.WAITING else before.fingerprint
 
-    def add(self, rows: Sequence[FoldedRow]) -> None:
+    def add(self, rows: Sequence[JournalEntry]) -> None:
         for row in rows:
             kind = row.kind
             if kind is Kind.STEP or kind is Kind.STEP_FAILED:
@@ -227,7 +174,7 @@ class _Fold:
                 self._transition(row)
             self._before_us = row.at_us
 
-    def place_waits(self, waits: Sequence[FoldedWait]) -> None:
+    def place_waits(self, waits: Sequence[RecordedWait]) -> None:
         """Waits of the page's keys, and in the last page also open and closed ones."""
         for wait in waits:
             span = self.spans.get((SpanKind.EVENT, wait.key)) or self.spans.get((SpanKind.ANSWER, wait.key))
@@ -235,28 +182,28 @@ class _Fold:
             if span is None:
                 if wait.state == "met":
                     continue  # by an outcome of another kind: a batch of children, or a time-out
-                kind = SpanKind.ANSWER if wait.topic is None or wait.asks else SpanKind.EVENT
+                kind = SpanKind.ANSWER if wait.topic is None or wait.is_question else SpanKind.EVENT
                 span = self._span(kind, wait.key)
                 span["state"] = SpanState.WAITING if wait.state == "open" else SpanState.CLOSED
             span["wait"] = SpanWait(
                 what=span["kind"].value,
                 topic=wait.topic,
-                match=None if wait.match is None else Raw(wait.match),
+                match=wait.match,
                 until_us=wait.expires_at_us,
                 by=wait.answered_by if is_met else None,
             )
             span.setdefault("name", wait.topic)
             span["started_at_us"] = min(wait.opened_at_us, span.get("ended_at_us", wait.opened_at_us))
 
-    def place_timers(self, timers: Sequence[OpenTimer]) -> None:
+    def place_timers(self, timers: Sequence[PendingCall]) -> None:
         for timer in timers:
-            span = self._span(SpanKind.TIMER, timer.key)
+            span = self._span(SpanKind.TIMER, timer.key or "")
             span["state"] = SpanState.WAITING
-            span["wait"] = SpanWait(what=SpanKind.TIMER.value, until_us=timer.due_us)
+            span["wait"] = SpanWait(what=SpanKind.TIMER.value, until_us=timer.due_at_us)
             if timer.since_us is not None:
                 span["started_at_us"] = timer.since_us
 
-    def place_children(self, children: Mapping[str, FoldedChild]) -> None:
+    def place_children(self, children: Mapping[str, BriefExecution]) -> None:
         for (kind, _), span in self.spans.items():
             if kind is not SpanKind.CHILD or "child" not in span:
                 continue
@@ -296,7 +243,7 @@ class _Fold:
             span = self.spans[kind, key] = {"key": key, "kind": kind}
         return span
 
-    def _of_row(self, row: FoldedRow, kind: SpanKind) -> dict[str, Any]:
+    def _of_row(self, row: JournalEntry, kind: SpanKind) -> dict[str, Any]:
         key = row.key if row.key is not None else f"{row.kind.value} {row.seq}"
         span = self._span(kind, key)
         if "seqs" in span:
@@ -307,7 +254,7 @@ class _Fold:
             span["copied"] = True
         return span
 
-    def _step(self, row: FoldedRow) -> None:
+    def _step(self, row: JournalEntry) -> None:
         if (SpanKind.CHILD, row.key) in self.spans:
             return  # a child's failure that a retry has taken back
         span = self._of_row(row, SpanKind.STEP)
@@ -350,14 +297,14 @@ class _Fold:
             )
         )
 
-    def _used(self, span: dict[str, Any], row: FoldedRow) -> None:
+    def _used(self, span: dict[str, Any], row: JournalEntry) -> None:
         used = call_usage(row.name, row.value)
         if used is not None:
             span["tokens"] = used.input_tokens + used.output_tokens
             if used.usd is not None:
                 span["usd"] = used.usd
 
-    def _child_started(self, row: FoldedRow) -> None:
+    def _child_started(self, row: JournalEntry) -> None:
         span = self._of_row(row, SpanKind.CHILD)
         span["name"] = row.name
         span["queued_at_us"] = row.at_us
@@ -367,11 +314,10 @@ class _Fold:
             span["error"] = failure_in_short(read_failure(row.value))
             return
         span["state"] = SpanState.RUNNING
-        id = _id(row.value)
-        if id is not None:
-            span["child"] = SpanChild(execution_id=id, workflow_id=row.name or "")
+        if row.child_id is not None:
+            span["child"] = SpanChild(execution_id=row.child_id, workflow_id=row.name or "")
 
-    def _child_ended(self, row: FoldedRow) -> None:
+    def _child_ended(self, row: JournalEntry) -> None:
         span = self._of_row(row, SpanKind.CHILD)
         phase = next((phase for phase in _CHILD_ENDS if phase == row.name), None)
         span["state"] = SpanState.FAILED if phase is None else _CHILD_ENDS[phase]
@@ -382,7 +328,7 @@ class _Fold:
         if not row.ok and row.value is not None and row.name != Phase.CANCELLED:
             span["error"] = failure_in_short(read_failure(row.value))
 
-    def _waited(self, row: FoldedRow, kind: SpanKind) -> None:
+    def _waited(self, row: JournalEntry, kind: SpanKind) -> None:
         span = self._of_row(row, kind)
         span["state"] = SpanState.COMPLETED if row.ok else SpanState.FAILED
         span["ended_at_us"] = row.at_us
@@ -398,7 +344,7 @@ class _Fold:
         if not row.ok:
             span["error"] = failure_in_short(read_failure(row.value))
 
-    def _instant(self, row: FoldedRow, kind: SpanKind) -> None:
+    def _instant(self, row: JournalEntry, kind: SpanKind) -> None:
         span = self._of_row(row, kind)
         span["name"] = row.name
         span["state"] = SpanState.COMPLETED if row.ok else SpanState.FAILED
@@ -406,7 +352,7 @@ class _Fold:
         if not row.ok:
             span["error"] = failure_in_short(read_failure(row.value))
 
-    def _transition(self, row: FoldedRow) -> None:
+    def _transition(self, row: JournalEntry) -> None:
         kind = row.kind
         if kind is Kind.CLAIMED:
             claim = self.claims.setdefault(row.attempt, {"attempt": row.attempt})
@@ -433,7 +379,7 @@ class _Fold:
                 TimelineMark(seq=row.seq, at_us=row.at_us, kind=kind, key=row.key, name=row.name, error=error)
             )
 
-    def _lost(self, row: FoldedRow) -> None:
+    def _lost(self, row: JournalEntry) -> None:
         assert row.value is not None
         try:
             work = _lost_work(row.value)
@@ -457,10 +403,3 @@ class _Fold:
 
 def failure_in_short(failure: Failure) -> SpanError:
     return SpanError(failure.type[:MESSAGE_CHARS_MAX], failure.message[:MESSAGE_CHARS_MAX])
-
-
-def _id(value: bytes | None) -> str | None:
-    try:
-        return _text(value or b"null")
-    except msgspec.MsgspecError:
-        return None

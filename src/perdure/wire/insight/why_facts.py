@@ -5,6 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.failures import read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
@@ -12,6 +13,7 @@ from perdure.wire.insight.summaries import ExecutionSummary
 from perdure.wire.insight.why import Holder
 from perdure.wire.runs.admission import Rule
 from perdure.wire.runs.queues import Pause
+from perdure.wire.runs.waits import RecordedWait
 from perdure.wire.runs.workers import ListedWorker
 from perdure.wire.steering.acts import PendingCall
 
@@ -35,38 +37,6 @@ class Subject(Struct, frozen=True, kw_only=True, gc=False):
     run_timeout_seconds: int | None
     ready_at_us: int
     rank: int
-
-
-class FactRow(Struct, frozen=True, gc=False):
-    """A row of the journal. `value` is None if it is too large."""
-
-    seq: int
-    at_us: int
-    kind: Kind
-    attempt: int
-    key: str | None
-    name: str | None
-    ok: bool
-    value: bytes | None
-    started_at_us: int | None
-    tries: int
-
-
-class OpenedWait(Struct, frozen=True, gc=False):
-    key: str
-    topic: str | None
-    match: bytes | None
-    data: bytes | None
-    """The question, as shown to the person who answers."""
-    opened_at_us: int
-    expires_at_us: int | None
-    event_type: str | None
-    """Of the event that answers a push worker's question."""
-    batch_id: str | None
-
-    @property
-    def is_question(self) -> bool:
-        return self.event_type is not None or (self.topic is None and self.batch_id is None)
 
 
 class ServingWorker(Struct, frozen=True, gc=False):
@@ -94,7 +64,7 @@ class Queued(Struct, frozen=True):
 
     subject: Subject
     rule: Rule | None
-    newest: FactRow | None = None
+    newest: JournalEntry | None = None
     """The newest row of its journal."""
     session_id: str | None = None
     behind_id: str | None = None
@@ -110,25 +80,14 @@ class Queued(Struct, frozen=True):
 
 
 class WaitFacts(Struct, frozen=True):
+    """Facts about an execution that waits or is held."""
+
     subject: Subject
     calls: Sequence[PendingCall]
-    waits: Mapping[str, OpenedWait]
+    waits: Mapping[str, RecordedWait] = {}
     """By key: more about the events and answers among the calls."""
-    phases: Mapping[str, Phase]
+    phases: Mapping[str, Phase] = {}
     """Of the children among the calls, by id."""
-
-
-class HeldFacts(Struct, frozen=True):
-    subject: Subject
-    calls: Sequence[PendingCall]
-
-
-class ActFact(Struct, frozen=True, gc=False):
-    at_us: int
-    action: str
-    key: str | None
-    acted_by: str
-    note: str | None
 
 
 class Losses(Struct, frozen=True, gc=False):
@@ -145,7 +104,7 @@ class Running(Struct, frozen=True):
     subject: Subject
     worker: ListedWorker | None
     claimed_at_us: int
-    newest: FactRow | None
+    newest: JournalEntry | None
     """The newest outcome."""
     losses: Losses
     steps: Sequence[PendingCall] = ()
@@ -154,7 +113,7 @@ class Running(Struct, frozen=True):
 
 class Blocked(Struct, frozen=True):
     subject: Subject
-    row: FactRow
+    row: JournalEntry
     """The divergence."""
 
 
@@ -163,15 +122,15 @@ class Cause(Struct, frozen=True):
 
     id: str
     workflow_id: str
-    end: FactRow
+    end: JournalEntry
     """Its last row."""
-    failed: Sequence[FactRow]
+    failed: Sequence[JournalEntry]
     """Failed outcomes, the newest first."""
-    tries: Sequence[FactRow] = ()
+    tries: Sequence[JournalEntry] = ()
     """The failed tries of the step that ended it, without the last one."""
 
     @property
-    def row(self) -> FactRow | None:
+    def row(self) -> JournalEntry | None:
         """The outcome that ended it. None: its code failed by itself."""
         error = read_failure(self.end.value)
         if error.steps or error.children:
@@ -187,12 +146,6 @@ class Cause(Struct, frozen=True):
         return newest if newest is not None and (is_group or newest.seq == self.end.seq - 1) else None
 
 
-class StepShape(Struct, frozen=True, gc=False):
-    key: str
-    name: str | None
-    fingerprint: str | None
-
-
 class Compared(Struct, frozen=True):
     """The parts of a run that are compared."""
 
@@ -204,7 +157,7 @@ class Compared(Struct, frozen=True):
     completed_at_us: int
     payload: bytes | None = None
     """None if it is too large."""
-    steps: Sequence[StepShape] = ()
+    steps: Sequence[JournalEntry] = ()
     """The first ones."""
     step_count: int = 0
 
@@ -225,8 +178,8 @@ class EndFacts(Struct, frozen=True):
     """Completed or cancelled."""
 
     subject: Subject
-    end: FactRow | None
+    end: JournalEntry | None
     steps: int
 
 
-Facts = Queued | WaitFacts | HeldFacts | Running | Blocked | Failed | EndFacts
+Facts = Queued | WaitFacts | Running | Blocked | Failed | EndFacts

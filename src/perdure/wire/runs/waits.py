@@ -25,6 +25,27 @@ class PendingWait(Record, frozen=True):
     expires_at_us: Time | None = field(default=None, name="expires_at")
     """When the server begins to refuse answers."""
 
+    @property
+    def is_question(self) -> bool:
+        return not self.topic or self.data is not None
+
+
+class RecordedWait(PendingWait, frozen=True, gc=False):
+    """A wait as people look at it, with the columns that its statement selects. Large values are left out."""
+
+    state: str = "open"
+    event_type: str | None = None
+    """Of the event that answers a push worker's question."""
+    batch_id: str | None = None
+    answered_by: str | None = None
+    execution_id: str = ""
+    amount: int = 1
+    """How many waits of the execution are open."""
+
+    @property
+    def is_question(self) -> bool:
+        return self.event_type is not None or (self.topic is None and self.batch_id is None)
+
 
 class QueuedBehind(Record, frozen=True):
     """The session or queue in which a queued execution waits."""

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Final
 
-from msgspec import field
+from msgspec import Struct, field
 
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.fields import ExecutionId, Int32, Int64, Json, KeyName, Name, Time, Uuid, text_check
 from perdure.wire.base.operation import Listed, Noun, Operation
 from perdure.wire.base.record import Record
 from perdure.wire.base.records import NULL
+from perdure.wire.base.status import Phase
 
 NOTE_BYTES_MAX: Final = 2 << 10
 ERROR_BYTES_MAX: Final = 2 << 10
@@ -73,6 +74,24 @@ class PendingCall(Record, frozen=True, kw_only=True):
     error: str | None = None
     child_id: Uuid | None = None
     actions: list[Action]
+
+
+class Actable(Struct, frozen=True, gc=False):
+    """An execution, as far as its pending calls depend on it."""
+
+    id: str
+    phase: Phase
+    attempt: int
+    next_seq: int
+    kept_rows: int | None
+    worker_id: str | None
+    timer_key: str | None
+    due_at_us: int | None
+    ready_at_us: int | None
+    error: str | None
+    push: bool
+    protocol: int
+    """Of its last worker."""
 
 
 class Acted(Record, frozen=True):

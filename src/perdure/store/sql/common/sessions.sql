@@ -75,14 +75,14 @@ FROM executions WHERE project_id = :project_id AND id = :id AND root_execution_i
 -- name: agent_steps
 -- Model answers and tool values of a run and its first thousand descendants. Tool values larger than `bytes_max` are
 -- left out. Without statistics PostgreSQL would use the kind, and begin with the steps of all executions.
-SELECT j.execution_id, j.kind, j.key, j.name, j.ok, j.at_us,
-  CASE WHEN j.name = :model OR j.name = :summary OR {= value_size} <= :bytes_max THEN {= value} END AS value,
-  j.seq <= of_session.kept_rows AS copied
+-- Of a fork's copies, the model answers count for the source.
+SELECT j.execution_id, j.seq, j.at_us, j.kind, j.key, j.name, j.ok,
+  CASE WHEN j.name = :model OR j.name = :summary OR {= value_size} <= :bytes_max THEN {= value} END AS value
 FROM (SELECT id, COALESCE(kept_rows, 0) AS kept_rows FROM executions WHERE project_id = :project_id AND id = :id
   UNION ALL SELECT id, kept_rows FROM (SELECT id, COALESCE(kept_rows, 0) AS kept_rows FROM executions
     WHERE project_id = :project_id AND root_execution_id = :id ORDER BY id LIMIT 1000) AS rows) AS of_session
 JOIN journal j ON j.execution_id = of_session.id
-WHERE j.name = :model OR j.name = :summary OR SUBSTR(j.name, 1, 5) = 'tool.' OR SUBSTR(j.name, 1, 4) = 'mcp.'
+WHERE (j.name = :model OR j.name = :summary) AND j.seq > of_session.kept_rows OR SUBSTR(j.name, 1, 5) = 'tool.' OR SUBSTR(j.name, 1, 4) = 'mcp.'
 ORDER BY j.execution_id, j.seq LIMIT :limit;
 
 -- name: questions_of

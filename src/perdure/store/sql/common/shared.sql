@@ -31,6 +31,13 @@ CASE WHEN OCTET_LENGTH(j.value) = 0
 -- text: row
 seq, at_us, kind, attempt, key, name, fingerprint, ok, {= value} AS value, started_at_us, tries
 
+-- text: brief
+id, workflow_id, phase, created_at_us, started_at_us, completed_at_us
+
+-- text: entry
+seq, at_us, kind, attempt, key, name, ok, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value,
+  started_at_us, tries
+
 -- text: result
 CASE WHEN executions.result_seq IS NULL THEN executions.result
     ELSE (SELECT {= value} FROM journal j WHERE j.execution_id = executions.id AND j.seq = executions.result_seq) END

@@ -36,7 +36,7 @@ JOIN executions e ON e.project_id = :project_id AND e.id = o.id;
 
 -- name: last_rows
 -- Of running executions the newest outcome or failed try, of others the newest failed try, among their last rows.
-SELECT o.id AS execution_id, j.kind, j.key, j.tries,
+SELECT o.id AS execution_id, j.seq, j.at_us, j.kind, j.key, j.tries,
   CASE WHEN j.kind = 'step_failed' AND OCTET_LENGTH(j.value) <= :bytes_max THEN j.value END AS value
 FROM (SELECT e.id, (SELECT MAX(x.seq) FROM journal x WHERE x.execution_id = e.id AND x.seq >= e.next_seq - :rows
       AND (x.kind = 'step_failed' OR e.phase = 'running' AND x.kind IN ('step', 'timer', 'event', 'resume', 'child_started',

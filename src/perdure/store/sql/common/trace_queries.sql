@@ -51,7 +51,7 @@ SELECT trace_id, span_id, parent_span_id, name, span_type, started_at_us, ended_
 FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span_id LIMIT :limit;
 
 -- text: traced
-id, workflow_id, phase, created_at_us, started_at_us, completed_at_us, parent_execution_id, root_execution_id, step_key,
+{= brief}, parent_execution_id, root_execution_id, step_key,
   deployment_id, session_id, user_id, attempt, retry_count, error AS failure,
   CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END AS input,
   CASE WHEN {= result_size} <= :bytes_max THEN {= result} END AS output,
@@ -76,11 +76,3 @@ WHERE project_id = :project_id AND id = :id;
 -- name: traced_below
 SELECT {= traced} FROM executions LEFT JOIN execution_extras x ON x.execution_id = executions.id
 WHERE project_id = :project_id AND root_execution_id = :id AND id > :after ORDER BY id LIMIT :limit;
-
--- name: traced_rows
--- The rows that become spans, without values larger than `bytes_max`.
-SELECT seq, at_us, kind, key, name, ok, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value, started_at_us, tries
-FROM journal j WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
-
--- name: traced_waits
-SELECT key, topic, state, opened_at_us FROM waits WHERE execution_id = :execution_id ORDER BY key LIMIT :limit;

@@ -13,7 +13,7 @@ ORDER BY id LIMIT :limit;
 
 -- name: model_calls
 -- The answers of models in one journal, behind what a fork has copied.
-SELECT execution_id, seq, at_us, key, name, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value, started_at_us
+SELECT execution_id, seq, at_us, kind, key, name, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value, started_at_us
 FROM journal j WHERE execution_id = :execution_id AND seq > :after AND kind = 'step' AND ok = 1
   AND name IN ('model.request', 'conversation.summarize')
 ORDER BY seq LIMIT :limit;
@@ -31,7 +31,7 @@ SELECT id, workflow_id FROM executions WHERE project_id = :project_id AND workfl
 
 -- name: calls_of_agents
 -- As model_calls, of several executions.
-SELECT e.workflow_id AS agent_id, j.at_us, j.name, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value,
+SELECT j.execution_id, j.seq, j.at_us, j.kind, j.name, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value,
   j.started_at_us
 FROM executions e JOIN journal j ON j.execution_id = e.id
 WHERE e.project_id = :project_id

@@ -1,9 +1,5 @@
 -- Why an execution is where it is: the facts.
 
--- text: fact_row
-seq, at_us, kind, attempt, key, name, ok, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value,
-  started_at_us, tries
-
 -- name: verdicts
 -- The rules of admission that a queued execution fulfils, for a kind of worker.
 SELECT {= verdicts} FROM executions WHERE project_id = :project_id AND id = :id;
@@ -54,18 +50,18 @@ SELECT id, phase FROM executions WHERE project_id = :project_id
   AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
 
 -- name: newest_acts
-SELECT at_us, action, key, acted_by, note FROM acts WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT :limit;
+SELECT seq, at_us, action, key, acted_by, note FROM acts WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT :limit;
 
 -- name: newest_outcome
-SELECT {= fact_row} FROM journal j WHERE execution_id = :execution_id AND kind IN ('step', 'timer', 'event', 'resume',
+SELECT {= entry} FROM journal j WHERE execution_id = :execution_id AND kind IN ('step', 'timer', 'event', 'resume',
   'child_started', 'child', 'published', 'sent', 'transcript', 'message', 'cancel_asked')
 ORDER BY seq DESC LIMIT 1;
 
 -- name: newest_row
-SELECT {= fact_row} FROM journal j WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT 1;
+SELECT {= entry} FROM journal j WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT 1;
 
 -- name: newest_of_kind
-SELECT {= fact_row} FROM journal j WHERE execution_id = :execution_id AND kind = :kind ORDER BY seq DESC LIMIT 1;
+SELECT {= entry} FROM journal j WHERE execution_id = :execution_id AND kind = :kind ORDER BY seq DESC LIMIT 1;
 
 -- name: count_losses
 SELECT COUNT(CASE WHEN kind = 'lost' THEN 1 END) AS lost, COUNT(CASE WHEN kind = 'released' THEN 1 END) AS released,
@@ -73,15 +69,12 @@ SELECT COUNT(CASE WHEN kind = 'lost' THEN 1 END) AS lost, COUNT(CASE WHEN kind =
 FROM journal WHERE execution_id = :execution_id;
 
 -- name: failed_outcomes
-SELECT {= fact_row} FROM journal j
+SELECT {= entry} FROM journal j
 WHERE execution_id = :execution_id AND kind IN ('step', 'child_started', 'child') AND ok = 0 ORDER BY seq DESC LIMIT :limit;
 
 -- name: failed_tries
-SELECT {= fact_row} FROM journal j WHERE execution_id = :execution_id AND kind = 'step_failed' AND key = :key
+SELECT {= entry} FROM journal j WHERE execution_id = :execution_id AND kind = 'step_failed' AND key = :key
 ORDER BY seq DESC LIMIT :limit;
-
--- name: child_of_row
-SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'child_started' AND key = :key AND ok = 1;
 
 -- name: compared_run
 SELECT id, deployment_id, python, queue_name, {= payload_size} AS payload_bytes, completed_at_us,
@@ -93,19 +86,10 @@ SELECT id FROM executions WHERE project_id = :project_id AND workflow_id = :work
   AND completed_at_us IS NOT NULL AND id < :id ORDER BY id DESC LIMIT 1;
 
 -- name: shapes_of_steps
-SELECT key, name, fingerprint FROM journal WHERE execution_id = :execution_id AND kind = 'step' ORDER BY seq LIMIT :limit;
+SELECT seq, at_us, kind, key, name, fingerprint FROM journal WHERE execution_id = :execution_id AND kind = 'step' ORDER BY seq LIMIT :limit;
 
 -- name: count_steps
 SELECT COUNT(*) FROM journal WHERE execution_id = :execution_id AND kind = 'step';
 
 -- name: path_execution
-SELECT id, workflow_id, phase, created_at_us, started_at_us, completed_at_us FROM executions
-WHERE project_id = :project_id AND id = :id;
-
--- name: path_rows
--- The newest first.
-SELECT seq, at_us, kind, key, name, ok, CASE WHEN kind = 'child_started' THEN value END AS value, started_at_us
-FROM journal WHERE execution_id = :execution_id AND seq < :before ORDER BY seq DESC LIMIT :limit;
-
--- name: path_waits
-SELECT key, topic, state, opened_at_us FROM waits WHERE execution_id = :execution_id ORDER BY opened_at_us DESC LIMIT :limit;
+SELECT {= brief}, next_seq FROM executions WHERE project_id = :project_id AND id = :id;

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from perdure.store.base.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.runs.find import ids_beginning_with, list_floor
 from perdure.wire.agents.agent_steps import MODEL, SUMMARY, call_usage, tool_step
 from perdure.wire.agents.sessions import AskedQuestion, Memory, SessionRun, SessionTool, SessionTotals, said_in
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.errors import Conflict, NotFound
 from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.limits import REPLY_BYTES_MAX
@@ -186,25 +187,11 @@ async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> 
     return found
 
 
-class AgentStep(Struct, frozen=True):
-    """A model answer or a tool call. A value of None was too large."""
-
-    execution_id: str
-    kind: Kind
-    key: str
-    name: str
-    ok: bool
-    at_us: int
-    value: bytes | None
-    copied: bool
-    """Copied from the source of a fork. The source counts the step."""
-
-
 async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> tuple[list[SessionTool], SessionTotals]:
     """Tool calls and sums, with values as far as there is room. A call after an approval counts by the later step."""
     values = {"model": MODEL, "summary": SUMMARY, "bytes_max": bytes_max, "limit": STEPS_MAX}
     tools: dict[tuple[str | None, ...], SessionTool] = {}
-    steps = await records(AgentStep, "agent_steps", project_id=project_id, id=id, **values)
+    steps = await records(JournalEntry, "agent_steps", project_id=project_id, id=id, **values)
     spent = SessionTotals(exact=len(steps) < STEPS_MAX)
     for step in steps:
         if step.kind is not Kind.STEP:  # a failed try that was retried
@@ -213,9 +200,9 @@ async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> t
         if tool is not None:
             value = None if step.value is None or len(step.value) > room else step.value
             room -= len(value or b"")
-            call = (step.execution_id, step.key.rpartition("/")[0], tool.name, tool.call_id)
+            call = (step.execution_id, (step.key or "").rpartition("/")[0], tool.name, tool.call_id)
             tools[call] = SessionTool(name=tool.name, ok=step.ok, at_us=step.at_us, value=value)
-        elif step.ok and not step.copied:
+        elif step.ok:
             used = call_usage(step.name, step.value)
             spent = spent if used is None else spent.plus(used)
     return list(tools.values()), spent

@@ -1,11 +1,12 @@
-"""The number of rows on a page, and the start of the next page."""
+"""The number of rows on a page, the start of the next page, and pages of journals for people."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from perdure.store.base.interface import query, records
 from perdure.store.verbs.base.idempotency import At
-from perdure.wire.base.fields import FIRST_CURSOR
+from perdure.wire.base.entries import JournalEntry
+from perdure.wire.base.fields import FIRST_CURSOR, INT64_MAX
 from perdure.wire.base.operation import Listed
 
 T = TypeVar("T")
@@ -53,3 +54,33 @@ async def page_of(
         after, ahead = max(found), ahead * 8
         bytes_max -= sum(found.values())
     return amount, True
+
+
+async def read_entries(
+    execution_id: str,
+    after: int,
+    limit: int,
+    *,
+    name: str = "entries",
+    chunk: int = 500,
+    bytes_max: int,
+    room: int = INT64_MAX,
+    stops: bool = True,
+    **where: object,
+) -> list[JournalEntry]:
+    """Up to `limit` rows after a number, without values above `bytes_max`. `name` is a statement.
+
+    Once the values fill `room`, the page ends. If it does not stop there, later values are left out."""
+    rows: list[JournalEntry] = []
+    while len(rows) < limit and (room > 0 or not stops):
+        amount = min(limit - len(rows), chunk)
+        most = bytes_max if stops else min(room // chunk, bytes_max)
+        found = await records(
+            JournalEntry, name, execution_id=execution_id, after=after, limit=amount, bytes_max=most, **where
+        )
+        rows += found
+        if len(found) < amount:
+            break
+        after = found[-1].seq
+        room = max(0, room - sum(len(row.value or b"") for row in found))
+    return rows

@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 
 from perdure.store.base.interface import query, record, records, verb
 from perdure.store.verbs.insight.ended import Folds
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.attention import (
     SAMPLES,
@@ -44,7 +45,6 @@ from perdure.wire.insight.stats import (
     buckets_of,
     percentile_ms,
 )
-from perdure.wire.insight.why_facts import FactRow
 from perdure.wire.runs.queues import Pause
 
 STUCK_MAX: Final = 1_000
@@ -174,7 +174,7 @@ async def workflow_details(*, project_id: str, workflow_id: str, range: Range, n
 
 async def error_group(cluster: Cluster) -> ErrorGroup:
     newest, *_ = members = cluster.members
-    failed = await records(FactRow, "failed_outcomes", execution_id=newest.id, limit=1, bytes_max=0)
+    failed = await records(JournalEntry, "failed_outcomes", execution_id=newest.id, limit=1, bytes_max=0)
     error_class, message = cluster.pattern or (None, "")
     return ErrorGroup(
         error_class=error_class,

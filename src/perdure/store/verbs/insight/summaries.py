@@ -12,14 +12,16 @@ from msgspec.structs import replace
 
 from perdure.store.base.interface import query, records, verb
 from perdure.store.verbs.runs.find import UNENDED_US, find_ended, find_ids
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import FINAL, Phase
-from perdure.wire.insight.details import CHILDREN_MAX, FirstWait, LastRow, OpenChildren, PageContext, Served, details
+from perdure.wire.insight.details import CHILDREN_MAX, OpenChildren, PageContext, Served, details
 from perdure.wire.insight.summaries import EndedSummary, ExecutionSummary, read_ended
 from perdure.wire.insight.why_facts import Limit, Subject
 from perdure.wire.runs.admission import Rule
 from perdure.wire.runs.executions import ListFilters
 from perdure.wire.runs.queues import Pause
+from perdure.wire.runs.waits import RecordedWait
 
 PROGRESS_BYTES_MAX: Final = 1 << 10
 VALUE_BYTES_MAX: Final = 4 << 10
@@ -63,10 +65,10 @@ def _ids(page: list[Subject], phase: Phase) -> list[str]:
     return [one.summary.id for one in page if one.summary.phase is phase]
 
 
-async def _waits(ids: list[str]) -> Mapping[str, FirstWait]:
+async def _waits(ids: list[str]) -> Mapping[str, RecordedWait]:
     if not ids:
         return {}
-    found = await records(FirstWait, "first_waits", ids=json.dumps(ids), bytes_max=VALUE_BYTES_MAX)
+    found = await records(RecordedWait, "first_waits", ids=json.dumps(ids), bytes_max=VALUE_BYTES_MAX)
     return {one.execution_id: one for one in found}
 
 
@@ -85,11 +87,11 @@ async def _steps(project_id: str, ids: list[str]) -> Mapping[str, str]:
     return dict(await query("long_steps", project_id=project_id, ids=json.dumps(ids)))
 
 
-async def _rows(project_id: str, ids: list[str]) -> Mapping[str, LastRow]:
+async def _rows(project_id: str, ids: list[str]) -> Mapping[str, JournalEntry]:
     if not ids:
         return {}
     given = {"rows": ROWS_MAX, "bytes_max": VALUE_BYTES_MAX}
-    found = await records(LastRow, "last_rows", project_id=project_id, ids=json.dumps(ids), **given)
+    found = await records(JournalEntry, "last_rows", project_id=project_id, ids=json.dumps(ids), **given)
     return {one.execution_id: one for one in found}
 
 

@@ -3,23 +3,22 @@
 import json
 from typing import Final
 
-from perdure.store.base.executions import unknown_execution
-from perdure.store.base.interface import query, record, records, value, verb
+from perdure.store.base.interface import records, value, verb
+from perdure.store.verbs.base.pages import read_entries
 from perdure.store.verbs.runs import workers
-from perdure.wire.base.status import LEASED, Phase
+from perdure.store.verbs.steering import pending
+from perdure.store.verbs.steering.pending import read_actable
+from perdure.wire.base.brief_executions import BriefExecution
+from perdure.wire.base.status import LEASED
 from perdure.wire.insight.timeline_fold import (
-    FoldedChild,
-    FoldedExecution,
-    FoldedRow,
-    FoldedWait,
-    OpenTimer,
     RunningStep,
     TimelineFacts,
     child_ids,
     wait_keys,
 )
 from perdure.wire.runs.executions import Act
-from perdure.wire.steering.acts import PendingKind
+from perdure.wire.runs.waits import RecordedWait
+from perdure.wire.steering.acts import Actable, PendingCall, PendingKind
 
 VALUE_BYTES_MAX: Final = 48 << 10
 PAGE_BYTES_MAX: Final = 4 << 20
@@ -32,24 +31,26 @@ WAITS_MAX: Final = 1_000
 @verb(reads=True)
 async def timeline(*, project_id: str, execution_id: str, after: int, limit: int) -> TimelineFacts:
     """Raises NotFound."""
-    execution = await record(FoldedExecution, "timeline_execution", project_id=project_id, id=execution_id)
-    if execution is None:
-        raise unknown_execution(execution_id)
-    rows = await _rows(execution_id, after, limit)
+    execution = await read_actable(project_id, execution_id)
+    first, amount = max(after - 1, 0), limit + (after > 0)
+    rows = await read_entries(
+        execution_id, first, amount, chunk=CHUNK_ROWS, bytes_max=VALUE_BYTES_MAX, room=PAGE_BYTES_MAX, every=0
+    )
     before = rows.pop(0) if rows and rows[0].seq == after else None
     last_seq = rows[-1].seq if rows else after
     has_more = last_seq < execution.next_seq - 1
-    waits: list[FoldedWait] = []
-    timers: list[OpenTimer] = []
+    waits: list[RecordedWait] = []
+    timers: list[PendingCall] = []
     steps: list[RunningStep] = []
+    of = {"execution_id": execution_id, "bytes_max": VALUE_BYTES_MAX}
     if keys := wait_keys(rows):
-        waits += await _waits("timeline_waits", execution_id, keys=json.dumps(keys))
+        waits += await records(RecordedWait, "waits_of_keys", keys=json.dumps(keys), **of)
     if not has_more:
-        waits += await _waits("timeline_unmet_waits", execution_id, limit=WAITS_MAX)
+        waits += reversed(await records(RecordedWait, "newest_waits", unmet=1, limit=WAITS_MAX, **of))
         timers, steps = await _open_calls(execution)
-    children: list[FoldedChild] = []
+    children: list[BriefExecution] = []
     if ids := child_ids(rows):
-        children = await records(FoldedChild, "timeline_children", project_id=project_id, ids=json.dumps(ids))
+        children = await records(BriefExecution, "timeline_children", project_id=project_id, ids=json.dumps(ids))
     acts: list[Act] = []
     steps_rerun = 0
     if rows:
@@ -71,45 +72,15 @@ async def timeline(*, project_id: str, execution_id: str, after: int, limit: int
     )
 
 
-async def _rows(execution_id: str, after: int, limit: int) -> list[FoldedRow]:
-    """Begins with the row `after`. At least one row follows if there is one, else as many as have room."""
-    left = limit + (after > 0)
-    room = PAGE_BYTES_MAX
-    rows: list[FoldedRow] = []
-    while left > 0 and room > 0:
-        chunk = await records(
-            FoldedRow,
-            "timeline_rows",
-            execution_id=execution_id,
-            after=rows[-1].seq + 1 if rows else after,
-            limit=min(left, CHUNK_ROWS),
-            bytes_max=VALUE_BYTES_MAX,
-        )
-        rows += chunk
-        room -= sum(len(row.value or b"") for row in chunk)
-        left -= len(chunk)
-        if len(chunk) < CHUNK_ROWS:
-            break
-    return rows
-
-
-async def _waits(name: str, execution_id: str, **values: object) -> list[FoldedWait]:
-    return await records(FoldedWait, name, execution_id=execution_id, bytes_max=VALUE_BYTES_MAX, **values)
-
-
-async def _open_calls(execution: FoldedExecution) -> tuple[list[OpenTimer], list[RunningStep]]:
-    timers: dict[str, OpenTimer] = {}
-    if execution.phase is Phase.WAITING and execution.timer_key is not None:
-        timers[execution.timer_key] = OpenTimer(execution.timer_key, execution.ready_at_us, execution.due_at_us)
-    steps: dict[str, RunningStep] = {}
-    for key, kind, _, since_us, due_us, tries in await query(
-        "pending_calls", execution_id=execution.id, attempt=execution.attempt
-    ):
-        if kind == PendingKind.TIMER:
-            timers.setdefault(key, OpenTimer(key, since_us, due_us))
-        elif execution.phase in LEASED:
-            steps[key] = RunningStep(key, tries + 1, since_us)
+async def _open_calls(execution: Actable) -> tuple[list[PendingCall], list[RunningStep]]:
+    calls = await pending.running(execution.id, execution)
+    steps = {
+        call.key: RunningStep(call.key, (call.tries or 0) + 1, call.since_us)
+        for call in calls
+        if call.kind is PendingKind.STEP and call.key is not None and call.since_us is not None
+    }
     if execution.phase in LEASED and execution.worker_id is not None:
         said = (await workers.steps_of(execution.worker_id)).get(execution.id, ())
         steps.update((step.key, step) for step in said)
-    return [*timers.values()], await workers.without_outcome(execution.id, execution.next_seq, steps.values())
+    timers = [call for call in calls if call.kind is PendingKind.TIMER]
+    return timers, await workers.without_outcome(execution.id, execution.next_seq, steps.values())

@@ -7,19 +7,18 @@ import msgspec
 from msgspec.structs import asdict, astuple, replace
 
 from perdure.store.base.interface import query, record, records, verb
-from perdure.store.verbs.base.pages import Place
+from perdure.store.verbs.base.pages import Place, read_entries
 from perdure.store.verbs.insight.traces import TraceRow
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.journal_spans import (
-    OpenedWait,
     TracedExecution,
-    TracedRow,
     execution_id_of,
     execution_span,
     trace_id_of,
 )
 from perdure.wire.insight.traces import SPANS_MAX, GetTraces, SpanValues, StoredSpan, TraceSummary, shown_status
+from perdure.wire.runs.waits import RecordedWait
 
 LIST_DEPTH: Final = 20_000
 EXECUTIONS_SHOWN_MAX: Final = 500
@@ -215,21 +214,20 @@ async def _executions(name: str, project_id: str, id: str, **values: object) -> 
 
 async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecution, int]:
     room -= min(room, sum(len(bytes(value)) for value in astuple(execution.values) if value is not None))
-    rows: list[TracedRow] = []
-    while len(rows) < ROWS_SHOWN_MAX:
-        page = await records(
-            TracedRow,
-            "traced_rows",
-            execution_id=execution.id,
-            after=rows[-1].seq if rows else 0,
-            limit=ROWS_PAGE,
-            bytes_max=min(room // ROWS_PAGE, VALUE_SHOWN_MAX),
-        )
-        rows += page
-        room -= min(room, sum(len(row.value or b"") for row in page))
-        if len(page) < ROWS_PAGE:
-            break
-    waits = await records(OpenedWait, "traced_waits", execution_id=execution.id, limit=ROWS_PAGE)
+    rows = await read_entries(
+        execution.id,
+        0,
+        ROWS_SHOWN_MAX,
+        chunk=ROWS_PAGE,
+        bytes_max=VALUE_SHOWN_MAX,
+        room=room,
+        stops=False,
+        every=1,
+    )
+    room -= sum(len(row.value or b"") for row in rows)
+    waits = await records(
+        RecordedWait, "newest_waits", execution_id=execution.id, unmet=0, bytes_max=0, limit=ROWS_PAGE
+    )
     return replace(execution, rows=rows, waits=waits), room
 
 

@@ -2,16 +2,18 @@
 
 import builtins
 import json
-from typing import Final
+from typing import Any, Final
 
 from perdure.store.base.executions import unknown_execution
 from perdure.store.base.interface import query, query_many, record, records, verb
+from perdure.store.verbs.base.pages import read_entries
 from perdure.store.verbs.runs.find import id_bounds
 from perdure.wire.agents.usage import CALLS_MAX, EXECUTIONS_MAX
-from perdure.wire.agents.usage_sums import CallRow, SpendingExecution, UsageFacts
+from perdure.wire.agents.usage_sums import SpendingExecution, UsageFacts
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import FINAL
-from perdure.wire.insight.spend import AgentCall, Spend, SpendSums
+from perdure.wire.insight.spend import Spend, SpendSums
 from perdure.wire.insight.stats import Range, buckets_of
 
 PAGE: Final = 50
@@ -39,19 +41,11 @@ async def usage(*, project_id: str, execution_id: str) -> UsageFacts:
         )
         tree += level
     whole = len(tree) <= EXECUTIONS_MAX
-    rows: list[CallRow] = []
+    rows: list[JournalEntry] = []
+    calls: dict[str, Any] = {"name": "model_calls", "chunk": PAGE, "bytes_max": VALUE_BYTES_MAX}
     for one in tree[:EXECUTIONS_MAX]:
-        after = one.kept_rows or 0
-        page: list[CallRow] | None = None
-        while page is None or len(page) == PAGE:
-            if len(rows) >= CALLS_MAX:
-                return UsageFacts(tree[:EXECUTIONS_MAX], rows, whole=False)
-            page = await records(
-                CallRow, "model_calls", execution_id=one.id, after=after, limit=PAGE, bytes_max=VALUE_BYTES_MAX
-            )
-            rows += page
-            after = page[-1].seq if page else after
-    return UsageFacts(tree[:EXECUTIONS_MAX], rows, whole)
+        rows += await read_entries(one.id, one.kept_rows or 0, CALLS_MAX + 1 - len(rows), **calls)
+    return UsageFacts(tree[:EXECUTIONS_MAX], rows[:CALLS_MAX], whole and len(rows) <= CALLS_MAX)
 
 
 @verb(reads=True)
@@ -69,13 +63,13 @@ async def spend(*, project_id: str, agent_id: str | None, range: Range, now_us: 
     runs = sorted(rows, reverse=True)
     whole = len(runs) <= AGENT_RUNS_MAX
     runs = runs[:AGENT_RUNS_MAX]
-    for _, name in runs:
-        sums.began(name)
+    for id, name in runs:
+        sums.began(id, name)
     ids = [id for id, _ in runs]
     left = AGENT_CALLS_MAX
     for first in builtins.range(0, len(ids), PAGE):
         calls = await records(
-            AgentCall,
+            JournalEntry,
             "calls_of_agents",
             project_id=project_id,
             ids=json.dumps(ids[first : first + PAGE]),

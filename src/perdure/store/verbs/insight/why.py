@@ -4,38 +4,35 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from perdure.store.base.executions import unknown_execution
 from perdure.store.base.interface import query, record, records, value, verb
+from perdure.store.verbs.base.pages import read_entries
 from perdure.store.verbs.insight.why_queued import queued
 from perdure.store.verbs.steering import pending
 from perdure.store.verbs.steering.fork_plans import later_keys
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.errors import NotFound
-from perdure.wire.base.fields import INT64_MAX
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import LEASED, Phase
-from perdure.wire.insight.critical_path import PathExecution, PathRow, PathWait
+from perdure.wire.insight.critical_path import PathExecution
 from perdure.wire.insight.why_facts import (
-    ActFact,
     Blocked,
     Cause,
     Compared,
     EndFacts,
-    FactRow,
     Facts,
     Failed,
-    HeldFacts,
     Losses,
-    OpenedWait,
     Running,
-    StepShape,
     Subject,
     WaitFacts,
 )
+from perdure.wire.runs.executions import Act
 from perdure.wire.runs.queues import ReadyExecution
 from perdure.wire.runs.starts import INT32_MAX
+from perdure.wire.runs.waits import RecordedWait
 from perdure.wire.runs.workers import ListedWorker
 from perdure.wire.steering.acts import PendingCall, PendingKind
 
@@ -46,20 +43,21 @@ ACTS_MAX: Final = 3
 LEVELS_MAX: Final = 20
 STEPS_COMPARED_MAX: Final = 1_000
 PATH_PAGE: Final = 1_000
+PATH_BYTES_MAX: Final = 64
+"""The id of a child."""
 READY_MAX: Final = 10_000
 """So many ready executions of a queue are sorted, of each kind."""
-_decode_id: Final = msgspec.json.Decoder(str).decode
 
 
 @verb(reads=True)
 async def explained(
     *, project_id: str, execution_id: str, now_us: int, lease_us: int, push_lease_us: int
-) -> tuple[Facts, Sequence[ActFact]]:
+) -> tuple[Facts, Sequence[Act]]:
     """Also the newest acts. `lease_us` and `push_lease_us` are how long a beat's lease lasts."""
     facts = await _facts(
         project_id, execution_id, {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
     )
-    return facts, await records(ActFact, "newest_acts", execution_id=execution_id, limit=ACTS_MAX)
+    return facts, await records(Act, "newest_acts", execution_id=execution_id, limit=ACTS_MAX)
 
 
 @verb(reads=True)
@@ -88,7 +86,7 @@ async def _facts(project_id: str, execution_id: str, times: Mapping[str, int]) -
     if phase is Phase.WAITING:
         return await _waiting(project_id, subject, await _calls(project_id, subject, now_us))
     if phase is Phase.HELD:
-        return HeldFacts(subject, await _calls(project_id, subject, now_us))
+        return WaitFacts(subject, await _calls(project_id, subject, now_us))
     if phase in LEASED:
         at = {"project_id": project_id, "id": subject.summary.assigned_to_worker}
         worker = await record(ListedWorker, "read_listed_worker", **at, **times)
@@ -112,15 +110,12 @@ async def path_execution(*, project_id: str, execution_id: str, rows_max: int) -
     found = await record(PathExecution, "path_execution", project_id=project_id, id=execution_id)
     if found is None:
         return None
-    rows: list[PathRow] = []
-    page: list[PathRow] | None = None
-    while page is None or (page and len(rows) < rows_max):
-        before = INT64_MAX if not rows else rows[-1].seq
-        limit = min(PATH_PAGE, rows_max - len(rows))
-        page = await records(PathRow, "path_rows", execution_id=execution_id, before=before, limit=limit)
-        rows += page
-    waits = await records(PathWait, "path_waits", execution_id=execution_id, limit=PATH_PAGE)
-    return replace(found, rows=[*reversed(rows)], waits=waits, whole=not rows or rows[-1].seq == 1)
+    before = max(0, found.next_seq - 1 - rows_max)
+    rows = await read_entries(execution_id, before, rows_max, chunk=PATH_PAGE, bytes_max=PATH_BYTES_MAX, every=0)
+    waits = await records(
+        RecordedWait, "newest_waits", execution_id=execution_id, unmet=0, bytes_max=0, limit=PATH_PAGE
+    )
+    return replace(found, rows=rows, waits=waits, whole=before == 0)
 
 
 async def _subject(project_id: str, id: str) -> Subject | None:
@@ -128,11 +123,11 @@ async def _subject(project_id: str, id: str) -> Subject | None:
     return await record(Subject, "summaries", project_id=project_id, **given)
 
 
-async def _rows(name: str, execution_id: str, **values: object) -> Sequence[FactRow]:
-    return await records(FactRow, name, execution_id=execution_id, bytes_max=VALUE_BYTES_MAX, **values)
+async def _rows(name: str, execution_id: str, **values: object) -> Sequence[JournalEntry]:
+    return await records(JournalEntry, name, execution_id=execution_id, bytes_max=VALUE_BYTES_MAX, **values)
 
 
-async def _newest(execution_id: str, kind: Kind) -> FactRow | None:
+async def _newest(execution_id: str, kind: Kind) -> JournalEntry | None:
     return next(iter(await _rows("newest_of_kind", execution_id, kind=kind)), None)
 
 
@@ -145,7 +140,7 @@ async def _calls(project_id: str, subject: Subject, now_us: int) -> list[Pending
 
 async def _waiting(project_id: str, subject: Subject, calls: Sequence[PendingCall]) -> WaitFacts:
     limits = {"bytes_max": VALUE_BYTES_MAX, "limit": pending.LISTED_MAX}
-    waits = await records(OpenedWait, "explained_waits", execution_id=subject.summary.id, **limits)
+    waits = await records(RecordedWait, "explained_waits", execution_id=subject.summary.id, **limits)
     ids = [call.child_id for call in calls if call.child_id is not None]
     phases = await query("phases_of", project_id=project_id, ids=json.dumps(ids))
     return WaitFacts(subject, calls, {wait.key: wait for wait in waits}, {id: Phase(phase) for id, phase in phases})
@@ -170,8 +165,8 @@ async def _failed(project_id: str, subject: Subject) -> Failed:
         causes.append(cause)
         id = None
         if cause.row is not None and cause.row.kind is Kind.CHILD:
-            for (child,) in await query("child_of_row", execution_id=cause.id, key=cause.row.key):
-                id = _decode_id(child)
+            rows = await records(JournalEntry, "outcomes_of_key", execution_id=cause.id, key=cause.row.key)
+            id = next((row.child_id for row in rows if row.kind is Kind.CHILD_STARTED and row.ok), None)
     run = await _compared(project_id, subject.summary.id)
     assert run is not None
     older = {"workflow_id": subject.summary.workflow_id, "id": subject.summary.id}
@@ -197,5 +192,5 @@ async def _compared(project_id: str, id: str) -> Compared | None:
     found = await record(Compared, "compared_run", project_id=project_id, id=id, bytes_max=VALUE_BYTES_MAX)
     if found is None:
         return None
-    steps = await records(StepShape, "shapes_of_steps", execution_id=id, limit=STEPS_COMPARED_MAX)
+    steps = await records(JournalEntry, "shapes_of_steps", execution_id=id, limit=STEPS_COMPARED_MAX)
     return replace(found, steps=steps, step_count=await value("count_steps", execution_id=id))

@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from perdure.store.base.interface import query, record, records, value
 from perdure.store.verbs.runs.admission import first_hold, group_room, room
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.times import NEVER_US
 from perdure.wire.insight.why import Holder
-from perdure.wire.insight.why_facts import BEFORE_MAX, FactRow, Limit, Queued, ServingWorker, Subject
+from perdure.wire.insight.why_facts import BEFORE_MAX, Limit, Queued, ServingWorker, Subject
 from perdure.wire.runs.admission import PAUSES, Rule
 from perdure.wire.runs.queues import Pause
 from perdure.wire.runs.requests import WORKER_PROTOCOL
@@ -23,7 +24,7 @@ Verdicts: Final = msgspec.defstruct("Verdicts", [(rule.value, bool, True) for ru
 """Rules that are not a condition of SQL are true here."""
 
 
-async def queued(project_id: str, subject: Subject, newest: FactRow | None, leases: Mapping[str, int]) -> Queued:
+async def queued(project_id: str, subject: Subject, newest: JournalEntry | None, leases: Mapping[str, int]) -> Queued:
     """`leases` are the values of `read_listed_worker`."""
     found = await records(
         ServingWorker,

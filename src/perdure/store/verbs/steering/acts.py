@@ -23,7 +23,6 @@ from perdure.store.verbs.runs.rows import add_row, note_end
 from perdure.store.verbs.runs.start_targets import target_of
 from perdure.store.verbs.runs.waits import answer_wait, lock_topic_of_wait, refusal
 from perdure.store.verbs.steering.pending import (
-    Actable,
     Tries,
     allowed,
     others,
@@ -41,7 +40,7 @@ from perdure.wire.base.times import rfc3339
 from perdure.wire.runs.events import Event
 from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import StartItem
-from perdure.wire.steering.acts import Acted, Action, ActOnExecution, PendingCall, PendingKind
+from perdure.wire.steering.acts import Actable, Acted, Action, ActOnExecution, PendingCall, PendingKind
 
 NEW_PROTOCOL: Final = 2
 """Workers of an older protocol do not know acts."""

@@ -3,57 +3,34 @@
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from perdure.store.base.executions import StoredWait, unknown_execution
 from perdure.store.base.interface import query, record, records, verb
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.failures import Failure, read_failure
 from perdure.wire.base.operation import Listed
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
-from perdure.wire.runs.executions import Act, Row
+from perdure.wire.runs.executions import Act
 from perdure.wire.runs.waits import PendingWait
-from perdure.wire.steering.acts import ACTIONS, Action, PendingCall, PendingKind
+from perdure.wire.steering.acts import ACTIONS, Actable, Action, PendingCall, PendingKind
 
 LOOK_ROWS: Final = 10_000
 """So far back it looks for failed tries."""
 LISTED_MAX: Final = 1_000
 
 
-class Actable(Struct, frozen=True, gc=False):
-    phase: Phase
-    attempt: int
-    next_seq: int
-    timer_key: str | None
-    due_at_us: int | None
-    ready_at_us: int | None
-    error: str | None
-    push: bool
-    protocol: int
-    """Of its last worker."""
-
-
-class Try(Struct, frozen=True, gc=False):
-    seq: int
-    at_us: int
-    kind: Kind
-    key: str | None
-    name: str | None
-    tries: int
-    value: bytes | None
-
-
 class Tries:
     """The failed tries of steps that have no outcome yet. A worker reads the same from the same rows."""
 
-    def __init__(self, rows: Iterable[Try]) -> None:
-        self.paused: dict[str, tuple[Try, int]] = {}
+    def __init__(self, rows: Iterable[JournalEntry]) -> None:
+        self.paused: dict[str, tuple[JournalEntry, int]] = {}
         """With the time of the next try."""
-        self.held: dict[str, Try] = {}
+        self.held: dict[str, JournalEntry] = {}
         self.hold: Failure | None = None
         """The last one."""
-        self.hold_row: Try | None = None
+        self.hold_row: JournalEntry | None = None
         for row in rows:
             if row.kind is Kind.HELD:
                 self.hold_row, self.hold = row, read_failure(row.value)
@@ -77,7 +54,8 @@ async def read_actable(project_id: str, execution_id: str) -> Actable:
 
 
 async def read_tries(execution_id: str, next_seq: int) -> Tries:
-    return Tries(await records(Try, "recent_tries", execution_id=execution_id, after=max(0, next_seq - 1 - LOOK_ROWS)))
+    after = max(0, next_seq - 1 - LOOK_ROWS)
+    return Tries(await records(JournalEntry, "recent_tries", execution_id=execution_id, after=after))
 
 
 @verb(reads=True)
@@ -121,7 +99,7 @@ def steps(of: Actable, tries: Tries, now_us: int) -> list[PendingCall]:
     return calls
 
 
-def _failed(kind: PendingKind, row: Try, due_at_us: int | None = None) -> PendingCall:
+def _failed(kind: PendingKind, row: JournalEntry, due_at_us: int | None = None) -> PendingCall:
     assert row.key is not None and row.value is not None
     call = _made(row.key, kind, row.name, row.at_us, due_at_us)
     return structs.replace(call, tries=row.tries, error=str(read_failure(row.value)))
@@ -138,14 +116,10 @@ async def others(project_id: str, execution_id: str, of: Actable) -> list[Pendin
 async def children(project_id: str, execution_id: str, key: str | None = None) -> list[PendingCall]:
     """Open ones that the journal says were started, and without an outcome that an act gave."""
     found = await query("open_children", project_id=project_id, id=execution_id, key=key, limit=LISTED_MAX)
-    calls = []
-    for id, workflow_id, step_key, created_at_us in found:
-        rows = await records(Row, "outcomes_of_key", execution_id=execution_id, key=step_key)
-        started = any(row.kind is Kind.CHILD_STARTED and bytes(row.value) == msgspec.json.encode(id) for row in rows)
-        if started and not any(row.kind is Kind.CHILD for row in rows):
-            call = _made(step_key, PendingKind.CHILD, workflow_id, created_at_us)
-            calls.append(structs.replace(call, child_id=id))
-    return calls
+    return [
+        structs.replace(_made(step_key, PendingKind.CHILD, workflow_id, created_at_us), child_id=id)
+        for id, workflow_id, step_key, created_at_us in found
+    ]
 
 
 async def running(execution_id: str, of: Actable) -> list[PendingCall]:
@@ -155,10 +129,7 @@ async def running(execution_id: str, of: Actable) -> list[PendingCall]:
         calls[of.timer_key] = _made(of.timer_key, PendingKind.TIMER, None, of.ready_at_us, of.due_at_us)
     found = await query("pending_calls", execution_id=execution_id, attempt=of.attempt)
     for key, kind, name, since_us, due_us, tries in found:
-        if (kind == PendingKind.STEP and of.phase not in LEASED) or key in calls:
-            continue
-        rows = await records(Row, "outcomes_of_key", execution_id=execution_id, key=key)
-        if not any(row.kind in (Kind.STEP, Kind.TIMER) for row in rows):
+        if key not in calls and (kind != PendingKind.STEP or of.phase in LEASED):
             call = _made(key, PendingKind(kind), name, since_us, due_us)
             calls[key] = structs.replace(call, tries=tries or None)
     return list(calls.values())
