@@ -17,6 +17,7 @@ from perdure.store.base.interface import Hint, Store, Verb, query, verb
 from perdure.store.verbs import retention
 from perdure.store.verbs.base import access
 from perdure.store.verbs.base.idempotency import At, Idempotency
+from perdure.store.verbs.insight import why
 from perdure.store.verbs.runs import claims, direct_dispatch, events, queries, reports, starts, transitions, waits
 from perdure.store.verbs.runs.starts import New
 from perdure.store.verbs.steering import acts, forks, pending
@@ -49,6 +50,7 @@ from perdure.wire.runs.requests import (
     Suspend,
     WorkflowSpec,
 )
+from perdure.wire.runs.waits import PendingWaits
 from perdure.wire.steering.acts import Acted, Action, ActOnExecution
 from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
 
@@ -158,6 +160,10 @@ class World:
 
     async def acts(self, id: str) -> list[Act]:
         return await self.do(pending.acts_between, execution_id=id, first=1, last=1 << 40)
+
+    async def waits(self, id: str, project_id: str = PROJECT) -> PendingWaits:
+        times = {"now_us": self.now_us, "lease_us": 1, "push_lease_us": 1}
+        return await self.store.read(why.list_waits(project_id=project_id, execution_id=id, **times))
 
     async def pending(self, id: str) -> list[tuple[str | None, str]]:
         """The keys of what is pending, each with its kind."""

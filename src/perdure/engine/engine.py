@@ -46,7 +46,6 @@ from perdure.engine.runs.executions import Executions
 from perdure.engine.runs.fallback_poller import FallbackPoller
 from perdure.engine.runs.queues import QueueService
 from perdure.engine.runs.streams import Streams
-from perdure.engine.runs.waits import OpenWaits
 from perdure.engine.runs.workers import Workers
 from perdure.engine.steering.acts import Acts
 from perdure.engine.steering.bulk import BulkJobs
@@ -134,7 +133,6 @@ class Engine(Core):
                 Transcripts(self),
                 Conversations(self),
                 self.traces,
-                OpenWaits(self),
                 Explanations(self),
                 Timelines(self),
                 Usages(self),

@@ -80,8 +80,8 @@ def test_who_waits_for_a_child_that_asks_is_shown_the_way_to_the_question(busy_h
     until_true(lambda: busy_house.lines("ls", "--parent", id, "--phase", "waiting"))
     [child] = busy_house.lines("ls", "--parent", id)
     shown = busy_house.run("show", id).stdout
-    assert f"Waits for\n  its child {child['id']} (asks), which is waiting\n" in shown
-    assert f"    perdure show {child['id']}\n" in shown
+    assert f"for its child {child['id']} (asks), which is waiting." in " ".join(shown.split())
+    assert f"  perdure why {child['id']}\n" in shown
     assert f"perdure resume {child['id']} approve" in busy_house.run("show", child["id"]).stdout
     busy_house.run("resume", child["id"], "approve", "--data", "1")
     until_true(lambda: busy_house.json("show", id)["execution"]["status"] == "completed")

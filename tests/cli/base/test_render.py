@@ -50,7 +50,7 @@ def test_an_empty_message_and_an_empty_error_are_lines_of_a_conversation(capsys:
     )
     print_conversation(one, [], [])
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()][:2] == ["user", "error"]
-    print_execution(one, None, "", pushed=False, losses=0)
+    print_execution(one, "", losses=0)
     assert "error" not in capsys.readouterr().out
 
 

@@ -4,7 +4,7 @@ import time
 
 from tests.cli.processes import House
 
-from perdure.cli.insight.why import in_local_time
+from perdure.cli.base.render import in_local_time
 from perdure.wire.base.wording import moment
 
 

@@ -21,4 +21,6 @@ def test_whoever_nobody_serves_is_told_of_the_right_kind_of_worker(house: House)
         ask_server(house, "POST", "/api/v1/workers/deployments", {"deployment_id": "pushed"})
         id = house.run("run", "buy", "--detach").stdout.strip()
         shown = house.run("show", id).stdout
-        assert "no worker serves deployment 'pushed'; start its push worker" in shown and "perdure work" not in shown
+        assert "No worker serves deployment 'pushed'." in " ".join(shown.split())
+        assert "perdure workers" in shown and "perdure work " not in shown
+        assert "Starts with: its push worker." in house.run("why", id).stdout

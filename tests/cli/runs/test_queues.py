@@ -20,7 +20,7 @@ def test_a_queue_is_paused_and_goes_on(busy_house: House) -> None:
     assert noted in " ".join(house.run("ls").stderr.split())
     assert "paused" not in house.run("deployments").stderr
     waited = " ".join(house.run("wait", started, "--timeout", "0.1", code=4).stderr.split())
-    assert f"{started} is queued, and waits for queue 'double', paused since" in waited
+    assert f"{started} is queued. Queue 'double' has been paused since" in waited
     shown = " ".join(house.run("show", started).stdout.split())
     assert "perdure unpause queue double" in shown
     assert "moving" in shown

@@ -200,12 +200,12 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     )  # as all times there
     assert "approve: an answer" in shown and "SEQ" in shown and "claimed" in shown
     assert f"perdure resume {asking} approve --data JSON" in shown and 'an answer, shows {"amount": 120}' in shown
-    assert re.search(r"waiting +for an answer to approve\b", shown)
-    assert "an event of topic 'orders' where {\"id\": 7}" in busy_house.run("show", listening).stdout
-    assert re.search(r"waiting +for an event of topic 'orders'", busy_house.run("show", listening).stdout)
+    assert re.search(r"waiting +It has waited since \S+ for an answer to 'approve'", shown)
+    shown = " ".join(busy_house.run("show", listening).stdout.split())
+    assert shown.count("an event of topic 'orders' where {\"id\":7}") == 2, "why it waits, and the list of waits"
     napping = busy_house.waiting("naps")
     assert re.search(r"due +wakes at .+ \(in (2 h 0|1 h 59) min\)", busy_house.run("show", napping).stdout)
-    assert re.search(r"waiting +wakes at \d{4}-\d\d-\d\d ", busy_house.run("show", napping).stdout)
+    assert re.search(r"waiting +It has waited since \S+ for its timer", busy_house.run("show", napping).stdout)
     busy_house.run("cancel", asking, listening, napping)
     assert busy_house.json("show", asking)["waits"] == []
 
@@ -241,7 +241,7 @@ def test_show_says_what_an_agent_asks_and_how_to_answer(busy_house: House) -> No
     listed = busy_house.run("approvals").stdout
     assert 'Allow charge? arguments: {"euros": 3}' in " ".join(listed.split()) and "_form" not in listed
     assert re.search(r"^  Allow charge\?, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d\d:\d\d$", shown, re.MULTILINE)
-    assert re.search(r"waiting +for an answer to 'Allow charge\(euros=3\)\?'$", shown, re.MULTILINE)
+    assert "for an answer to 'Allow charge(euros=3)?'" in " ".join(shown.split())
     assert '    arguments: {"euros": 3}\n' in shown
     assert f"    perdure approve {id} approve_charge_1 --approve    (or --reject)\n" in shown
     assert """    with other arguments: --approve --data '{"arguments": {"euros": 3}}'\n""" in shown
@@ -257,7 +257,7 @@ def test_a_run_may_be_a_turn_of_its_session(busy_house: House) -> None:
     found = busy_house.json("show", second)
     assert (found["execution"]["phase"], found["queued_behind"]["execution_ids"]) == ("queued", [first])
     shown = busy_house.run("show", second).stdout
-    assert f"its turn in session 'turns', after {first}" in shown and "9999" not in shown
+    assert f"its turn in session 'turns', after execution {first}" in " ".join(shown.split()) and "9999" not in shown
     busy_house.run("resume", first, "approve", "--data", "1")
     until_true(lambda: busy_house.json("show", second)["execution"]["phase"] == "waiting")
     busy_house.run("resume", second, "approve", "--data", "2")
@@ -329,12 +329,10 @@ def test_nobody_who_serves_is_told(house: House) -> None:
         found = house.json("show", id)
         assert (found["served"], found["execution"]["phase"]) == (False, "queued")
         watched = house.run("run", "double", "--input", "[1]", "--timeout", "0.1", code=4)
-        assert "goes on (queued, and no worker serves deployment 'green')" in watched.stderr
+        assert "goes on (queued). No worker serves deployment 'green'." in " ".join(watched.stderr.split())
         waited = house.run("wait", id, "--timeout", "0.1", code=4)
-        assert f"{id} is queued, and no worker serves deployment 'green'." in waited.stderr
-        assert "no worker serves deployment 'green'; start a worker with `perdure work --deployment green" in (
-            house.run("show", id).stdout
-        )
+        assert "No worker serves deployment 'green' now." in " ".join(waited.stderr.split())
+        assert "No worker serves deployment 'green' now." in " ".join(house.run("show", id).stdout.split())
 
 
 def test_a_run_may_come_before_any_worker(house: House) -> None:

@@ -1,15 +1,14 @@
 """Why a queued execution has not been claimed: whose turn it is, who fills its queue."""
 
-from tests.store.world import PROJECT, World
+from tests.store.world import World
 
-from perdure.store.verbs.runs.waits import list_waits
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.runs.requests import QueueSpec, StartItem
 from perdure.wire.runs.waits import QueuedBehind
 
 
 async def behind(world: World, id: str) -> QueuedBehind | None:
-    return (await world.store.read(list_waits(project_id=PROJECT, execution_id=id))).queued_behind
+    return (await world.waits(id)).queued_behind
 
 
 async def test_a_turn_waits_for_the_open_one(world: World) -> None:

@@ -217,12 +217,12 @@ async def test_a_wait_that_is_opened_again_begins_where_it_began(world: World) -
 async def test_open_waits_are_listed_with_what_they_show(world: World) -> None:
     id = await world.running()
     await world.report(id, [answer_wait("k"), event_wait("e", "topic", match={"a": raw(1)})])
-    found = (await world.store.read(waits.list_waits(project_id=PROJECT, execution_id=id))).waits
+    found = (await world.waits(id)).waits
     assert [(one.key, one.topic, one.match) for one in found] == [("e", "topic", raw({"a": 1})), ("k", None, None)]
     with pytest.raises(NotFound):
-        await world.store.read(waits.list_waits(project_id="another", execution_id=id))
+        await world.waits(id, "another")
     await world.finish(id)
-    assert await world.store.read(waits.list_waits(project_id=PROJECT, execution_id=id)) == PendingWaits([])
+    assert await world.waits(id) == PendingWaits([])
 
 
 # --- which event ------------------------------------------------------------------------------------------------------

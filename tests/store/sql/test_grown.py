@@ -467,8 +467,6 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "read_listed_worker",
     ):
         found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US, "host": "here", "pid": 1}
-    for query in ("place_in_queue", "holders_of_queue", "holders_of_key"):
-        found[query] = {"id": ids["queued_limited"], "limit": 10}
     for query in ("put_pause", "read_pause", "end_pause", "try_lock_pause", "note_marked", "mark_again"):
         found[query] = {"kind": "queue", "name": "resting", "concurrency_key": "", "state": "holding"}
         found[query] |= {"number": 2, "note": None, "until_us": None, "paused_by": "user", "place": None}

@@ -12,7 +12,6 @@ from perdure.store.verbs.runs import starts
 from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.runs.queues import list_queues
 from perdure.store.verbs.runs.starts import New
-from perdure.store.verbs.runs.waits import list_waits
 from perdure.store.verbs.steering import pauses
 from perdure.store.verbs.steering.pauses import PauseTarget
 from perdure.wire.base.errors import BadValue, DeploymentNotFound, WorkflowNotFound
@@ -282,10 +281,10 @@ async def test_a_waiting_execution_names_its_pause(world: World) -> None:
     id = await world.start(**COVERED)
     await pause(world, QUEUE, work=False, note="down")
     [held] = await listed(world)
-    found = await world.store.read(list_waits(project_id=PROJECT, execution_id=id))
+    found = await world.waits(id)
     assert found.queued_behind == QueuedBehind("pause", "q", [], pause=held)
     await unpause(world, QUEUE)
-    assert (await world.store.read(list_waits(project_id=PROJECT, execution_id=id))).queued_behind is None
+    assert (await world.waits(id)).queued_behind is None
 
 
 async def test_a_pause_is_of_its_project(world: World) -> None:

@@ -174,3 +174,13 @@ class _Unpadded:
 
 def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def print_commands(commands: Sequence[str]) -> None:
+    """Commands that an explanation proposes, below a blank line."""
+    from perdure.wire.base.wording import plain
+
+    if commands:
+        say()
+    for command in commands:
+        say(plain(f"  {command}"))

@@ -1,5 +1,7 @@
 """Times, durations, phases and values for people."""
 
+import re
+import time
 from datetime import UTC, datetime
 from typing import Final
 
@@ -125,3 +127,25 @@ def kind_style(kind: Kind, *, ok: bool = True) -> str:
 
 def took(started_us: int | None, ended_us: int | None) -> str:
     return "" if started_us is None or ended_us is None else duration(ended_us - started_us)
+
+
+def in_local_time(text: str, now_us: int) -> str:
+    """Turns the UTC times of explanations into local ones. A time of today has no date."""
+
+    def local(match: re.Match[str]) -> str:
+        return short_moment(microseconds(datetime.fromisoformat(match[1]).replace(tzinfo=UTC)), now_us)
+
+    return _MOMENT.sub(local, text)
+
+
+def short_moment(at_us: int, now_us: int) -> str:
+    shown = date_time(at_us)
+    return shown.split(" ")[1] if day_of(at_us) == day_of(now_us) else shown
+
+
+_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")
+
+
+def said(text: str) -> str:
+    """Words of an explanation, now."""
+    return plain(in_local_time(text, time.time_ns() // 1_000))

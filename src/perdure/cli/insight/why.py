@@ -1,8 +1,6 @@
 """Explain an execution."""
 
-import re
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -10,7 +8,7 @@ import typer
 from perdure.cli.base.commands import add_commands
 from perdure.cli.base.connect import with_client
 from perdure.cli.base.options import ExecutionArgument, JsonFlag, UrlOption
-from perdure.cli.base.output import emit, print_rows, print_table, say
+from perdure.cli.base.output import emit, print_commands, print_rows, print_table, say
 
 if TYPE_CHECKING:
     from perdure.wire.insight.why import Holder, PathPart, Why
@@ -43,7 +41,7 @@ def _print(found: "Why", now_us: int) -> None:
     from rich.text import Text
 
     from perdure.cli.base.output import console
-    from perdure.cli.base.render import PHASE_STYLE
+    from perdure.cli.base.render import PHASE_STYLE, in_local_time
     from perdure.wire.base.status import Phase
     from perdure.wire.base.wording import plain
 
@@ -72,10 +70,7 @@ def _print(found: "Why", now_us: int) -> None:
         print_table(("", "THEN", "NOW"), ((one.what, one.then, one.now) for one in found.differences))
     if found.path is not None:
         _print_path(found.execution_id, found.path)
-    if found.commands:
-        say()
-        for command in found.commands:
-            say(f"  {plain(command)}")
+    print_commands(found.commands)
 
 
 def _amount(found: "Why") -> str:
@@ -111,30 +106,11 @@ def _for(holder: "Holder", now_us: int) -> str:
 
 
 def _age(at_us: int | None, now_us: int) -> str:
+    from perdure.cli.base.render import short_moment
     from perdure.wire.base.times import duration
 
     if at_us is None:
         return ""
     ago_us = now_us - at_us
     age = f"{duration(ago_us)} ago" if ago_us >= 0 else f"in {duration(-ago_us)}"
-    return f"{_moment(at_us, now_us)} ({age})"
-
-
-def in_local_time(text: str, now_us: int) -> str:
-    """Turns the UTC times of explanations into local ones. A time of today has no date."""
-    from perdure.wire.base.times import microseconds
-
-    def local(match: re.Match[str]) -> str:
-        return _moment(microseconds(datetime.fromisoformat(match[1]).replace(tzinfo=UTC)), now_us)
-
-    return _MOMENT.sub(local, text)
-
-
-def _moment(at_us: int, now_us: int) -> str:
-    from perdure.cli.base.render import date_time, day_of
-
-    shown = date_time(at_us)
-    return shown.split(" ")[1] if day_of(at_us) == day_of(now_us) else shown
-
-
-_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")
+    return f"{short_moment(at_us, now_us)} ({age})"

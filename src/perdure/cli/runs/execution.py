@@ -1,7 +1,6 @@
 """Prints executions."""
 
 import logging
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -16,6 +15,7 @@ from perdure.cli.base.render import (
     date_time,
     kind_style,
     outcome,
+    said,
     subject,
     took,
     traceback,
@@ -64,24 +64,12 @@ def print_executions(
     )
 
 
-def print_execution(one: Execution, served: bool | None, behind: str, *, pushed: bool, losses: int) -> None:
+def print_execution(one: Execution, sentence: str, *, losses: int) -> None:
     phase = Text(one.phase.value, style=PHASE_STYLE[one.phase])
-    if served is False and one.deployment_id is None:
-        phase.append("  no worker has registered yet; start one with `perdure work`", style="yellow")
-    elif served is False and pushed:
-        phase.append(f"  no worker serves deployment {one.deployment_id!r}; start its push worker", style="yellow")
-    elif served is False:
-        phase.append(
-            f"  no worker serves deployment {one.deployment_id!r}; start a worker with `perdure work --deployment "
-            f"{shlex.quote(one.deployment_id or '')} …`",
-            style="yellow",
-        )
-    elif one.phase is Phase.BLOCKED:
-        phase.append("  the code does not match the journal; it is tried again when a worker registers")
+    if sentence:
+        phase.append(f"  {said(sentence)}", style="default")
     elif one.phase is Phase.FAILED and one.retried_as is None:
         phase.append(f"  run it again from what failed: perdure retry {one.id}")
-    elif one.phase is Phase.HELD:
-        phase.append(f"  `perdure pending {one.id}` says how it can go on")
     facts: list[tuple[str, Cell | None]] = [
         ("id", one.id),
         ("workflow", one.workflow_id),
@@ -98,8 +86,7 @@ def print_execution(one: Execution, served: bool | None, behind: str, *, pushed:
         ("fork of", one.forked_from and f"{one.forked_from}{_from(one.forked_at_step)}"),
         ("retried as", one.retried_as),
         ("created", date_time(one.created_at_us)),
-        ("waits for", behind),
-        ("due", "" if behind else due(one)),
+        ("due", _due(one)),
         ("took", took(one.started_at_us, one.completed_at_us)),
         ("tries", str(one.retry_count + 1) if one.retry_count else None),
         ("losses", str(losses) if losses else None),
@@ -117,7 +104,7 @@ def _from(step: str | None) -> str:
     return "" if step is None else f", from {step!r}"
 
 
-def due(one: Execution) -> str:
+def _due(one: Execution) -> str:
     what = {Phase.WAITING: "wakes", Phase.QUEUED: "starts"}.get(one.phase)
     if what is None or one.due_at_us is None:
         return ""
@@ -125,14 +112,11 @@ def due(one: Execution) -> str:
     return f"{what} at {date_time(one.due_at_us)}" + (f" (in {duration(left_us)})" if left_us > 0 else "")
 
 
-def print_journal(rows: list[Row], execution: Execution, present: str, limit: int) -> None:
-    """`present` describes what the execution waits for now."""
+def print_journal(rows: list[Row], execution: Execution, limit: int) -> None:
     table: list[tuple[Cell, ...]] = []
     first = max(len(rows) - limit, 0)
     for n, row in enumerate(rows[first:], first + 1):
-        said = outcome(row)
-        if row.kind is Kind.WAITING:
-            said = went_on_with(rows, n) or (present if n == len(rows) else "")
+        text = went_on_with(rows, n) if row.kind is Kind.WAITING else outcome(row)
         table.append(
             (
                 str(row.seq),
@@ -141,7 +125,7 @@ def print_journal(rows: list[Row], execution: Execution, present: str, limit: in
                 (row.kind.value, kind_style(row.kind, ok=row.ok)),
                 subject(row),
                 "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us)),
-                (said, "" if row.ok else "red"),
+                (text, "" if row.ok else "red"),
             )
         )
     at = f"AT {zone(execution.created_at_us)}"

@@ -8,13 +8,13 @@ from perdure.cli.base.commands import Refused, add_commands
 from perdure.cli.base.connect import with_client
 from perdure.cli.base.filters import read_filters, taking
 from perdure.cli.base.options import ExecutionArgument, JsonFlag, NoteOption, UrlOption
-from perdure.cli.base.output import console, emit, note, print_result
+from perdure.cli.base.output import console, emit, note, print_commands, print_result
 
 if TYPE_CHECKING:
     from perdure.sdk.clients.client import Client
+    from perdure.wire.insight.why import Why
     from perdure.wire.runs.executions import Act, Execution, ListFilters, LogLine, Row
 
-CHILDREN_SHOWN: Final = 20
 ROWS_SHOWN: Final = 200
 COUNTED_MAX: Final = 50
 """Most roots whose descendants are counted."""
@@ -89,54 +89,44 @@ def show(
     """Show an execution: fields, journal or conversation, waits."""
     from perdure.cli.runs.conversation import is_agent_run
     from perdure.cli.runs.execution import (
-        due,
         print_acts,
         print_conversation,
         print_execution,
         print_journal,
         print_warnings,
     )
-    from perdure.cli.runs.waits import behind_words, page_link, print_waits, waiting_words
+    from perdure.cli.runs.waits import page_link, print_waits
     from perdure.wire.base.records import Kind
-    from perdure.wire.base.status import FINAL, Phase
-    from perdure.wire.runs.executions import GetSteps, ListFilters
+    from perdure.wire.base.status import FINAL
+    from perdure.wire.runs.executions import GetSteps
     from perdure.wire.runs.waits import GetWaits, PendingWaits
 
     links: dict[str, str] = {}
-    children: list[Execution] = []
     logged: list[LogLine] = []
     acts: list[Act] = []
-    pushed = False
+    rows: list[Row] = []
+    waiting = PendingWaits([])
 
-    async def work(client: "Client") -> "tuple[Execution, list[Row], PendingWaits, bool | None]":
-        nonlocal pushed
+    async def work(client: "Client") -> "tuple[Execution, Why | None, bool | None]":
+        nonlocal waiting
         execution = (await client.get(id)).raw
-        rows: list[Row] = []
         while (page := await client._transport.call(GetSteps(id, rows[-1].seq if rows else 0, 1_000))).steps:
             rows.extend(page.steps)
             acts.extend(page.acts or ())
-        if not as_json:
-            after = 0
-            while lines := await client.logs(id, after=after, limit=1_000):
-                logged.extend(line for _, line in lines)
-                after = lines[-1][0]
-        waiting = PendingWaits([])
         if execution.completed_at_us is None:
             waiting = await client._transport.call(GetWaits(id))
-        if not as_json:
-            for wait in waiting.waits:
-                if wait.data is not None:
-                    links[wait.key] = await page_link(client, id, wait.key)
-            if execution.phase is Phase.WAITING:
-                open_ones = [phase.value for phase in Phase if phase not in FINAL]
-                found = await client.list(ListFilters(phases=open_ones, parent_execution_id=id), limit=CHILDREN_SHOWN)
-                children.extend(one.raw for one in found.executions)
-        served = await is_served(client, execution)
-        if served is False and execution.deployment_id is not None:
-            pushed = await _is_pushed(client, execution.deployment_id)
-        return execution, rows, waiting, served
+        if as_json:
+            return execution, None, await _is_served(client, execution)
+        after = 0
+        while lines := await client.logs(id, after=after, limit=1_000):
+            logged.extend(line for _, line in lines)
+            after = lines[-1][0]
+        for wait in waiting.waits:
+            if wait.data is not None:
+                links[wait.key] = await page_link(client, id, wait.key)
+        return execution, None if execution.phase in FINAL else await client.why(id), None
 
-    execution, rows, waiting, served = with_client(url, work)
+    execution, why, served = with_client(url, work)
     if as_json:
         emit(
             {
@@ -150,20 +140,21 @@ def show(
         )
         return
     losses = sum(row.kind is Kind.LOST for row in rows)
-    print_execution(execution, served, behind_words(waiting.queued_behind), pushed=pushed, losses=losses)
+    print_execution(execution, "" if why is None else why.sentence, losses=losses)
     if not journal and is_agent_run(rows):
         print_conversation(execution, rows, logged)
     else:
-        present = waiting_words(waiting.waits, children, due(execution))
-        print_journal(rows, execution, present if execution.phase is Phase.WAITING else "", limit)
+        print_journal(rows, execution, limit)
         if len(rows) > limit:
             note(f"The newest {limit:,} of {len(rows):,} rows; --limit shows more.")
     print_acts(acts)
     print_warnings(logged)
-    print_waits(id, waiting.waits, links, children)
+    print_waits(id, waiting.waits, links)
+    if why is not None and not waiting.waits:
+        print_commands(why.commands)
 
 
-async def is_served(client: "Client", execution: "Execution") -> bool | None:
+async def _is_served(client: "Client", execution: "Execution") -> bool | None:
     """None for final executions."""
     from perdure.wire.base.status import FINAL
     from perdure.wire.runs.waits import GetWorkerStatus
@@ -173,13 +164,6 @@ async def is_served(client: "Client", execution: "Execution") -> bool | None:
     if execution.deployment_id is None:
         return False
     return (await client._transport.call(GetWorkerStatus(execution.deployment_id))).has_workers
-
-
-async def _is_pushed(client: "Client", deployment_id: str) -> bool:
-    """A native worker there would keep push workers out."""
-    from perdure.wire.runs.deployments import GetDeployment, ServedBy
-
-    return (await client._transport.call(GetDeployment(deployment_id))).served_by is ServedBy.PUSH
 
 
 def logs(

@@ -139,7 +139,7 @@ def wait(
     """
     now, unserved = with_client(url, partial(_look, id=id))  # refuses an unknown id or server without patience
     if unserved:
-        note(f"{id} is {now.phase.value}{unserved}.")
+        note(f"{id} is {now.phase.value}{unserved or '.'}")
     found = _follow_to_end(url, id, partial(_wait, id=id, timeout=timeout), as_json=as_json)
     raise typer.Exit(_print_end(*found, as_json=as_json))
 
@@ -179,7 +179,7 @@ def _print_end(execution: "Execution", unserved: str, *, as_json: bool) -> int:
     elif execution.phase is Phase.CANCELLED:
         note(f"{id} was cancelled by {execution.cancelled_by or 'an unknown user'}.")
     else:
-        note(f"{id} goes on ({execution.phase.value}{unserved}); `perdure logs -f {id}` watches it again.")
+        note(f"{id} goes on ({execution.phase.value}){unserved or '.'} `perdure logs -f {id}` watches it again.")
     codes = {Phase.COMPLETED: 0, Phase.FAILED: FAILED, Phase.CANCELLED: CANCELLED}
     return codes.get(execution.phase, STILL_RUNNING)
 
@@ -196,19 +196,12 @@ async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
 
 async def _look(client: "Client", id: str) -> tuple["Execution", str]:
     """The execution, and words for what keeps it from running."""
-    from perdure.cli.runs.look import is_served
-    from perdure.cli.runs.waits import behind_words
+    from perdure.cli.base.render import said
     from perdure.wire.base.status import Phase
-    from perdure.wire.runs.waits import GetWaits
 
     execution = (await client.get(id)).raw
-    if await is_served(client, execution) is False:
-        return execution, f", and no worker serves deployment {execution.deployment_id!r}"
-    if execution.phase is Phase.QUEUED:
-        behind = (await client._transport.call(GetWaits(id))).queued_behind
-        if behind is not None:
-            return execution, f", and waits for {behind_words(behind)}"
-    return execution, ""
+    why = await client.why(id) if execution.phase is Phase.QUEUED else None
+    return execution, "" if why is None or why.rule is None else f". {said(why.sentence)}"
 
 
 async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) -> None:

@@ -39,7 +39,6 @@ def resume(
     from msgspec import Raw
 
     from perdure.cli.base.render import date_time
-    from perdure.cli.runs.waits import asks
     from perdure.wire.agents.approvals import AnswerState
     from perdure.wire.runs.executions import ResumeExecution
     from perdure.wire.runs.waits import GetWaits
@@ -48,7 +47,7 @@ def resume(
 
     async def work(client: "Client") -> "tuple[bool, ResumeReply]":
         waits = (await client._transport.call(GetWaits(id))).waits
-        asked = any(wait.key == key and asks(wait) for wait in waits)
+        asked = any(wait.key == key and wait.is_question for wait in waits)
         return asked, await client._transport.call(answer)
 
     asked, said = with_client(url, work)

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.cli.base.output import say
 from perdure.cli.base.render import date_time, subject
-from perdure.cli.runs.queues import paused_words
 from perdure.wire.base.records import OUTCOMES, Kind
-from perdure.wire.base.wording import plain, question_title, quoted
-from perdure.wire.runs.queues import unpause_command
+from perdure.wire.base.wording import plain
+from perdure.wire.insight.explain_waiting import awaited
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
     from perdure.sdk.clients.client import Client
-    from perdure.wire.runs.executions import Execution, Row
-    from perdure.wire.runs.waits import PendingWait, QueuedBehind
+    from perdure.wire.runs.executions import Row
+    from perdure.wire.runs.waits import PendingWait
 
 LINK_SECONDS: Final = 3_600
 
@@ -41,56 +40,12 @@ async def page_link(client: "Client", id: str, key: str) -> str:
     return f"{client._transport.urls[0]}{path}"
 
 
-def behind_words(behind: "QueuedBehind | None") -> str:
-    """
-    >>> from perdure.wire.runs.waits import QueuedBehind
-    >>> behind_words(QueuedBehind("session", "ann", ["a"]))
-    "its turn in session 'ann', after a"
-    >>> behind_words(QueuedBehind("queue", "mail", ["a", "b"], limit=2))
-    "room in queue 'mail', which runs 2 at a time: now a, b"
-    """
-    if behind is None:
-        return ""
-    ids = ", ".join(behind.execution_ids)
-    if behind.what == "session":
-        return f"its turn in session {behind.name!r}" + (f", after {ids}" if ids else "")
-    if behind.pause is not None:
-        return f"{behind.pause.what}, {paused_words(behind.pause)}; it goes on with `{unpause_command(behind.pause)}`"
-    whose = "" if behind.what == "queue" else " of each concurrency key"
-    more = ", …" if behind.limit is not None and len(behind.execution_ids) < behind.limit else ""
-    return f"room in queue {behind.name!r}, which runs {behind.limit}{whose} at a time: now {ids}{more}"
-
-
-def asks(wait: "PendingWait") -> bool:
-    """A push worker's question names a topic. Only questions show data."""
-    return not wait.topic or wait.data is not None
-
-
 def decoded(value: "Raw | None") -> Any:
     return None if value is None else json.loads(bytes(value))
 
 
 def until(wait: "PendingWait") -> str:
     return f", until {date_time(wait.expires_at_us)}" if wait.expires_at_us is not None else ""
-
-
-def waiting_words(waits: "Sequence[PendingWait]", children: "Sequence[Execution]", due: str) -> str:
-    """
-    >>> from perdure.wire.runs.waits import PendingWait
-    >>> waiting_words([PendingWait("approve", 0), PendingWait("paid", 0, "orders")], [], "wakes at 10:00")
-    "for an answer to approve; an event of topic 'orders'; wakes at 10:00"
-    """
-    found = [
-        (f"an answer to {_asked(wait)}" if asks(wait) else f"an event of topic {wait.topic!r}") + until(wait)
-        for wait in waits
-    ]
-    found += [f"its child {child.id}" for child in children]
-    return "; ".join([*([f"for {'; '.join(found)}"] if found else []), *([due] if due else [])])
-
-
-def _asked(wait: "PendingWait") -> str:
-    title = None if wait.data is None else question_title(bytes(wait.data))
-    return wait.key if title is None else quoted(title)
 
 
 def went_on_with(rows: "Sequence[Row]", at: int) -> str:
@@ -103,28 +58,20 @@ def went_on_with(rows: "Sequence[Row]", at: int) -> str:
     return ""
 
 
-def print_waits(
-    id: str, waits: "Sequence[PendingWait]", links: dict[str, str], children: "Sequence[Execution]" = ()
-) -> None:
-
-    if not waits and not children:
-        return
-    say("\nWaits for")
-    for child in children:
-        say(f"  its child {child.id} ({plain(child.workflow_id)}), which is {child.phase.value}")
-        say(f"    perdure show {child.id}")
+def print_waits(id: str, waits: "Sequence[PendingWait]", links: dict[str, str]) -> None:
+    if waits:
+        say("\nWaits for")
     for wait in waits:
         step = shlex.quote(wait.key)
-        data, match = decoded(wait.data), decoded(wait.match)
+        data = decoded(wait.data)
         form = data.get("_form") if isinstance(data, dict) else None
         if isinstance(form, dict):
             _print_question(f"{id} {step}", wait, data, form)
         else:
-            what = "an answer" if asks(wait) else f"an event of topic {wait.topic!r}"
-            where = f" where {json.dumps(match)}" if match else ""
+            what = "an answer" if wait.is_question else awaited(wait)
             shown = f", shows {json.dumps(data, ensure_ascii=False)}" if data is not None else ""
-            say(plain(f"  {wait.key}: {what}{where}{shown}, since {date_time(wait.opened_at_us)}{until(wait)}"))
-            if asks(wait):
+            say(plain(f"  {wait.key}: {what}{shown}, since {date_time(wait.opened_at_us)}{until(wait)}"))
+            if wait.is_question:
                 say(f"    perdure resume {id} {step} --data JSON")
         if wait.key in links:
             say(f"    or on its page: {links[wait.key]}")

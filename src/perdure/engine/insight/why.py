@@ -9,24 +9,26 @@ from perdure.store.verbs.insight import why
 from perdure.wire.insight.critical_path import PathExecution, PathSpan, path_of
 from perdure.wire.insight.explain import explain, with_path
 from perdure.wire.insight.why import ExplainExecution, Why
+from perdure.wire.runs.waits import GetWaits, PendingWaits
 
 PATH_ROWS_MAX: Final = 20_000
 PATH_EXECUTIONS_MAX: Final = 1_000
 
 
 class Explanations(Service):
+    def _times(self) -> dict[str, int]:
+        return {"now_us": self.now_us(), "lease_us": self._core.lease_us, "push_lease_us": LEASE_US}
+
+    @serves(GetWaits)
+    async def waits(self, scope: Scope, op: GetWaits) -> PendingWaits:
+        times = self._times()
+        return await self.read(why.list_waits(project_id=scope.project_id, execution_id=op.execution_id, **times))
+
     @serves(ExplainExecution)
     async def explain(self, scope: Scope, op: ExplainExecution) -> Why:
-        now_us = self.now_us()
-        facts, acts = await self.scan(
-            why.explained(
-                project_id=scope.project_id,
-                execution_id=op.execution_id,
-                now_us=now_us,
-                lease_us=self._core.lease_us,
-                push_lease_us=LEASE_US,
-            )
-        )
+        times = self._times()
+        now_us = times["now_us"]
+        facts, acts = await self.scan(why.explained(project_id=scope.project_id, execution_id=op.execution_id, **times))
         found = explain(facts, acts, now_us)
         if not op.slow:
             return found

@@ -7,8 +7,9 @@ from perdure.engine.base.cursors import read_cursor, write_cursor
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.outside.dispatch import LEASE_US
 from perdure.engine.runs.beats import Beats
-from perdure.store.verbs.runs import workers
+from perdure.store.verbs.runs import queries, workers
 from perdure.wire.base.operation import Listed
+from perdure.wire.runs.waits import GetWorkerStatus, WorkerStatus
 from perdure.wire.runs.workers import ListedWorker, ListWorkers
 
 
@@ -31,6 +32,13 @@ class Workers(Service):
             )
         )
         return Listed.of([self._with_lease(one) for one in found], op.limit, lambda last: write_cursor((last.id,)))
+
+    @serves(GetWorkerStatus)
+    async def status(self, scope: Scope, op: GetWorkerStatus) -> WorkerStatus:
+        now_us = self.now_us()
+        known = await self.read(queries.list_workers(project_id=scope.project_id))
+        online = sum(one.deployment_id == op.deployment_id and one.is_online(now_us) for one in known)
+        return WorkerStatus(online, has_workers=online > 0)
 
     def _with_lease(self, worker: ListedWorker) -> ListedWorker:
         until_us = self._beats.lease_until_us(worker.id)

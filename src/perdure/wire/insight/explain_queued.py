@@ -12,6 +12,7 @@ from perdure.wire.insight.why import Fact, Why, explained, worker_words
 from perdure.wire.insight.why_facts import BEFORE_MAX, Limit, Queued
 from perdure.wire.runs.admission import PAUSES, Rule
 from perdure.wire.runs.queues import Pause, unpause_command
+from perdure.wire.runs.waits import QueuedBehind
 from perdure.wire.runs.workers import WorkerState
 
 WORKERS_SHOWN_MAX: Final = 10
@@ -30,6 +31,8 @@ def explain_queued(facts: Queued) -> Why:
     subject = facts.subject
     told = _nothing(facts) if facts.rule is None else _TOLD[facts.rule](facts)
     sentence = told.sentence
+    if facts.rule in (Rule.TURN, Rule.START_TIME) and not facts.workers:
+        sentence += f" No worker serves deployment {quoted(subject.summary.deployment_id or '')} now."
     if subject.cancelled_at_us is not None:
         sentence += f" It was cancelled at {moment(subject.cancelled_at_us)}, and cleans up when it starts."
     found = explained(
@@ -47,6 +50,20 @@ def explain_queued(facts: Queued) -> Why:
     elif facts.rule is Rule.CAPACITY:
         count = sum(worker.listed.running for worker in facts.workers)
     return replace(found, rule=facts.rule, holders=[*facts.holders], held_by_count=count, pause=facts.pause)
+
+
+def queued_behind(facts: Queued) -> QueuedBehind | None:
+    """None: it waits for something other than a session, a queue or a pause."""
+    if facts.pause is not None:
+        return QueuedBehind("pause", facts.pause.name, [], pause=facts.pause)
+    if facts.rule is Rule.TURN:
+        session_id = facts.session_id or facts.subject.summary.session_id
+        return QueuedBehind("session", session_id, [] if facts.behind_id is None else [facts.behind_id])
+    if facts.limit is None or facts.rule not in (Rule.QUEUE_LIMIT, Rule.KEY_LIMIT):
+        return None
+    what = "queue" if facts.rule is Rule.QUEUE_LIMIT else "concurrency_key"
+    holders = sorted(one.execution_id for one in facts.holders)
+    return QueuedBehind(what, facts.subject.summary.queue_name, holders, facts.limit.most)
 
 
 def _turn(facts: Queued) -> QueueVerdict:
@@ -147,8 +164,8 @@ def _no_worker(facts: Queued) -> QueueVerdict:
     return QueueVerdict(
         f"No worker serves deployment {quoted(deployment)}. It has been ready since "
         f"{moment(facts.subject.ready_at_us)}.",
-        f"a worker of deployment {quoted(deployment)}",
-        (f"perdure work APP --deployment {shlex.quote(deployment)}", "perdure workers"),
+        f"{'its push worker' if facts.push else f'a worker of deployment {quoted(deployment)}'}",
+        (*(() if facts.push else (f"perdure work APP --deployment {shlex.quote(deployment)}",)), "perdure workers"),
     )
 
 

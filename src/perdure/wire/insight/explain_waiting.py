@@ -10,7 +10,7 @@ from perdure.wire.agents.budgets import is_balance, topic_of
 from perdure.wire.base.wording import NAMED_MAX, cut, decoded_object, listed, moment, question_title, quoted
 from perdure.wire.insight.why import Fact, Why, explained
 from perdure.wire.insight.why_facts import WaitFacts
-from perdure.wire.runs.waits import RecordedWait
+from perdure.wire.runs.waits import PendingWait, RecordedWait
 from perdure.wire.steering.acts import Action, PendingCall, PendingKind
 
 _SHOWN_MAX: Final = 10
@@ -48,11 +48,12 @@ def _thing(call: PendingCall, facts: WaitFacts) -> str:
     return f"{awaited(wait)}{until}"
 
 
-def awaited(wait: RecordedWait) -> str:
+def awaited(wait: PendingWait) -> str:
     if wait.is_question:
         return f"an answer to {quoted(question_title(wait.data) or wait.key)}"
     if wait.topic is None:
-        return f"the executions of batch {wait.batch_id} to end"
+        batch_id = wait.batch_id if isinstance(wait, RecordedWait) else ""
+        return f"the executions of batch {batch_id} to end"
     holder = _budget_holder(wait)
     if holder is not None:
         return f"more of shared budget {holder}" if is_balance(holder) else f"more budget of execution {holder}"
@@ -60,7 +61,7 @@ def awaited(wait: RecordedWait) -> str:
     return f"an event of topic {quoted(wait.topic)}{where}"
 
 
-def _budget_holder(wait: RecordedWait) -> str | None:
+def _budget_holder(wait: PendingWait) -> str | None:
     prefix = topic_of("")
     return wait.topic.removeprefix(prefix) if wait.topic is not None and wait.topic.startswith(prefix) else None
 

@@ -73,6 +73,8 @@ class Queued(Struct, frozen=True):
     pause: Pause | None = None
     holders: Sequence[Holder] = ()
     workers: Sequence[ServingWorker] = ()
+    push: bool = False
+    """Push workers serve its deployment."""
     before: int = 0
     """How many ready executions come before it, at most BEFORE_MAX."""
     beside: int = 0

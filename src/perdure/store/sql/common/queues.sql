@@ -76,21 +76,6 @@ UNION SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.pro
 WHERE e.phase IN ('running', 'cancelling') AND e.gate = 0 AND e.cancelled_by IS NULL
   AND ({= has_limits});
 
--- name: place_in_queue
--- The group of an execution that is ready and whose queue has limits.
-SELECT queue_name, COALESCE(concurrency_key, '') FROM executions
-WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'queued' AND gate = 1 AND due_at_us IS NULL, {0|FALSE});
-
--- name: holders_of_queue
-SELECT id FROM executions
-WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND gate = 1
-LIMIT :limit;
-
--- name: holders_of_key
-SELECT id FROM executions
-WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
-  AND phase IN ('running', 'cancelling') AND gate = 1 LIMIT :limit;
-
 -- text: ready
 SELECT id, workflow_id, deployment_id, key, concurrency_key, ready_at_us, rank FROM executions
   WHERE project_id = :project_id AND queue_name = :queue_name

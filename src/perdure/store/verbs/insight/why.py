@@ -17,6 +17,7 @@ from perdure.wire.base.errors import NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import LEASED, Phase
 from perdure.wire.insight.critical_path import PathExecution
+from perdure.wire.insight.explain_queued import queued_behind
 from perdure.wire.insight.why_facts import (
     Blocked,
     Cause,
@@ -32,7 +33,7 @@ from perdure.wire.insight.why_facts import (
 from perdure.wire.runs.executions import Act
 from perdure.wire.runs.queues import ReadyExecution
 from perdure.wire.runs.starts import INT32_MAX
-from perdure.wire.runs.waits import RecordedWait
+from perdure.wire.runs.waits import PendingWait, PendingWaits, RecordedWait
 from perdure.wire.runs.workers import ListedWorker
 from perdure.wire.steering.acts import PendingCall, PendingKind
 
@@ -58,6 +59,21 @@ async def explained(
         project_id, execution_id, {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
     )
     return facts, await records(Act, "newest_acts", execution_id=execution_id, limit=ACTS_MAX)
+
+
+@verb(reads=True)
+async def list_waits(
+    *, project_id: str, execution_id: str, now_us: int, lease_us: int, push_lease_us: int
+) -> PendingWaits:
+    """Raises NotFound."""
+    subject = await _subject(project_id, execution_id)
+    if subject is None:
+        raise unknown_execution(execution_id)
+    waits = await records(PendingWait, "list_waits", execution_id=execution_id)
+    if subject.summary.phase is not Phase.QUEUED:
+        return PendingWaits(waits)
+    times = {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
+    return PendingWaits(waits, queued_behind(await queued(project_id, subject, None, times)))
 
 
 @verb(reads=True)

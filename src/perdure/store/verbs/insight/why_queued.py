@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from perdure.store.base.interface import query, record, records, value
 from perdure.store.verbs.runs.admission import first_hold, group_room, room
+from perdure.store.verbs.steering.pending import read_actable
 from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.times import NEVER_US
 from perdure.wire.insight.why import Holder
@@ -56,7 +57,8 @@ async def queued(project_id: str, subject: Subject, newest: JournalEntry | None,
     rule = first_hold(failing)
     if rule is Rule.START_TIME and subject.due_at_us == NEVER_US:
         rule = Rule.TURN
-    facts = Queued(subject, rule, newest=newest, workers=workers, limit=limit, before=before, beside=beside)
+    push = (await read_actable(project_id, subject.summary.id)).push
+    facts = Queued(subject, rule, newest, workers=workers, limit=limit, push=push, before=before, beside=beside)
     if rule is Rule.TURN:
         for session_id, behind_id in await query("turn_before", execution_id=subject.summary.id):
             return replace(facts, session_id=session_id, behind_id=behind_id)

@@ -4,12 +4,11 @@ from uuid import UUID, uuid5
 
 from msgspec import Raw
 
-from perdure.store.base.executions import State, StoredWait, unknown_execution
+from perdure.store.base.executions import State, StoredWait
 from perdure.store.base.input_checks import check_answer
 from perdure.store.base.interface import query, query_many, record, records, verb
 from perdure.store.verbs.outside.push_questions import asks, note_answer
 from perdure.store.verbs.runs.events import publish_events
-from perdure.store.verbs.runs.queues import queued_behind
 from perdure.store.verbs.runs.rows import deliver
 from perdure.wire.agents.approvals import AnswerState, Approval, question_name
 from perdure.wire.base.errors import BadValue, Conflict, Forbidden, NotFound, PerdureError, from_code
@@ -18,7 +17,6 @@ from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.base.times import rfc3339
 from perdure.wire.runs.executions import ResumeReply, Row
 from perdure.wire.runs.requests import EventItem
-from perdure.wire.runs.waits import PendingWait, PendingWaits
 
 EARLY_MAX = 1_000
 """Answers per execution for steps that have not asked yet; their keys may be mistyped."""
@@ -194,14 +192,3 @@ async def _stands(execution_id: str, step_key: str, wait: StoredWait, data: byte
     for (answer,) in await query("read_answer", execution_id=execution_id, key=step_key):
         return bytes(answer) == data
     return False
-
-
-@verb(reads=True)
-async def list_waits(*, project_id: str, execution_id: str) -> PendingWaits:
-    """Raises NotFound."""
-    for phase, *_ in await query("read_state", project_id=project_id, id=execution_id):
-        return PendingWaits(
-            await records(PendingWait, "list_waits", execution_id=execution_id),
-            await queued_behind(project_id, execution_id) if phase == Phase.QUEUED else None,
-        )
-    raise unknown_execution(execution_id)
