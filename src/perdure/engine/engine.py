@@ -22,14 +22,11 @@ from perdure.engine.base.snapshots import Snapshots
 from perdure.engine.clock.schedules import ScheduleService
 from perdure.engine.clock.triggers import Triggers
 from perdure.engine.insight.folding import Folding
+from perdure.engine.insight.journals import Journals
 from perdure.engine.insight.live import Live
 from perdure.engine.insight.matches import Matches
-from perdure.engine.insight.search import Searches
 from perdure.engine.insight.statistics import Statistics
-from perdure.engine.insight.timelines import Timelines
 from perdure.engine.insight.traces import Traces
-from perdure.engine.insight.usage import Usages
-from perdure.engine.insight.why import Explanations
 from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
 from perdure.engine.outside.dispatch import Dispatcher
 from perdure.engine.outside.exports import Exports
@@ -133,9 +130,7 @@ class Engine(Core):
                 Transcripts(self),
                 Conversations(self),
                 self.traces,
-                Explanations(self),
-                Timelines(self),
-                Usages(self),
+                Journals(self),
                 Acts(self, self.callers),
                 Workers(self, self.beats),
                 Statistics(self),
@@ -145,7 +140,6 @@ class Engine(Core):
                 Definitions(self),
                 Deployments(self),
                 Sessions(self),
-                Searches(self),
                 self.approvals,
                 self.push,
                 self.events,

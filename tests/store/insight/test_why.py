@@ -26,8 +26,8 @@ from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope
 from perdure.engine.base.settings import EngineSettings
-from perdure.engine.insight import why as service
-from perdure.engine.insight.why import Explanations
+from perdure.engine.insight import journals as service
+from perdure.engine.insight.journals import Journals
 from perdure.store.verbs.insight import why
 from perdure.store.verbs.steering import acts
 from perdure.wire.base.errors import NotFound
@@ -48,7 +48,7 @@ async def ask(world: World, id: str, *, slow: bool = False) -> Why:
         clock=ManualClock(world.now_us),
         settings=EngineSettings(lease_seconds=LEASE_US / SECOND),
     )
-    return await Explanations(core).explain(Scope(PROJECT), ExplainExecution(id, slow))
+    return await Journals(core).explain(Scope(PROJECT), ExplainExecution(id, slow))
 
 
 def texts(found: Why) -> dict[str, str]:

@@ -32,6 +32,11 @@ class OpenChildren(Struct, frozen=True, gc=False):
     workflow_id: str
 
 
+class NumberedPause(Struct, frozen=True):
+    number: int
+    pause: Pause
+
+
 class Served(Struct, frozen=True, gc=False):
     """Workers of a deployment: their Python versions, and the newest protocol."""
 
@@ -51,7 +56,7 @@ class PageContext(Struct, frozen=True):
     """The newest outcomes of running executions, and the newest failed tries of waiting ones, if they are recent."""
     limits: Mapping[tuple[str, str], tuple[Rule, Limit]]
     """Those reached, by queue and concurrency key."""
-    pauses: Mapping[int, Pause]
+    pauses: Mapping[int, NumberedPause]
     """By number."""
     served: Mapping[str, Served]
     """By deployment."""
@@ -117,7 +122,11 @@ def _queued(one: Subject, beside: PageContext) -> str:
         return f"No deployment has registered workflow {quoted(summary.workflow_id)} yet"
     if one.gate > 1:
         pause = beside.pauses.get(one.gate)
-        return "The pause that held it has ended, and the server releases it" if pause is None else pause_words(pause)
+        return (
+            "The pause that held it has ended, and the server releases it"
+            if pause is None
+            else pause_words(pause.pause)
+        )
     key = summary.concurrency_key
     reached = beside.limits.get((summary.queue_name, key or "")) if one.gate == 1 else None
     if reached is not None:

@@ -5,7 +5,7 @@ Each fact takes one query for a whole page. Final executions need none.
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,13 +15,14 @@ from perdure.store.verbs.runs.find import UNENDED_US, find_ended, find_ids
 from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import FINAL, Phase
-from perdure.wire.insight.details import CHILDREN_MAX, OpenChildren, PageContext, Served, details
+from perdure.wire.insight.details import CHILDREN_MAX, NumberedPause, OpenChildren, PageContext, Served, details
 from perdure.wire.insight.summaries import EndedSummary, ExecutionSummary, read_ended
 from perdure.wire.insight.why_facts import Limit, Subject
 from perdure.wire.runs.admission import Rule
 from perdure.wire.runs.executions import ListFilters
-from perdure.wire.runs.queues import Pause
 from perdure.wire.runs.waits import RecordedWait
+
+S = TypeVar("S", bound=Struct)
 
 PROGRESS_BYTES_MAX: Final = 1 << 10
 VALUE_BYTES_MAX: Final = 4 << 10
@@ -30,11 +31,6 @@ ROWS_MAX: Final = 20
 """So many of an execution's last rows are looked at."""
 QUEUES_MAX: Final = 20
 """Queues with limits of which the running executions are counted."""
-
-
-class _Pause(Struct, frozen=True):
-    number: int
-    pause: Pause
 
 
 async def summaries_of(project_id: str, ids: Iterable[str]) -> list[ExecutionSummary]:
@@ -50,13 +46,16 @@ async def _beside(project_id: str, page: list[Subject]) -> PageContext:
     running = _ids(page, Phase.RUNNING)
     paused_tries = [one.summary.id for one in page if one.timer_key is None and one.summary.due_at_us is not None]
     queued = [one for one in page if one.summary.phase is Phase.QUEUED]
+    paused = [one.summary.id for one in queued if one.gate > 1]
+    recent = [*running, *{*waiting} & {*paused_tries}]
+    of, small = {"project_id": project_id}, {"bytes_max": VALUE_BYTES_MAX}
     return PageContext(
-        waits=await _waits(waiting),
-        children=await _children(project_id, waiting),
-        steps=await _steps(project_id, running),
-        rows=await _rows(project_id, [*running, *{*waiting} & {*paused_tries}]),
+        waits=await _by_id(RecordedWait, "first_waits", "execution_id", waiting, **small),
+        children=await _by_id(OpenChildren, "open_among_children", "parent_id", waiting, children=CHILDREN_MAX, **of),
+        steps=dict(await query("long_steps", ids=json.dumps(running), **of)) if running else {},
+        rows=await _by_id(JournalEntry, "last_rows", "execution_id", recent, rows=ROWS_MAX, **of, **small),
         limits=await _limits(project_id, queued),
-        pauses=await _pauses(project_id, [one.summary.id for one in queued if one.gate > 1]),
+        pauses=await _by_id(NumberedPause, "numbered_pauses", "number", paused, **of),
         served=await _served(project_id, {one.summary.deployment_id for one in queued}),
     )
 
@@ -65,34 +64,10 @@ def _ids(page: list[Subject], phase: Phase) -> list[str]:
     return [one.summary.id for one in page if one.summary.phase is phase]
 
 
-async def _waits(ids: list[str]) -> Mapping[str, RecordedWait]:
-    if not ids:
-        return {}
-    found = await records(RecordedWait, "first_waits", ids=json.dumps(ids), bytes_max=VALUE_BYTES_MAX)
-    return {one.execution_id: one for one in found}
-
-
-async def _children(project_id: str, ids: list[str]) -> Mapping[str, OpenChildren]:
-    if not ids:
-        return {}
-    found = await records(
-        OpenChildren, "open_among_children", project_id=project_id, ids=json.dumps(ids), children=CHILDREN_MAX
-    )
-    return {one.parent_id: one for one in found}
-
-
-async def _steps(project_id: str, ids: list[str]) -> Mapping[str, str]:
-    if not ids:
-        return {}
-    return dict(await query("long_steps", project_id=project_id, ids=json.dumps(ids)))
-
-
-async def _rows(project_id: str, ids: list[str]) -> Mapping[str, JournalEntry]:
-    if not ids:
-        return {}
-    given = {"rows": ROWS_MAX, "bytes_max": VALUE_BYTES_MAX}
-    found = await records(JournalEntry, "last_rows", project_id=project_id, ids=json.dumps(ids), **given)
-    return {one.execution_id: one for one in found}
+async def _by_id(cls: type[S], name: str, key: str, ids: list[str], **given: object) -> Mapping[Any, S]:
+    """Records of a page by one of their fields. Without ids it asks nothing."""
+    found = await records(cls, name, ids=json.dumps(ids), **given) if ids else []
+    return {getattr(one, key): one for one in found}
 
 
 async def _limits(project_id: str, page: list[Subject]) -> Mapping[tuple[str, str], tuple[Rule, Limit]]:
@@ -115,13 +90,6 @@ async def _limits(project_id: str, page: list[Subject]) -> Mapping[tuple[str, st
             elif each is not None and of_key >= each:
                 reached[name, key] = Rule.KEY_LIMIT, Limit(each, of_key)
     return reached
-
-
-async def _pauses(project_id: str, ids: list[str]) -> Mapping[int, Pause]:
-    if not ids:
-        return {}
-    found = await records(_Pause, "numbered_pauses", project_id=project_id, ids=json.dumps(ids))
-    return {one.number: one.pause for one in found}
 
 
 async def _served(project_id: str, deployments: set[str | None]) -> Mapping[str, Served]:

@@ -1,21 +1,29 @@
-"""The service that explains executions."""
+"""The service that reads journals for people: why, waits, timelines, spending."""
 
 import asyncio
 from typing import Final
 
+from msgspec.structs import asdict
+
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.outside.dispatch import LEASE_US
-from perdure.store.verbs.insight import why
+from perdure.store.verbs.insight import search, timelines, usage, why
+from perdure.wire.agents.usage import ExecutionUsage, GetUsage
+from perdure.wire.agents.usage_sums import sums
 from perdure.wire.insight.critical_path import PathExecution, PathSpan, path_of
 from perdure.wire.insight.explain import explain, with_path
-from perdure.wire.insight.why import ExplainExecution, Why
+from perdure.wire.insight.search import Search, SearchResults
+from perdure.wire.insight.spend import GetSpend, Spend
+from perdure.wire.insight.timeline_fold import fold
+from perdure.wire.insight.timelines import GetTimeline, Timeline
+from perdure.wire.insight.why import ExplainExecution, GetNextInQueue, NextExecution, NextInQueue, Why
 from perdure.wire.runs.waits import GetWaits, PendingWaits
 
 PATH_ROWS_MAX: Final = 20_000
 PATH_EXECUTIONS_MAX: Final = 1_000
 
 
-class Explanations(Service):
+class Journals(Service):
     def _times(self) -> dict[str, int]:
         return {"now_us": self.now_us(), "lease_us": self._core.lease_us, "push_lease_us": LEASE_US}
 
@@ -35,6 +43,39 @@ class Explanations(Service):
         spans = await self._path(scope.project_id, op.execution_id, now_us)
         # Thousands of rows would hold the event loop for too long.
         return await asyncio.to_thread(with_path, found, spans)
+
+    @serves(GetNextInQueue)
+    async def next_in_queue(self, scope: Scope, op: GetNextInQueue) -> NextInQueue:
+        times = self._times()
+        look = why.next_in_queue(project_id=scope.project_id, name=op.name, limit=op.limit, **times)
+        found, exact = await self.scan(look)
+        explained = [
+            NextExecution(**asdict(one), why=None if facts is None else explain(facts, (), times["now_us"]))
+            for one, facts in found
+        ]
+        return NextInQueue(explained, exact)
+
+    @serves(GetTimeline)
+    async def timeline(self, scope: Scope, op: GetTimeline) -> Timeline:
+        look = timelines.timeline(
+            project_id=scope.project_id, execution_id=op.execution_id, after=op.after, limit=op.limit
+        )
+        return await asyncio.to_thread(fold, await self.scan(look))
+
+    @serves(GetUsage)
+    async def usage(self, scope: Scope, op: GetUsage) -> ExecutionUsage:
+        look = usage.usage(project_id=scope.project_id, execution_id=op.execution_id)
+        return await asyncio.to_thread(sums, await self.scan(look))
+
+    @serves(GetSpend)
+    async def spend(self, scope: Scope, op: GetSpend) -> Spend:
+        return await self.scan(
+            usage.spend(project_id=scope.project_id, agent_id=op.agent_id, range=op.range, now_us=self.now_us())
+        )
+
+    @serves(Search)
+    async def search(self, scope: Scope, op: Search) -> SearchResults:
+        return await self.scan(search.search(project_id=scope.project_id, q=op.q, limit=op.limit))
 
     async def _path(self, project_id: str, execution_id: str, now_us: int) -> list[PathSpan]:
         """Of descendants only those on the path are read. Empty if the execution is deleted meanwhile."""
