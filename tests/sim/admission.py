@@ -206,9 +206,7 @@ class Watch:
         verb = why.explained(
             project_id=self._world.project_id,
             execution_id=id,
-            now_us=self._now_us,
-            lease_us=LEASE_US,
-            push_lease_us=LEASE_US,
+            times={"now_us": self._now_us, "lease_us": LEASE_US, "push_lease_us": LEASE_US},
         )
         return explain(*self._run(verb.start()), self._now_us)
 

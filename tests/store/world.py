@@ -163,7 +163,7 @@ class World:
 
     async def waits(self, id: str, project_id: str = PROJECT) -> PendingWaits:
         times = {"now_us": self.now_us, "lease_us": 1, "push_lease_us": 1}
-        return await self.store.read(why.list_waits(project_id=project_id, execution_id=id, **times))
+        return await self.store.read(why.list_waits(project_id=project_id, execution_id=id, times=times))
 
     async def pending(self, id: str) -> list[tuple[str | None, str]]:
         """The keys of what is pending, each with its kind."""

@@ -75,7 +75,7 @@ async def test_an_unknown_execution_and_another_projects(world: World) -> None:
         await ask(world, world.new_id())
     with pytest.raises(NotFound, match="does not exist"):
         await world.store.scan(
-            why.explained(project_id="other", execution_id=id, now_us=0, lease_us=1, push_lease_us=1)
+            why.explained(project_id="other", execution_id=id, times={"now_us": 0, "lease_us": 1, "push_lease_us": 1})
         )
     assert await world.store.scan(why.path_execution(project_id="other", execution_id=id, rows_max=9)) is None
 
@@ -277,7 +277,9 @@ async def test_a_step_of_it_runs_for_long(world: World) -> None:
     id = await world.running()
     facts, _ = await world.store.scan(
         why.explained(
-            project_id=PROJECT, execution_id=id, now_us=world.now_us, lease_us=LEASE_US, push_lease_us=PUSH_LEASE_US
+            project_id=PROJECT,
+            execution_id=id,
+            times={"now_us": world.now_us, "lease_us": LEASE_US, "push_lease_us": PUSH_LEASE_US},
         )
     )
     assert isinstance(facts, Running)

@@ -154,7 +154,7 @@ ANSWERS_NOTHING: Final = {
     "newer_registration": "all are as old",
     "adopt_early": "nothing waits for a first deployment",
     "adopt_any_early": "nothing waits for a first deployment",
-    **dict.fromkeys(("take_back_step", "failed_outcomes", "failed_tries"), "no step has failed"),
+    "take_back_step": "no step has failed",
     "timer_fired": "no timer has",
     **dict.fromkeys(("payload_of_size", "equals_payload"), "no payload is large"),
     "ask_anew": "nothing is asked anew",
@@ -404,9 +404,6 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("holders_under_limit", "holders_at_worker"):
         found[query] = {"worker_id": WORKER, "concurrency_key": None, "limit": 10}
     for query in (
-        "newest_of_kind",
-        "newest_row",
-        "newest_outcome",
         "count_losses",
         "count_steps",
         "shapes_of_steps",
@@ -424,8 +421,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     found["steps_rerun"] = {"execution_id": done, "first_seq": 1, "last_seq": 100}
     for query in ("waits_of_keys", "newest_waits"):
         found[query] = {"execution_id": ids["waiting_for_event"], "keys": json.dumps(["wait-1"]), "unmet": 1}
-    for query in ("failed_outcomes", "failed_tries"):
-        found[query] = {"execution_id": done, "key": "step-1"}
+    found["newest_entries"] = {"execution_id": done, "kinds": json.dumps(["step"]), "key": None, "failed": 0}
     for query in (
         "summaries",
         "first_waits",
@@ -445,7 +441,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("limits_of_queues", "held_of_queues"):
         found[query] = {"ids": json.dumps(["narrow"])}
     found["served_deployments"] = {"ids": json.dumps(["d", "other"])}
-    found["explained_waits"] = {"execution_id": ids["waiting_for_event"]}
+    found["explained_waits"] = {"execution_id": ids["waiting_for_event"], "key": None}
     for query in ("delete_execution", "delete_journal"):
         found[query] = {"id": old}
     for query in ("read_wait", "meet_wait", "close_wait", "close_waits", "open_waits", "list_waits", "count_early"):

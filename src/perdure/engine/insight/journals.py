@@ -30,13 +30,15 @@ class Journals(Service):
     @serves(GetWaits)
     async def waits(self, scope: Scope, op: GetWaits) -> PendingWaits:
         times = self._times()
-        return await self.read(why.list_waits(project_id=scope.project_id, execution_id=op.execution_id, **times))
+        return await self.read(why.list_waits(project_id=scope.project_id, execution_id=op.execution_id, times=times))
 
     @serves(ExplainExecution)
     async def explain(self, scope: Scope, op: ExplainExecution) -> Why:
         times = self._times()
         now_us = times["now_us"]
-        facts, acts = await self.scan(why.explained(project_id=scope.project_id, execution_id=op.execution_id, **times))
+        facts, acts = await self.scan(
+            why.explained(project_id=scope.project_id, execution_id=op.execution_id, times=times)
+        )
         found = explain(facts, acts, now_us)
         if not op.slow:
             return found
@@ -47,7 +49,7 @@ class Journals(Service):
     @serves(GetNextInQueue)
     async def next_in_queue(self, scope: Scope, op: GetNextInQueue) -> NextInQueue:
         times = self._times()
-        look = why.next_in_queue(project_id=scope.project_id, name=op.name, limit=op.limit, **times)
+        look = why.next_in_queue(project_id=scope.project_id, name=op.name, limit=op.limit, times=times)
         found, exact = await self.scan(look)
         explained = [
             NextExecution(**asdict(one), why=None if facts is None else explain(facts, (), times["now_us"]))

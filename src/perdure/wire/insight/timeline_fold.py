@@ -10,7 +10,7 @@ from msgspec import Struct
 from perdure.wire.agents.agent_steps import call_usage
 from perdure.wire.base.brief_executions import BriefExecution
 from perdure.wire.base.entries import JournalEntry
-from perdure.wire.base.failures import Failure, read_failure
+from perdure.wire.base.failures import read_failure
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, Phase
 from perdure.wire.insight.timelines import (
@@ -80,17 +80,7 @@ _INSTANTS: Final = {
     Kind.MESSAGE: SpanKind.MESSAGE,
     Kind.CANCEL: SpanKind.CANCEL,
 }
-_CLAIM_ENDS: Final = {
-    Kind.WAITING: ClaimEnd.WAITING,
-    Kind.RELEASED: ClaimEnd.RELEASED,
-    Kind.LOST: ClaimEnd.LOST,
-    Kind.RETRIED: ClaimEnd.RETRIED,
-    Kind.HELD: ClaimEnd.HELD,
-    Kind.BLOCKED: ClaimEnd.BLOCKED,
-    Kind.COMPLETED: ClaimEnd.COMPLETED,
-    Kind.FAILED: ClaimEnd.FAILED,
-    Kind.CANCELLED: ClaimEnd.CANCELLED,
-}
+_CLAIM_ENDS: Final = {Kind(end): end for end in ClaimEnd}
 _MARKS: Final = frozenset(
     {
         Kind.WOKEN,
@@ -105,11 +95,7 @@ _MARKS: Final = frozenset(
         Kind.CANCELLED,
     }
 )
-_CHILD_ENDS: Final = {
-    Phase.COMPLETED: SpanState.COMPLETED,
-    Phase.FAILED: SpanState.FAILED,
-    Phase.CANCELLED: SpanState.CANCELLED,
-}
+_CHILD_ENDS: Final = {phase: SpanState(phase) for phase in FINAL}
 
 Key = tuple[SpanKind, str]
 
@@ -275,7 +261,7 @@ class _Fold:
                 self._used(span, row)
         else:
             failure = read_failure(row.value)
-            error, retry_at_us = failure_in_short(failure), failure.retry_at_us
+            error, retry_at_us = failure_in_short(row), failure.retry_at_us
             span["state"] = SpanState.FAILED
             if row.kind is Kind.STEP_FAILED and not self._is_over:
                 if failure.held:
@@ -311,7 +297,7 @@ class _Fold:
         if not row.ok:
             span["state"] = SpanState.FAILED
             span["ended_at_us"] = row.at_us
-            span["error"] = failure_in_short(read_failure(row.value))
+            span["error"] = failure_in_short(row)
             return
         span["state"] = SpanState.RUNNING
         if row.child_id is not None:
@@ -326,7 +312,7 @@ class _Fold:
         span["ended_at_us"] = row.at_us
         span["bytes"] = row.size
         if not row.ok and row.value is not None and row.name != Phase.CANCELLED:
-            span["error"] = failure_in_short(read_failure(row.value))
+            span["error"] = failure_in_short(row)
 
     def _waited(self, row: JournalEntry, kind: SpanKind) -> None:
         span = self._of_row(row, kind)
@@ -342,7 +328,7 @@ class _Fold:
         span["name"] = row.name
         span["bytes"] = row.size
         if not row.ok:
-            span["error"] = failure_in_short(read_failure(row.value))
+            span["error"] = failure_in_short(row)
 
     def _instant(self, row: JournalEntry, kind: SpanKind) -> None:
         span = self._of_row(row, kind)
@@ -350,7 +336,7 @@ class _Fold:
         span["state"] = SpanState.COMPLETED if row.ok else SpanState.FAILED
         span["started_at_us"] = span["ended_at_us"] = row.at_us
         if not row.ok:
-            span["error"] = failure_in_short(read_failure(row.value))
+            span["error"] = failure_in_short(row)
 
     def _transition(self, row: JournalEntry) -> None:
         kind = row.kind
@@ -372,7 +358,7 @@ class _Fold:
             if "how" not in claim:
                 claim.update(to_us=row.at_us, to_seq=row.seq, how=how)
         if kind in _MARKS:
-            error = None if row.ok or row.value is None else failure_in_short(read_failure(row.value))
+            error = None if row.ok or row.value is None else failure_in_short(row)
             if kind is Kind.RETRIED and row.key is None and row.name:
                 error = SpanError(message=row.name[:MESSAGE_CHARS_MAX])
             self.marks.append(
@@ -401,5 +387,6 @@ class _Fold:
         span.setdefault("runs", []).append(run)
 
 
-def failure_in_short(failure: Failure) -> SpanError:
+def failure_in_short(row: JournalEntry) -> SpanError:
+    failure = read_failure(row.value)
     return SpanError(failure.type[:MESSAGE_CHARS_MAX], failure.message[:MESSAGE_CHARS_MAX])

@@ -17,6 +17,8 @@ from perdure.wire.runs.waits import RecordedWait
 from perdure.wire.runs.workers import ListedWorker
 from perdure.wire.steering.acts import PendingCall
 
+BLAMED: Final = (Kind.STEP, Kind.CHILD_STARTED, Kind.CHILD)
+"""Outcomes whose failures end an execution."""
 BEFORE_MAX: Final = 10_000
 
 

@@ -43,7 +43,8 @@ WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') ORD
 -- name: explained_waits
 SELECT key, topic, match, CASE WHEN OCTET_LENGTH(data) <= :bytes_max THEN data END AS data, opened_at_us, expires_at_us,
   event_type, batch_id
-FROM waits WHERE execution_id = :execution_id AND state = 'open' ORDER BY opened_at_us, key LIMIT :limit;
+FROM waits WHERE execution_id = :execution_id AND state = 'open' AND (:key{::TEXT} IS NULL OR key = :key)
+ORDER BY opened_at_us, key LIMIT :limit;
 
 -- name: phases_of
 SELECT id, phase FROM executions WHERE project_id = :project_id
@@ -52,29 +53,17 @@ SELECT id, phase FROM executions WHERE project_id = :project_id
 -- name: newest_acts
 SELECT seq, at_us, action, key, acted_by, note FROM acts WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT :limit;
 
--- name: newest_outcome
-SELECT {= entry} FROM journal j WHERE execution_id = :execution_id AND kind IN ('step', 'timer', 'event', 'resume',
-  'child_started', 'child', 'published', 'sent', 'transcript', 'message', 'cancel_asked')
-ORDER BY seq DESC LIMIT 1;
-
--- name: newest_row
-SELECT {= entry} FROM journal j WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT 1;
-
--- name: newest_of_kind
-SELECT {= entry} FROM journal j WHERE execution_id = :execution_id AND kind = :kind ORDER BY seq DESC LIMIT 1;
+-- name: newest_entries
+-- The newest rows of some kinds, of one key if it is given. With `failed`, only failures.
+SELECT {= entry} FROM journal j WHERE execution_id = :execution_id
+  AND kind {IN (SELECT value FROM json_each(:kinds))|= ANY(ARRAY(SELECT json_array_elements_text(:kinds::JSON)))}
+  AND (:key{::TEXT} IS NULL OR key = :key) AND (:failed = 0 OR ok = 0)
+ORDER BY seq DESC LIMIT :limit;
 
 -- name: count_losses
 SELECT COUNT(CASE WHEN kind = 'lost' THEN 1 END) AS lost, COUNT(CASE WHEN kind = 'released' THEN 1 END) AS released,
   MAX(CASE WHEN kind = 'lost' THEN at_us END) AS last_lost_at_us
 FROM journal WHERE execution_id = :execution_id;
-
--- name: failed_outcomes
-SELECT {= entry} FROM journal j
-WHERE execution_id = :execution_id AND kind IN ('step', 'child_started', 'child') AND ok = 0 ORDER BY seq DESC LIMIT :limit;
-
--- name: failed_tries
-SELECT {= entry} FROM journal j WHERE execution_id = :execution_id AND kind = 'step_failed' AND key = :key
-ORDER BY seq DESC LIMIT :limit;
 
 -- name: compared_run
 SELECT id, deployment_id, python, queue_name, {= payload_size} AS payload_bytes, completed_at_us,

@@ -1,15 +1,18 @@
 """The number of rows on a page, the start of the next page, and pages of journals for people."""
 
+import json
 from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from perdure.store.base.interface import query, records
 from perdure.store.verbs.base.idempotency import At
 from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.fields import FIRST_CURSOR, INT64_MAX
 from perdure.wire.base.operation import Listed
+from perdure.wire.base.records import Kind
 
 T = TypeVar("T")
+VALUE_BYTES_MAX: Final = 64 << 10
 
 
 class Place(NamedTuple):
@@ -84,3 +87,17 @@ async def read_entries(
         after = found[-1].seq
         room = max(0, room - sum(len(row.value or b"") for row in found))
     return rows
+
+
+async def newest_entries(
+    execution_id: str,
+    kinds: Iterable[Kind],
+    *,
+    key: str | None = None,
+    failed: bool = False,
+    limit: int = 1,
+    bytes_max: int = VALUE_BYTES_MAX,
+) -> list[JournalEntry]:
+    """The newest rows of these kinds and, if a key is given, of this key."""
+    where = {"kinds": json.dumps([*kinds]), "key": key, "failed": int(failed), "limit": limit, "bytes_max": bytes_max}
+    return await records(JournalEntry, "newest_entries", execution_id=execution_id, **where)

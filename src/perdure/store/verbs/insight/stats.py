@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 from msgspec.structs import asdict
 
 from perdure.store.base.interface import query, record, records, verb
+from perdure.store.verbs.base.pages import newest_entries
 from perdure.store.verbs.insight.ended import Folds
-from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.attention import (
     SAMPLES,
@@ -45,6 +45,7 @@ from perdure.wire.insight.stats import (
     buckets_of,
     percentile_ms,
 )
+from perdure.wire.insight.why_facts import BLAMED
 from perdure.wire.runs.queues import Pause
 
 STUCK_MAX: Final = 1_000
@@ -174,7 +175,7 @@ async def workflow_details(*, project_id: str, workflow_id: str, range: Range, n
 
 async def error_group(cluster: Cluster) -> ErrorGroup:
     newest, *_ = members = cluster.members
-    failed = await records(JournalEntry, "failed_outcomes", execution_id=newest.id, limit=1, bytes_max=0)
+    failed = await newest_entries(newest.id, BLAMED, failed=True, bytes_max=0)
     error_class, message = cluster.pattern or (None, "")
     return ErrorGroup(
         error_class=error_class,

@@ -8,17 +8,18 @@ from msgspec.structs import replace
 
 from perdure.store.base.executions import unknown_execution
 from perdure.store.base.interface import query, record, records, value, verb
-from perdure.store.verbs.base.pages import read_entries
+from perdure.store.verbs.base.pages import VALUE_BYTES_MAX, newest_entries, read_entries
 from perdure.store.verbs.insight.why_queued import queued
 from perdure.store.verbs.steering import pending
 from perdure.store.verbs.steering.fork_plans import later_keys
 from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.errors import NotFound
-from perdure.wire.base.records import Kind
+from perdure.wire.base.records import OUTCOMES, Kind
 from perdure.wire.base.status import LEASED, Phase
 from perdure.wire.insight.critical_path import PathExecution
 from perdure.wire.insight.explain_queued import queued_behind
 from perdure.wire.insight.why_facts import (
+    BLAMED,
     Blocked,
     Cause,
     Compared,
@@ -39,7 +40,6 @@ from perdure.wire.steering.acts import PendingCall, PendingKind
 
 NAMED_MAX: Final = 11
 """One more than an explanation names."""
-VALUE_BYTES_MAX: Final = 64 << 10
 ACTS_MAX: Final = 3
 LEVELS_MAX: Final = 20
 STEPS_COMPARED_MAX: Final = 1_000
@@ -51,20 +51,14 @@ READY_MAX: Final = 10_000
 
 
 @verb(reads=True)
-async def explained(
-    *, project_id: str, execution_id: str, now_us: int, lease_us: int, push_lease_us: int
-) -> tuple[Facts, Sequence[Act]]:
-    """Also the newest acts. `lease_us` and `push_lease_us` are how long a beat's lease lasts."""
-    facts = await _facts(
-        project_id, execution_id, {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
-    )
+async def explained(*, project_id: str, execution_id: str, times: Mapping[str, int]) -> tuple[Facts, Sequence[Act]]:
+    """With the newest acts. `times` are the values of `read_listed_worker`."""
+    facts = await _facts(project_id, execution_id, times)
     return facts, await records(Act, "newest_acts", execution_id=execution_id, limit=ACTS_MAX)
 
 
 @verb(reads=True)
-async def list_waits(
-    *, project_id: str, execution_id: str, now_us: int, lease_us: int, push_lease_us: int
-) -> PendingWaits:
+async def list_waits(*, project_id: str, execution_id: str, times: Mapping[str, int]) -> PendingWaits:
     """Raises NotFound."""
     subject = await _subject(project_id, execution_id)
     if subject is None:
@@ -72,17 +66,15 @@ async def list_waits(
     waits = await records(PendingWait, "list_waits", execution_id=execution_id)
     if subject.summary.phase is not Phase.QUEUED:
         return PendingWaits(waits)
-    times = {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
     return PendingWaits(waits, queued_behind(await queued(project_id, subject, None, times)))
 
 
 @verb(reads=True)
 async def next_in_queue(
-    *, project_id: str, name: str, limit: int, now_us: int, lease_us: int, push_lease_us: int
+    *, project_id: str, name: str, limit: int, times: Mapping[str, int]
 ) -> tuple[list[tuple[ReadyExecution, Facts | None]], bool]:
     """Ready executions with the facts about each, and whether the order is exact."""
     of_queue = {"project_id": project_id, "queue_name": name, "looked": READY_MAX}
-    times = {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
     found = await records(ReadyExecution, "next_in_queue", limit=limit, **of_queue)
     facts: list[Facts | None] = []
     for one in found:
@@ -112,7 +104,7 @@ async def _facts(project_id: str, execution_id: str, times: Mapping[str, int]) -
         assert row is not None
         return Blocked(subject, row)
     if phase is Phase.QUEUED:
-        newest = next(iter(await _rows("newest_row", execution_id)), None)
+        newest = await _newest(execution_id, *Kind)
         return await queued(project_id, subject, newest, times)
     if phase is Phase.FAILED:
         return await _failed(project_id, subject)
@@ -139,12 +131,8 @@ async def _subject(project_id: str, id: str) -> Subject | None:
     return await record(Subject, "summaries", project_id=project_id, **given)
 
 
-async def _rows(name: str, execution_id: str, **values: object) -> Sequence[JournalEntry]:
-    return await records(JournalEntry, name, execution_id=execution_id, bytes_max=VALUE_BYTES_MAX, **values)
-
-
-async def _newest(execution_id: str, kind: Kind) -> JournalEntry | None:
-    return next(iter(await _rows("newest_of_kind", execution_id, kind=kind)), None)
+async def _newest(execution_id: str, *kinds: Kind) -> JournalEntry | None:
+    return next(iter(await newest_entries(execution_id, kinds)), None)
 
 
 async def _calls(project_id: str, subject: Subject, now_us: int) -> list[PendingCall]:
@@ -155,8 +143,7 @@ async def _calls(project_id: str, subject: Subject, now_us: int) -> list[Pending
 
 
 async def _waiting(project_id: str, subject: Subject, calls: Sequence[PendingCall]) -> WaitFacts:
-    limits = {"bytes_max": VALUE_BYTES_MAX, "limit": pending.LISTED_MAX}
-    waits = await records(RecordedWait, "explained_waits", execution_id=subject.summary.id, **limits)
+    waits = await pending.open_waits(subject.summary.id, bytes_max=VALUE_BYTES_MAX)
     ids = [call.child_id for call in calls if call.child_id is not None]
     phases = await query("phases_of", project_id=project_id, ids=json.dumps(ids))
     return WaitFacts(subject, calls, {wait.key: wait for wait in waits}, {id: Phase(phase) for id, phase in phases})
@@ -164,7 +151,7 @@ async def _waiting(project_id: str, subject: Subject, calls: Sequence[PendingCal
 
 async def _running(subject: Subject, worker: ListedWorker | None, calls: Sequence[PendingCall]) -> Running:
     claimed = await _newest(subject.summary.id, Kind.CLAIMED)
-    newest = next(iter(await _rows("newest_outcome", subject.summary.id)), None)
+    newest = await _newest(subject.summary.id, *OUTCOMES)
     losses = await record(Losses, "count_losses", execution_id=subject.summary.id)
     claimed_at_us = subject.summary.since_us if claimed is None else claimed.at_us
     steps = [call for call in calls if call.kind is PendingKind.STEP]
@@ -197,10 +184,10 @@ async def _cause(project_id: str, id: str) -> Cause | None:
     end = await _newest(id, Kind.FAILED)
     if failed is None or end is None:
         return None
-    cause = Cause(id, failed.summary.workflow_id, end, await _rows("failed_outcomes", id, limit=NAMED_MAX))
+    cause = Cause(id, failed.summary.workflow_id, end, await newest_entries(id, BLAMED, failed=True, limit=NAMED_MAX))
     if cause.row is None or cause.row.kind is not Kind.STEP:
         return cause
-    tries = await _rows("failed_tries", id, key=cause.row.key, limit=NAMED_MAX)
+    tries = await newest_entries(id, [Kind.STEP_FAILED], key=cause.row.key, limit=NAMED_MAX)
     return replace(cause, tries=[*reversed(tries)])
 
 

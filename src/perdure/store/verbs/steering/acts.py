@@ -26,7 +26,6 @@ from perdure.store.verbs.steering.pending import (
     Tries,
     allowed,
     others,
-    others_under,
     read_actable,
     read_tries,
     steps,
@@ -175,7 +174,7 @@ async def _on_hold(on: _ActContext) -> _WrittenRow:
 
 async def _on_call(on: _ActContext, key: str, wait: StoredWait | None, event_id: str) -> _WrittenRow:
     there = [call for call in steps(on.of, on.tries, on.now_us) if call.key == key]
-    calls = allowed([*there, *await others_under(on.project_id, on.id, on.of, key, wait)], on.of)
+    calls = allowed([*there, *await others(on.project_id, on.id, on.of, key)], on.of)
     if not calls:
         raise await _not_pending(on, key)
     action = on.act.action

@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import structs
 
-from perdure.store.base.executions import StoredWait, unknown_execution
+from perdure.store.base.executions import unknown_execution
 from perdure.store.base.interface import query, record, records, verb
 from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.failures import Failure, read_failure
@@ -13,7 +13,7 @@ from perdure.wire.base.operation import Listed
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
 from perdure.wire.runs.executions import Act
-from perdure.wire.runs.waits import PendingWait
+from perdure.wire.runs.waits import RecordedWait
 from perdure.wire.steering.acts import ACTIONS, Actable, Action, PendingCall, PendingKind
 
 LOOK_ROWS: Final = 10_000
@@ -105,12 +105,20 @@ def _failed(kind: PendingKind, row: JournalEntry, due_at_us: int | None = None) 
     return structs.replace(call, tries=row.tries, error=str(read_failure(row.value)))
 
 
-async def others(project_id: str, execution_id: str, of: Actable) -> list[PendingCall]:
-    calls = [*await children(project_id, execution_id), *await running(execution_id, of)]
-    for wait in await records(PendingWait, "list_waits", execution_id=execution_id):
-        kind = PendingKind.ANSWER if wait.topic is None or wait.data is not None else PendingKind.EVENT
+async def others(project_id: str, execution_id: str, of: Actable, key: str | None = None) -> list[PendingCall]:
+    """Children, timers, waits and steps that run for long: all, or those under one key."""
+    calls = await children(project_id, execution_id, key)
+    calls += [call for call in await running(execution_id, of) if key in (None, call.key)]
+    for wait in await open_waits(execution_id, key=key):
+        kind = PendingKind.ANSWER if wait.topic is None or wait.is_question else PendingKind.EVENT
         calls.append(_made(wait.key, kind, wait.topic, wait.opened_at_us, wait.expires_at_us))
     return sorted(calls, key=lambda one: (one.since_us or 0, one.key or ""))
+
+
+async def open_waits(execution_id: str, *, key: str | None = None, bytes_max: int = 0) -> list[RecordedWait]:
+    """The oldest first, without values above `bytes_max`."""
+    of = {"execution_id": execution_id, "key": key, "bytes_max": bytes_max}
+    return await records(RecordedWait, "explained_waits", limit=LISTED_MAX, **of)
 
 
 async def children(project_id: str, execution_id: str, key: str | None = None) -> list[PendingCall]:
@@ -141,17 +149,3 @@ def _made(
     return PendingCall(
         key=key, kind=kind, name=name, since_us=since_us, due_at_us=due_at_us, actions=list(ACTIONS[kind])
     )
-
-
-async def others_under(
-    project_id: str, execution_id: str, of: Actable, key: str, wait: StoredWait | None
-) -> list[PendingCall]:
-    """As `others`, under one key."""
-    found = []
-    if wait is not None and wait.state == "open":
-        answer = wait.topic is None or wait.event_type is not None
-        kind = PendingKind.ANSWER if answer else PendingKind.EVENT
-        found.append(_made(key, kind, wait.topic, wait.opened_at_us, wait.expires_at_us))
-    found += await children(project_id, execution_id, key)
-    found += [call for call in await running(execution_id, of) if call.key == key]
-    return found
