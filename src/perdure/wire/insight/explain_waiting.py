@@ -1,8 +1,8 @@
 """Explanations of executions that wait for an outcome, or are held for an act."""
 
 import shlex
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 from msgspec import Raw
 
@@ -18,34 +18,56 @@ _SHOWN_MAX: Final = 10
 
 def explain_waiting(facts: WaitFacts) -> Why:
     subject, due_us = facts.subject, facts.subject.due_at_us
-    others = [call for call in facts.calls if call.kind is not PendingKind.TIMER]
-    things = listed([_thing(call, facts) for call in others])
-    if due_us is not None and not any(call.due_at_us == due_us for call in others):
+    found = [(call, _call(call, facts)) for call in facts.calls]
+    things = listed([one.words for call, one in found if call.kind is not PendingKind.TIMER])
+    if due_us is not None and not any(
+        call.due_at_us == due_us for call in facts.calls if call.kind is not PendingKind.TIMER
+    ):
         things = f"{things}, or until {moment(due_us)}" if things else f"its timer at {moment(due_us)}"
     return explained(
         subject.summary,
         f"It has waited since {moment(subject.ready_at_us)} for {things or 'an outcome'}.",
         since_us=subject.ready_at_us,
         until_us=due_us,
-        remedy=listed([_remedy(call, facts) for call in facts.calls], " or ") or "a cancel; no open call can wake it",
-        commands=[command for call in facts.calls[:NAMED_MAX] for command in _commands(call, facts)],
+        remedy=listed([one.remedy for _, one in found], " or ") or "a cancel; no open call can wake it",
+        commands=[command for _, one in found[:NAMED_MAX] for command in one.commands],
         details=[*_details(facts)],
     )
 
 
-def _thing(call: PendingCall, facts: WaitFacts) -> str:
-    key = quoted(call.key or "")
-    if call.kind is PendingKind.PAUSE:
-        return f"try {(call.tries or 0) + 1} of step {key} at {moment(call.due_at_us or 0)}"
+class AwaitedCall(NamedTuple):
+    words: str
+    remedy: str
+    commands: Sequence[str]
+
+
+def _call(call: PendingCall, facts: WaitFacts) -> AwaitedCall:
+    key, wait = call.key or "", facts.waits.get(call.key or "")
+    place = f"{facts.subject.summary.id} {shlex.quote(key)}"
     if call.kind is PendingKind.CHILD:
         phase = facts.phases.get(call.child_id or "")
         state = "" if phase is None else f", which is {phase.value}"
-        return f"its child {call.child_id} ({call.name}){state}"
-    wait = facts.waits.get(call.key or "")
+        words, remedy = f"its child {call.child_id} ({call.name}){state}", f"the end of child {call.child_id}"
+        return AwaitedCall(words, remedy, [f"perdure why {call.child_id}"])
     if wait is None:
-        return f"{call.kind.value} {key}"
+        acts = ((Action.FIRE, "--fire"), (Action.TRY, "--try"))
+        commands = [f"perdure act {place} {option}" for action, option in acts if action in call.actions]
+        if call.kind is not PendingKind.PAUSE:
+            return AwaitedCall(f"{call.kind.value} {quoted(key)}", "the timer", commands)
+        words = f"try {(call.tries or 0) + 1} of step {quoted(key)} at {moment(call.due_at_us or 0)}"
+        return AwaitedCall(words, "the end of the pause", commands)
+    words = awaited(wait)
     until = "" if wait.expires_at_us is None else f" (until {moment(wait.expires_at_us)})"
-    return f"{awaited(wait)}{until}"
+    if wait.is_question:
+        return AwaitedCall(f"{words}{until}", words, [*_answering(place, wait)])
+    if wait.topic is None:
+        return AwaitedCall(f"{words}{until}", "the end of the batch", [])
+    holder = _budget_holder(wait)
+    if holder is None:
+        publish = f"perdure publish {shlex.quote(wait.topic)} --data JSON"
+        return AwaitedCall(f"{words}{until}", f"an event of topic {quoted(wait.topic)}", [publish])
+    commands = [f"perdure budget show {holder}", f"perdure budget raise {holder} --usd N"]
+    return AwaitedCall(f"{words}{until}", "a raise of the budget", commands)
 
 
 def awaited(wait: PendingWait) -> str:
@@ -64,41 +86,6 @@ def awaited(wait: PendingWait) -> str:
 def _budget_holder(wait: PendingWait) -> str | None:
     prefix = topic_of("")
     return wait.topic.removeprefix(prefix) if wait.topic is not None and wait.topic.startswith(prefix) else None
-
-
-def _remedy(call: PendingCall, facts: WaitFacts) -> str:
-    wait = facts.waits.get(call.key or "")
-    if call.kind is PendingKind.CHILD:
-        return f"the end of child {call.child_id}"
-    if call.kind is PendingKind.PAUSE:
-        return "the end of the pause"
-    if call.kind is PendingKind.TIMER or wait is None:
-        return "the timer"
-    if wait.is_question:
-        return awaited(wait)
-    if wait.topic is None:
-        return "the end of the batch"
-    return f"an event of topic {quoted(wait.topic)}" if _budget_holder(wait) is None else "a raise of the budget"
-
-
-def _commands(call: PendingCall, facts: WaitFacts) -> Iterator[str]:
-    id, wait = facts.subject.summary.id, facts.waits.get(call.key or "")
-    place = f"{id} {shlex.quote(call.key or '')}"
-    if call.kind is PendingKind.CHILD:
-        yield f"perdure why {call.child_id}"
-    elif wait is None:
-        for action, option in ((Action.FIRE, "--fire"), (Action.TRY, "--try")):
-            if action in call.actions:
-                yield f"perdure act {place} {option}"
-    elif wait.is_question:
-        yield from _answering(place, wait)
-    elif wait.topic is not None:
-        holder = _budget_holder(wait)
-        if holder is None:
-            yield f"perdure publish {shlex.quote(wait.topic)} --data JSON"
-        else:
-            yield f"perdure budget show {holder}"
-            yield f"perdure budget raise {holder} --usd N"
 
 
 def _answering(place: str, wait: RecordedWait) -> Iterator[str]:
@@ -125,7 +112,7 @@ def _details(facts: WaitFacts) -> Iterator[Fact]:
             yield Fact(name, "wakes it", call.due_at_us)
         else:
             shows = "" if wait is None or wait.data is None else f", shows {_text(wait.data)}"
-            yield Fact(name, f"{_thing(call, facts)}{shows}", call.since_us)
+            yield Fact(name, f"{_call(call, facts).words}{shows}", call.since_us)
     if len(facts.calls) > _SHOWN_MAX:
         yield Fact("calls", f"{len(facts.calls) - _SHOWN_MAX:,} more")
 

@@ -91,14 +91,14 @@ ORDER BY s.seq;
 -- name: outcomes_after
 -- The outcomes of calls between a failure and `cut`, without ends of children that were started before. Timers change
 -- nothing outside.
-SELECT seq, key FROM journal j WHERE execution_id = :execution_id AND seq > :after AND seq < :cut AND key IS NOT NULL
+SELECT seq, at_us, kind, key FROM journal j WHERE execution_id = :execution_id AND seq > :after AND seq < :cut AND key IS NOT NULL
   AND (kind = 'step' OR kind = 'event' OR kind = 'resume' OR kind = 'child_started' OR kind = 'published' OR kind = 'sent'
     OR kind = 'transcript' OR kind = 'child' AND NOT EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :execution_id
       AND s.key = j.key AND s.kind = 'child_started' AND s.seq <= :after))
 ORDER BY seq;
 
 -- name: outcomes_among
-SELECT seq, key FROM journal WHERE execution_id = :execution_id AND seq < :cut
+SELECT seq, at_us, kind, key FROM journal WHERE execution_id = :execution_id AND seq < :cut
   AND key {IN (SELECT value FROM json_each(:keys))|= ANY(ARRAY(SELECT json_array_elements_text(:keys::JSON)))}
   AND (kind = 'step' OR kind = 'event' OR kind = 'resume' OR kind = 'child_started' OR kind = 'child' OR kind = 'published'
     OR kind = 'sent' OR kind = 'transcript')

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from perdure.store.base.interface import records
+from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.errors import LaterOutcomes
 from perdure.wire.base.wording import listed, quoted
 from perdure.wire.steering.forks import RetryExecution
@@ -21,21 +22,16 @@ Told = Mapping[str, str | None] | None
 """The keys of later calls, each with the `on_retry` of its step. None: the worker did not say."""
 
 
-class LaterRow(Struct, frozen=True):
-    seq: int
-    key: str
-
-
 class Later(Struct, frozen=True):
     """The journal rows of later outcomes, by what becomes of them."""
 
-    undecided: Sequence[LaterRow] = ()
-    redo: Sequence[LaterRow] = ()
+    undecided: Sequence[JournalEntry] = ()
+    redo: Sequence[JournalEntry] = ()
 
     @property
     def keys(self) -> list[str]:
         """Undecided ones, in the order of the journal."""
-        return list(dict.fromkeys(row.key for row in self.undecided))
+        return list(dict.fromkeys(row.key or "" for row in self.undecided))
 
 
 async def find_later(execution_id: str, failures: Mapping[str, int], told: Told, cut: int) -> Later:
@@ -44,12 +40,12 @@ async def find_later(execution_id: str, failures: Mapping[str, int], told: Told,
         return Later()
     if told is None:
         first = min(failures.values())
-        rows = await records(LaterRow, "outcomes_after", execution_id=execution_id, after=first, cut=cut)
+        rows = await records(JournalEntry, "outcomes_after", execution_id=execution_id, after=first, cut=cut)
         return Later([row for row in rows if row.key not in failures])
-    rows = await records(LaterRow, "outcomes_among", execution_id=execution_id, keys=json.dumps([*told]), cut=cut)
+    rows = await records(JournalEntry, "outcomes_among", execution_id=execution_id, keys=json.dumps([*told]), cut=cut)
     return Later(
-        [row for row in rows if told[row.key] is None and row.key not in failures],
-        [row for row in rows if told[row.key] == "redo"],
+        [row for row in rows if told[row.key or ""] is None and row.key not in failures],
+        [row for row in rows if told[row.key or ""] == "redo"],
     )
 
 
