@@ -29,7 +29,6 @@ class JournalEntry(Struct, frozen=True, gc=False):
 
     @property
     def child_id(self) -> str | None:
-        """The child that a row `child_started` names."""
         try:
             return _text(self.value or b"null")
         except msgspec.MsgspecError:

@@ -75,7 +75,6 @@ class _Walk:
         self._began_us = execution.created_at_us if execution.started_at_us is None else execution.started_at_us
 
     def back(self, to_us: int) -> Iterator[PathSpan]:
-        """The last span first."""
         place = len(self._outcomes)
         if self._is_open and self._phase is Phase.WAITING:
             for span in self._waiting(to_us):

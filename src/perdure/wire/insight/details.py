@@ -51,15 +51,12 @@ class PageContext(Struct, frozen=True):
     """The oldest open ones."""
     children: Mapping[str, OpenChildren]
     steps: Mapping[str, str]
-    """The keys of steps that have run for long."""
     rows: Mapping[str, JournalEntry]
     """The newest outcomes of running executions, and the newest failed tries of waiting ones, if they are recent."""
     limits: Mapping[tuple[str, str], tuple[Rule, Limit]]
     """Those reached, by queue and concurrency key."""
     pauses: Mapping[int, NumberedPause]
-    """By number."""
     served: Mapping[str, Served]
-    """By deployment."""
 
 
 def details(one: Subject, beside: PageContext) -> str | None:

@@ -210,7 +210,6 @@ def explain_blocked(facts: Blocked) -> Why:
 
 
 def _side(call: dict[str, Any]) -> str:
-    """One of the two calls that differ."""
     kind, key, name = (call.get(word) for word in ("kind", "key", "name"))
     words = f"{kind} {quoted(str(key))}"
     return words if name is None or name == key else f"{words} of {quoted(str(name))}"
@@ -268,7 +267,6 @@ def _failure(subject: Subject, causes: Sequence[Cause]) -> str:
 
 
 def _at(error: Failure) -> str:
-    """The innermost line of the traceback."""
     lines = _FRAME.findall(str(error.detail or ""))
     return f" ({lines[-1][0]}:{lines[-1][1]})" if lines else ""
 

@@ -217,7 +217,6 @@ class _Fold:
             span["state"] = SpanState.RUNNING
 
     def note_acts(self, actions: Mapping[int, str]) -> None:
-        """By the row that each act wrote."""
         for span in self.spans.values():
             action = next((actions[seq] for seq in span.get("seqs", ()) if seq in actions), None)
             if action is not None:

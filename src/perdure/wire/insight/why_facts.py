@@ -42,8 +42,6 @@ class Subject(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ServingWorker(Struct, frozen=True, gc=False):
-    """A registered worker of the execution's deployment."""
-
     listed: ListedWorker
     suits_python: str
     """The version that it claims with; push workers have none."""
@@ -67,7 +65,6 @@ class Queued(Struct, frozen=True):
     subject: Subject
     rule: Rule | None
     newest: JournalEntry | None = None
-    """The newest row of its journal."""
     session_id: str | None = None
     behind_id: str | None = None
     """The execution whose end its turn awaits."""
@@ -76,7 +73,6 @@ class Queued(Struct, frozen=True):
     holders: Sequence[Holder] = ()
     workers: Sequence[ServingWorker] = ()
     push: bool = False
-    """Push workers serve its deployment."""
     before: int = 0
     """How many ready executions come before it, at most BEFORE_MAX."""
     beside: int = 0
@@ -109,25 +105,19 @@ class Running(Struct, frozen=True):
     worker: ListedWorker | None
     claimed_at_us: int
     newest: JournalEntry | None
-    """The newest outcome."""
     losses: Losses
     steps: Sequence[PendingCall] = ()
-    """Steps that have run for long."""
 
 
 class Blocked(Struct, frozen=True):
     subject: Subject
     row: JournalEntry
-    """The divergence."""
 
 
 class Cause(Struct, frozen=True):
-    """An execution that failed, and why."""
-
     id: str
     workflow_id: str
     end: JournalEntry
-    """Its last row."""
     failed: Sequence[JournalEntry]
     """Failed outcomes, the newest first."""
     tries: Sequence[JournalEntry] = ()
@@ -151,8 +141,6 @@ class Cause(Struct, frozen=True):
 
 
 class Compared(Struct, frozen=True):
-    """The parts of a run that are compared."""
-
     id: str
     deployment_id: str | None
     python: str | None
@@ -162,7 +150,6 @@ class Compared(Struct, frozen=True):
     payload: bytes | None = None
     """None if it is too large."""
     steps: Sequence[JournalEntry] = ()
-    """The first ones."""
     step_count: int = 0
 
 

@@ -16,8 +16,6 @@ VALUE_BYTES_MAX: Final = 64 << 10
 
 
 class Place(NamedTuple):
-    """A place in an order of times and ids."""
-
     at_us: int
     id: str
 

@@ -23,7 +23,6 @@ from perdure.wire.runs.waits import RecordedWait
 LIST_DEPTH: Final = 20_000
 EXECUTIONS_SHOWN_MAX: Final = 500
 ROWS_SHOWN_MAX: Final = 5_000
-"""Journal rows per execution."""
 VALUE_SHOWN_MAX: Final = 256 << 10
 PAGE: Final = 20
 ROWS_PAGE: Final = 100

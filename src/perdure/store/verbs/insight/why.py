@@ -114,7 +114,6 @@ async def _facts(project_id: str, execution_id: str, times: Mapping[str, int]) -
 
 @verb(reads=True)
 async def path_execution(*, project_id: str, execution_id: str, rows_max: int) -> PathExecution | None:
-    """With its newest rows."""
     found = await record(PathExecution, "path_execution", project_id=project_id, id=execution_id)
     if found is None:
         return None

@@ -71,7 +71,6 @@ async def pending(*, project_id: str, execution_id: str, now_us: int) -> Listed[
 
 @verb(reads=True)
 async def acts_between(*, execution_id: str, first: int, last: int) -> list[Act]:
-    """The acts that wrote the rows `first` to `last` of the journal."""
     return await records(Act, "acts_between", execution_id=execution_id, first_seq=first, last_seq=last)
 
 
@@ -83,7 +82,6 @@ def allowed(calls: Iterable[PendingCall], of: Actable) -> list[PendingCall]:
 
 
 def steps(of: Actable, tries: Tries, now_us: int) -> list[PendingCall]:
-    """Held and paused ones."""
     calls: list[PendingCall] = []
     if of.phase is Phase.HELD and tries.hold is not None and tries.hold_row is not None and not tries.hold.held:
         error, since_us = str(tries.hold), tries.hold_row.at_us
@@ -131,7 +129,6 @@ async def children(project_id: str, execution_id: str, key: str | None = None) -
 
 
 async def running(execution_id: str, of: Actable) -> list[PendingCall]:
-    """Timers, and the steps that run for long."""
     calls = {}
     if of.phase is Phase.WAITING and of.timer_key is not None and of.due_at_us is not None:
         calls[of.timer_key] = _made(of.timer_key, PendingKind.TIMER, None, of.ready_at_us, of.due_at_us)
