@@ -35,13 +35,8 @@ class Section(NamedTuple):
     text: str
 
 
-class _Indexed(NamedTuple):
-    section: Section
-    words: Counter[str]
-
-
 class _Index(NamedTuple):
-    sections: list[_Indexed]
+    sections: list[tuple[Section, Counter[str]]]
     found_in: Counter[str]
     """How many sections have a word."""
     usual_words: float
@@ -73,9 +68,9 @@ def search(words: str, limit: int = 5) -> list[Section]:
     """The best sections for the words, the best first."""
     index = _index()
     wanted = set(_words(words))
-    scored = [(score, at) for at, one in enumerate(index.sections) if (score := _score(one, wanted, index)) > 0]
+    scored = [(score, at) for at, (_, own) in enumerate(index.sections) if (score := _score(own, wanted, index)) > 0]
     scored.sort(key=lambda pair: (-pair[0], pair[1]))
-    return [index.sections[at].section for _, at in scored[:limit]]
+    return [index.sections[at][0] for _, at in scored[:limit]]
 
 
 def sections(found: DocsPage) -> Iterator[Section]:
@@ -117,9 +112,9 @@ def _title(text: str) -> str:
 
 @cache
 def _index() -> _Index:
-    indexed = [_Indexed(one, _count(one)) for found in pages().values() for one in sections(found)]
-    found_in = Counter(word for one in indexed for word in one.words)
-    return _Index(indexed, found_in, sum(one.words.total() for one in indexed) / max(1, len(indexed)))
+    indexed = [(one, _count(one)) for found in pages().values() for one in sections(found)]
+    found_in = Counter(word for _, words in indexed for word in words)
+    return _Index(indexed, found_in, sum(words.total() for _, words in indexed) / max(1, len(indexed)))
 
 
 def _count(section: Section) -> Counter[str]:
@@ -129,12 +124,12 @@ def _count(section: Section) -> Counter[str]:
     return counted
 
 
-def _score(one: _Indexed, wanted: set[str], index: _Index) -> float:
-    length = 0.25 + 0.75 * one.words.total() / index.usual_words
+def _score(words: Counter[str], wanted: set[str], index: _Index) -> float:
+    length = 0.25 + 0.75 * words.total() / index.usual_words
     return sum(
         math.log(1 + len(index.sections) / index.found_in[word]) * times / (times + SATURATION * length)
         for word in wanted
-        if (times := one.words[word])
+        if (times := words[word])
     )
 
 

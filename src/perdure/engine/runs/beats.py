@@ -71,10 +71,11 @@ class Beats(Service):
         found = await core.store.read(claims.read_lease(project_id=beat.project_id, worker_id=worker_id))
         if found is None:
             return None
-        if found.lease_until_us - now_us <= core.lease_us // 2 or found.in_flight != workers.write_steps(beat.steps):
+        lease_until_us, in_flight, held = found
+        if lease_until_us - now_us <= core.lease_us // 2 or in_flight != workers.write_steps(beat.steps):
             return await self._write(now_us, beat)
-        self._renewed[worker_id] = Renewed(now_us + core.lease_us, found.lease_until_us)
-        return found.held
+        self._renewed[worker_id] = Renewed(now_us + core.lease_us, lease_until_us)
+        return held
 
     async def write_due(self, now_us: int) -> None:
         """Write the renewed leases if one seems to end soon. Raises what the store raises.

@@ -974,7 +974,7 @@ CREATE TABLE ended_folds (
   deletions INTEGER NOT NULL
 ) {table};
 
--- Which fields the events of a topic have (verbs/event_fields.py).
+-- Which fields the events of a topic have (verbs/runs/event_fields.py).
 CREATE TABLE event_fields (
   project_id {text} NOT NULL,
   topic {text} NOT NULL,

@@ -37,13 +37,6 @@ logger = logging.getLogger("perdure.budgets")
 UNASKED_AT_ONCE = 500
 
 
-class Spender(Struct, frozen=True):
-    phase: Phase
-    attempt: int
-    assigned_to_worker: str | None
-    root_id: str
-
-
 class Reserved(Struct, frozen=True):
     """Amounts returned to a budget by a settlement."""
 
@@ -58,16 +51,16 @@ async def reserve(*, project_id: str, request: Reserve, now_us: int) -> ReserveR
     """Reserve a call's share in every budget on the way up, or name the exhausted one. Raises LeaseLost, NotFound,
     BadRequest."""
     execution_id = request.execution_id
-    spender = await record(Spender, "read_spender", project_id=project_id, id=execution_id)
-    if spender is None:
+    spender = await query("read_spender", project_id=project_id, id=execution_id)
+    if not spender:
         raise unknown_execution(execution_id)
-    holder = (spender.attempt, spender.assigned_to_worker)
-    if spender.phase not in LEASED or holder != (request.attempt, request.worker_id):
+    [(phase, *holder, root_id)] = spender
+    if phase not in LEASED or holder != [request.attempt, request.worker_id]:
         raise LeaseLost(
             f"Attempt {request.attempt} of execution {execution_id!r} no longer holds it; stop working on it."
         )
     above = [id for (id,) in await query("budgets_above", project_id=project_id, id=execution_id)]
-    charged = await _charged(project_id, spender.root_id, now_us)
+    charged = await _charged(project_id, root_id, now_us)
     for one in charged:
         _check_price(f"The budget {one.shared.name!r}", one.shared.usd_micros, request.unpriced)
     budgets = [await _lock_balance(project_id, one, now_us) for one in charged]
@@ -76,7 +69,7 @@ async def reserve(*, project_id: str, request: Reserve, now_us: int) -> ReserveR
     for limits in [*(budget.limits for budget in budgets), *([] if own is None else [own])]:
         _check_price("The budget", limits.usd_micros, request.unpriced)
     if own is not None:
-        await give_budget(project_id, execution_id, spender.root_id, own, now_us)
+        await give_budget(project_id, execution_id, root_id, own, now_us)
         budgets.append(await _lock(project_id, execution_id))
     if not budgets:
         return ReserveReply(Verdict.UNLIMITED)

@@ -223,14 +223,6 @@ async def active_workers(*, project_id: str, now_us: int) -> list[str]:
     return [id for (id,) in (*native, *pushed)]
 
 
-class _LockedWorker(Struct, frozen=True):
-    project_id: str
-    deployment_id: str
-    capacity: int
-    state: str
-    lease_until_us: int
-
-
 @verb(sweep=True)
 async def claim_pushed(
     *,
@@ -244,18 +236,20 @@ async def claim_pushed(
     polled: bool = False,
 ) -> Handed:
     """`polled`: the worker asks, so the answer is the acknowledgement."""
-    worker = await record(_LockedWorker, "lock_push_worker", id=worker_id)
-    if worker is None or (worker.state != "online" and not polled) or worker.lease_until_us <= now_us:
+    locked = await query("lock_push_worker", id=worker_id)
+    if not locked:
+        return Handed((), after, 0)
+    [(project_id, deployment_id, capacity, state, lease_until_us)] = locked
+    if (state != "online" and not polled) or lease_until_us <= now_us:
         return Handed((), after, 0)
     ((held,),) = await query("count_held_by", worker_id=worker_id)
-    free = worker.capacity - held
+    free = capacity - held
     if free <= 0:
         return Handed((), after, 0)
     room = Room(min(free, at_most), None)
-    project_id = worker.project_id
     values = {
         "project_id": project_id,
-        "deployment_id": worker.deployment_id,
+        "deployment_id": deployment_id,
         "worker_id": worker_id,
         "claim_id": claim_id,
         "python": PUSH_RUNTIME,

@@ -429,18 +429,12 @@ async def renew_leases(*, leases: Sequence[tuple[int, str]]) -> None:
     await query_many("renew_lease", leases)
 
 
-class RenewedLease(NamedTuple):
-    lease_until_us: int
-    in_flight: bytes | None
-    """As `workers.write_steps` makes it."""
-    held: Held
-
-
 @verb(reads=True)
-async def read_lease(*, project_id: str, worker_id: str) -> RenewedLease | None:
+async def read_lease(*, project_id: str, worker_id: str) -> tuple[int, bytes | None, Held] | None:
+    """The lease's end, the running steps as `workers.write_steps` makes them, and what the worker holds."""
     for lease_until_us, steps in await query("read_lease", id=worker_id, project_id=project_id):
         held = await query("held_by", worker_id=worker_id)
-        return RenewedLease(lease_until_us, steps, [(id, attempt, seq) for _, id, attempt, seq in held])
+        return lease_until_us, steps, [(id, attempt, seq) for _, id, attempt, seq in held]
     return None
 
 

@@ -41,12 +41,6 @@ class PauseWork(Struct, frozen=True, gc=False):
     until_us: int | None
 
 
-class _Seen(Struct, frozen=True, gc=False):
-    workflow_id: str
-    id: str
-    covered: bool
-
-
 @verb(sweep=True)
 async def pause(*, what: PauseTarget, until_us: int | None, note: str | None, paused_by: str, now_us: int) -> Pause:
     """Answers it without `held`. Raises BadValue for an end that is past, WorkflowNotFound, DeploymentNotFound."""
@@ -109,19 +103,15 @@ async def mark(*, number: int) -> bool:
     what = asdict(pause)
     del what["place"]
     workflow_id, after = ("", "") if pause.place is None else msgspec.json.decode(pause.place, type=tuple[str, str])
-    seen = await records(
-        _Seen,
-        "open_after",
-        workflow_id=workflow_id,
-        after=after,
-        limit=MARKED_AT_ONCE,
-        **what,
-    )
-    ids = [one.id for one in seen if one.covered]
+    seen = await query("open_after", workflow_id=workflow_id, after=after, limit=MARKED_AT_ONCE, **what)
+    ids = [id for _, id, covered in seen if covered]
     if ids:
         await query("mark_paused", number=number, ids=msgspec.json.encode(ids).decode(), **what)
     more = len(seen) == MARKED_AT_ONCE
-    place = msgspec.json.encode((seen[-1].workflow_id, seen[-1].id)).decode() if more else None
+    place = None
+    if more:
+        *last, _ = seen[-1]
+        place = msgspec.json.encode(last).decode()
     await query("note_marked", number=number, state="marking" if more else "holding", place=place)
     return True
 
