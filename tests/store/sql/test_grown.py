@@ -584,6 +584,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "selection_of_job",
     ):
         found[query] = {"id": "another" if query == "insert_job" else "job-3", "state": "running", "most": 10_000}
+    found["insert_job"] |= {"moved_at_us": NOW_US}
     for query in ("put_item", "later_items", "list_items", "list_items_in_state", "prune_items"):
         found[query] = {"job_id": "job-3", "execution_id": name_of(3), "state": "later", "after": ""}
     found |= {
