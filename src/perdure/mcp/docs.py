@@ -38,7 +38,6 @@ class Section(NamedTuple):
 class _Index(NamedTuple):
     sections: list[tuple[Section, Counter[str]]]
     found_in: Counter[str]
-    """How many sections have a word."""
     usual_words: float
 
 
@@ -65,7 +64,6 @@ def page(name: str) -> DocsPage:
 
 
 def search(words: str, limit: int = 5) -> list[Section]:
-    """The best sections for the words, the best first."""
     index = _index()
     wanted = set(_words(words))
     scored = [(score, at) for at, (_, own) in enumerate(index.sections) if (score := _score(own, wanted, index)) > 0]

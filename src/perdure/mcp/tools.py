@@ -1,5 +1,4 @@
-"""The tools to look at executions and to act on executions. Each tool is a function of typed arguments and returns
-text."""
+"""The tools to look at executions and to act on them: functions of typed arguments that return text."""
 
 import inspect
 import time

@@ -70,7 +70,6 @@ async def _look(address: str, names: Sequence[str]) -> dict[str, Rows]:
 
 @contextmanager
 def file_at(address: str) -> Iterator[apsw.Connection]:
-    """A read-only connection, next to other users of the file."""
     path = file_of(address)
     if not os.path.exists(path):
         raise NotFound(f"The store {path!r} does not exist; name it with --database or PERDURE_STORE.")

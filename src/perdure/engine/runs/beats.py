@@ -122,7 +122,6 @@ class Beats(Service):
         return claims.beat(project_id=project_id, worker_id=worker_id, now_us=now_us, lease_us=lease_us, steps=steps)
 
     def lease_until_us(self, worker_id: str) -> int:
-        """As far as the file does not know; else 0."""
         known = self._renewed.get(worker_id)
         return 0 if known is None else known.until_us
 

@@ -31,7 +31,6 @@ class ClaimKind(NamedTuple):
 
 _Polls = OrderedDict["ClaimPoll", None]
 _Kinds = dict[ClaimKind, _Polls]
-"""Of one deployment."""
 
 
 class ClaimPoll:
@@ -70,7 +69,6 @@ class ClaimPoll:
         self.handed: list[Claimed] = []
         self.settled = asyncio.Event()
         self.ended_at: float | None = None
-        """In the loop's time."""
         self._future: asyncio.Future[None] | None = None
 
     def offer(self, kind: ClaimKind) -> None:
@@ -92,7 +90,6 @@ class ClaimPoll:
         return self.ended_at is None or now < self.ended_at + PRESENT_SECONDS
 
     def stir(self) -> None:
-        """End its sleep."""
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
@@ -111,7 +108,6 @@ class WaitingClaims:
         """The hints that woke enough claims of a kind, less the wakes that met no waiting claim."""
 
     def open(self, poll: ClaimPoll) -> None:
-        """It waits or looks for work of its kind."""
         kind = poll.kind
         assert kind is not None
         kinds = self._open.setdefault((kind.project_id, kind.deployment_id), {})
@@ -235,11 +231,9 @@ class WaitingClaims:
         )
 
     def deployments(self) -> dict[str, list[str]]:
-        """Deployments with a waiting claim, by project."""
         return {project_id: sorted(deployments) for project_id, deployments in self._projects.items()}
 
     def is_waiting(self, worker_id: str) -> bool:
-        """Of use to tests."""
         return any(
             poll.worker_id == worker_id
             for deployments in self._projects.values()

@@ -22,8 +22,6 @@ RELEASED_AT_ONCE: Final = 500
 
 
 class PauseTarget(Struct, frozen=True, gc=False):
-    """The thing that a pause holds."""
-
     project_id: str
     kind: PauseKind
     name: str
