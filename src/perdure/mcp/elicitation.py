@@ -1,6 +1,5 @@
 """A question of a run as an elicitation: a message and a flat form; and a person's input as the answer."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -8,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.mcp.lines import VALUE_CHARS, cut, value
-from perdure.wire.agents.answer_forms import JSON_ANSWER, Field, Form, form_of
+from perdure.wire.agents.answer_forms import JSON_ANSWER, Field, Form, json_or_text, question_form
 from perdure.wire.agents.approvals import OpenQuestion
 from perdure.wire.base.wording import plain
 from perdure.wire.runs.executions import ResumeExecution
@@ -36,7 +35,7 @@ def key_of(question: OpenQuestion) -> str:
 
 
 def elicitation(question: OpenQuestion) -> Elicitation:
-    form = _form(question)
+    form = question_form(question)
     fields = form.fields
     schema = _JSON_SCHEMA if fields is None else _object(fields)
     return Elicitation(key_of(question), _message(question, form), schema)
@@ -44,10 +43,10 @@ def elicitation(question: OpenQuestion) -> Elicitation:
 
 def answer(question: OpenQuestion, content: Mapping[str, Json]) -> ResumeExecution:
     """The operation to answer exactly this question."""
-    form = _form(question)
+    form = question_form(question)
     said: Json
     if form.fields is None:
-        said = _json_or_text(content.get(JSON_ANSWER))
+        said = json_or_text(content.get(JSON_ANSWER))
     elif form.bare:
         said = _chosen(form.fields[0], content.get(form.fields[0].key))
     else:
@@ -55,11 +54,6 @@ def answer(question: OpenQuestion, content: Mapping[str, Json]) -> ResumeExecuti
         said = {field.key: field.empty[0] for field in form.fields if field.empty} | given
     data = Raw(msgspec.json.encode(said))
     return ResumeExecution(question.execution_id, question.step_key, data, question.question)
-
-
-def _form(question: OpenQuestion) -> Form:
-    schema = question.answer_schema
-    return form_of(bytes(question.data), None if schema is None else bytes(schema))
 
 
 def _message(question: OpenQuestion, form: Form) -> str:
@@ -106,12 +100,3 @@ def _chosen(field: Field, given: Json) -> Json:
 def _option(field: Field, given: Json) -> Json:
     by_number = {str(n): option.value for n, option in enumerate(field.options)}
     return by_number.get(given, given) if isinstance(given, str) else given
-
-
-def _json_or_text(given: Json) -> Json:
-    if not isinstance(given, str):
-        return given
-    try:
-        return json.loads(given)
-    except ValueError:
-        return given

@@ -176,7 +176,7 @@ class _Shown:
             return  # repeated by a new try
         elif item.kind == "function_tool_call":
             part = data.get("part") or {}
-            self._screen.aside(f"{self._who(item)}{part.get('tool_name')}({_short(_arguments(part.get('args')))})")
+            self._screen.aside(f"{self._who(item)}{part.get('tool_name')}({_short(_as_json(part.get('args')))})")
             self._speaker = None
         elif item.kind == "function_tool_result":
             part = data.get("part") or data.get("result") or {}
@@ -344,8 +344,7 @@ def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
             if not said and field.default is not None:
                 found[field.key] = field.default
                 break
-            form = Form(title=None, description=None, context=None, source=None, tool=None, fields=(field,), data=None)
-            answer, errors = read_answer(form, {"f0": _as_sent(field, said)})
+            answer, errors = read_answer(Form((field,)), {"f0": _as_sent(field, said)})
             if answer is not None:
                 found |= json.loads(answer)
                 break
@@ -367,7 +366,7 @@ def _decision(asked: dict[str, Any], form: "Form", screen: _Screen) -> object:
         if line:
             screen.aside(line, "cyan")
     screen.aside(
-        f"allow {asked.get('tool') or asked.get('_tool')}({_short(_arguments(asked.get('arguments')))})?", "cyan"
+        f"allow {asked.get('tool') or asked.get('_tool')}({_short(_as_json(asked.get('arguments')))})?", "cyan"
     )
     while True:
         said = screen.ask("[y]es, [n]o, [e]dit> ").strip().lower()
@@ -377,26 +376,16 @@ def _decision(asked: dict[str, Any], form: "Form", screen: _Screen) -> object:
             why = screen.ask("why not (may be empty)> ").strip()
             return {"approved": False, "feedback": why} if why else {"approved": False}
         if said in ("e", "edit"):
-            edited = screen.ask("arguments (a JSON object)> ")
-            try:
-                arguments = json.loads(edited)
-            except ValueError:
-                arguments = None
+            arguments = _as_json(screen.ask("arguments (a JSON object)> "))
             if isinstance(arguments, dict):
                 return {"approved": True, "arguments": arguments}
             screen.aside("that is not a JSON object", "red")
 
 
-def _as_json(said: str) -> object:
-    try:
-        return json.loads(said)
-    except ValueError:
-        return said
+def _as_json(said: object) -> object:
+    from perdure.wire.agents.answer_forms import json_or_text
 
-
-def _arguments(given: object) -> object:
-    """Models may send arguments as text."""
-    return _as_json(given) if isinstance(given, str) else given
+    return json_or_text(said)
 
 
 def _short(value: object) -> str:

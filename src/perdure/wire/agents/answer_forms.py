@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from perdure.wire.agents.approvals import ANSWER_CHECK, Question
+from perdure.wire.agents.approvals import ANSWER_CHECK, OpenQuestion, Question
 from perdure.wire.base.codec import check_json
 from perdure.wire.base.errors import BadValue
 
@@ -21,12 +21,11 @@ DEEPEST: Final = 20
 APPROVED: Final = "approved"
 JSON_ANSWER: Final = "answer"
 
-_BOOLEAN: Final = frozenset({"boolean", "bool", "checkbox"})
 _NUMBER: Final = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?([eE][+-]?[0-9]{1,3})?")
 _INTEGER: Final = re.compile(r"-?[0-9]{1,300}")
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TYPES: Final[dict[str, str]] = {
-    **dict.fromkeys(_BOOLEAN, "boolean"),
+    **dict.fromkeys(("boolean", "bool", "checkbox"), "boolean"),
     **dict.fromkeys(("number", "float"), "number"),
     **dict.fromkeys(("integer", "int"), "integer"),
     **dict.fromkeys(("select", "enum", "choice", "radio"), "select"),
@@ -63,14 +62,14 @@ class Field(NamedTuple):
 
 
 class Form(NamedTuple):
-    title: str | None
-    description: str | None
-    context: Any
-    source: str | None
-    tool: str | None
     fields: tuple[Field, ...] | None
     """None: the answer is asked for as JSON."""
-    data: Any
+    title: str | None = None
+    description: str | None = None
+    context: Any = None
+    source: str | None = None
+    tool: str | None = None
+    data: Any = None
     """The other data to show."""
     bare: bool = False
     """The answer is the value of the only field, not an object."""
@@ -80,7 +79,7 @@ class Form(NamedTuple):
         return any(field.key == APPROVED and field.kind == "boolean" for field in self.fields or ())
 
 
-def question_form(question: Question) -> Form:
+def question_form(question: Question | OpenQuestion) -> Form:
     schema = question.answer_schema
     return form_of(bytes(question.data), None if schema is None else bytes(schema))
 
@@ -90,9 +89,7 @@ def form_of(data: bytes, schema: bytes | None = None) -> Form:
     shown = json.loads(data)
     expected, bare = (None, False) if schema is None else _schema_fields(json.loads(schema))
     if not isinstance(shown, dict):
-        return Form(
-            title=None, description=None, context=None, source=None, tool=None, fields=expected, data=shown, bare=bare
-        )
+        return Form(expected, data=shown, bare=bare)
     notify = shown.get("_notify")
     said = shown.get("_form")
     rest = {name: value for name, value in shown.items() if name not in _OURS}
@@ -317,6 +314,15 @@ def field_errors(form: Form, error: BadValue) -> dict[str, str]:
     path = str((error.details or {}).get("path"))
     at = [n for n, field in enumerate(form.fields) if path.removeprefix(f"data.{field.key}")[:1] in ("", ".", "[")]
     return {f"f{at[0] if at else 0}": error.message}
+
+
+def json_or_text(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError:
+        return given
 
 
 def _read_json(text: str) -> tuple[bytes | None, dict[str, str]]:
