@@ -17,7 +17,13 @@ from perdure.store.verbs.runs.starts import New
 from perdure.wire.agents.budgets import Amounts, BudgetChange, BudgetSpec, Reserve, Settle
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.insight.traces import StoredSpan
-from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution
+from perdure.wire.outside.push_workers import (
+    CompleteExecution,
+    ConfirmCancellation,
+    FailExecution,
+    PutOtelSpanId,
+    SaveStep,
+)
 from perdure.wire.outside.webhooks import CreateWebhook, DeliveryState
 from perdure.wire.runs.requests import EventItem, StartItem
 
@@ -56,9 +62,7 @@ async def set_up(world: World) -> tuple[str, str]:
     assert len(await world.store.write(webhooks.take_deliveries(**takes))) == 1
     id = await world.start("anything", deployment_id="push")
     await world.store.write(push_workers.claim_pushed(claim_id="c", at_most=9, grace_us=GRACE_US, **same))
-    await world.store.write(
-        push_workers.accept_push(project_id=PROJECT, execution_id=id, attempt=1, worker_id=PUSH_WORKER)
-    )
+    await world.store.write(push_workers.accept_push(delivery=push_workers.PushDelivery(PROJECT, id, 1, PUSH_WORKER)))
     await world.store.write(budgets.reserve(request=reservation(id, "r0"), project_id=PROJECT, now_us=world.now_us))
     await world.store.write(exports.begin_exports(project_id=PROJECT, now_us=world.now_us))
     return id, told_id
@@ -75,14 +79,14 @@ def verb_of(
     """A verb of one of KINDS; None for other kinds."""
     same: dict[str, Any] = {"project_id": PROJECT, "now_us": now_us}
     one: dict[str, Any] = {"project_id": PROJECT, "execution_id": id}
-    held: dict[str, Any] = {**one, "attempt": 1, "worker_id": PUSH_WORKER}
+    held: dict[str, Any] = {"delivery": push_workers.PushDelivery(PROJECT, id, 1, PUSH_WORKER)}
     said: dict[str, Any] = {**same, "grace_us": GRACE_US}
     leased: dict[str, Any] = {**same, "worker_id": PUSH_WORKER, "lease_us": 90_000_000 + n, "check_us": 5_000_000}
     taken = webhooks.TakenDelivery(PROJECT, told_id, "webhook", "https://worker.example", "worker.example", 1)
     match kind:
         case "pushed step":
             key = f"s{dice.randint(0, 1)}"
-            return push_reports.save_step(step_key=key, ok=True, value=bytes(raw(n)), now_us=now_us, **one)
+            return push_reports.save_step(op=SaveStep(id, key, raw(n)), **same)
         case "pushed result":
             done = CompleteExecution(id, raw(n), PUSH_WORKER, final_state=raw(1))
             return push_reports.end_pushed(op=done, **said)
@@ -100,7 +104,7 @@ def verb_of(
             said = {"topic": f"workflow/anything/{id}", "ids": [f"event{n}"], **same}
             return events.publish(events=[EventItem(raw(n), type)], asked_by=id, answered_by=f"{n}", **said)
         case "pushed span":
-            return push_reports.put_span_id(otel_span_id=f"span{n}", **one)
+            return push_reports.put_span_id(project_id=PROJECT, op=PutOtelSpanId(id, f"span{n}"))
         case "pushed child":
             item = StartItem("anything", deployment_id="push", parent_execution_id=id, step_key="c")
             values: dict[str, Any] = {"parent_id": id, "step_key": "c", "news": [New(child_id, item)], "batch_id": None}

@@ -11,10 +11,10 @@ from tests.store.world import PROJECT, SECOND, World, raw
 from perdure.store.base.interface import Verb
 from perdure.store.verbs.outside import push_reports, push_steps, push_workers
 from perdure.store.verbs.outside.push_reports import PushedEnd, Wait
-from perdure.store.verbs.outside.push_workers import Handed, Pushed
+from perdure.store.verbs.outside.push_workers import Handed, PushDelivery, Pushed
 from perdure.store.verbs.runs import events
 from perdure.store.verbs.runs.starts import New
-from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution, SavedStep
+from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution, SavedStep, SaveStep
 from perdure.wire.runs.requests import EventItem, Started, StartItem
 
 T = TypeVar("T")
@@ -83,16 +83,11 @@ class PushWorld:
         return await self.do(push_workers.claim_pushed, worker_id=id, at_most=at_most, **options)
 
     async def accept(self, one: Pushed) -> None:
-        await self.do(push_workers.accept_push, **self.fence(one))
+        await self.do(push_workers.accept_push, delivery=self.delivery(one))
 
-    def fence(self, one: Pushed) -> dict[str, Any]:
-        """The values by which the server knows a delivery of the worker that claimed last."""
-        return {
-            "project_id": PROJECT,
-            "execution_id": one.claimed.id,
-            "attempt": one.claimed.attempt,
-            "worker_id": self.worker,
-        }
+    def delivery(self, one: Pushed) -> PushDelivery:
+        """A delivery to the worker that claimed last."""
+        return PushDelivery(PROJECT, one.claimed.id, one.claimed.attempt, self.worker)
 
     async def running(self, worker: str, **fields: Any) -> str:
         """A fresh execution in this worker's hands."""
@@ -103,8 +98,8 @@ class PushWorld:
     # --- what it says ------------------------------------------------------------------------------------------------
 
     async def save(self, id: str, key: str, value: object = None, *, ok: bool = True, **fields: Any) -> None:
-        fields |= {"step_key": key, "ok": ok, "value": json.dumps(value).encode()}
-        await self.do(push_reports.save_step, execution_id=id, **fields)
+        outputs, error = (raw(value), None) if ok else (None, raw(value))
+        await self.do(push_reports.save_step, op=SaveStep(id, key, outputs, error, ok, **fields))
 
     async def step(self, id: str, key: str) -> SavedStep | None:
         return (await self.do(push_steps.read_step, execution_id=id, step_key=key))[1]

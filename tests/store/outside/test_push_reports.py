@@ -19,7 +19,7 @@ from perdure.wire.base.errors import Conflict, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import rfc3339
-from perdure.wire.outside.push_workers import CompleteExecution
+from perdure.wire.outside.push_workers import CompleteExecution, PutOtelSpanId
 from perdure.wire.runs.requests import StartItem
 
 
@@ -556,7 +556,7 @@ async def test_what_travels_with_an_execution_reaches_its_worker_and_children(pu
         raw({"n": 1}),
         "wf",
     )
-    await pushes.store.write(push_reports.put_span_id(project_id=PROJECT, execution_id=id, otel_span_id="span"))
+    await pushes.store.write(push_reports.put_span_id(project_id=PROJECT, op=PutOtelSpanId(id, "span")))
     await pushes.children(id, "c", [StartItem("kid")])
     [child] = await pushes.claim(worker)
     assert child.details.channel_context == context and child.details.initial_state is None

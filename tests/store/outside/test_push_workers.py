@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from tests.store.locks import held, without_waiting
@@ -261,7 +260,7 @@ async def test_what_was_not_taken_goes_back_as_if_nothing_had_been(pushes: PushW
     for _ in range(10):
         [one] = await pushes.claim(id, accept=False)
         pushes.world.advance(1)
-        await pushes.store.write(push_workers.hand_back(**pushes.fence(one), now_us=pushes.world.now_us))
+        await pushes.store.write(push_workers.hand_back(delivery=pushes.delivery(one), now_us=pushes.world.now_us))
         assert (await pushes.world.get(execution)).started_at_us is None
     [one] = await pushes.claim(id)
     assert (one.claimed.id, one.claimed.retry_count) == (execution, 0)
@@ -271,7 +270,7 @@ async def test_what_was_not_taken_goes_back_as_if_nothing_had_been(pushes: PushW
     pushes.world.advance(2)
     await pushes.world.wake_due()
     [one] = await pushes.claim(id, accept=False)
-    await pushes.store.write(push_workers.hand_back(**pushes.fence(one), now_us=pushes.world.now_us))
+    await pushes.store.write(push_workers.hand_back(delivery=pushes.delivery(one), now_us=pushes.world.now_us))
     assert (await pushes.world.get(execution)).started_at_us == began_us, "it ran before"
 
 
@@ -281,7 +280,9 @@ async def test_a_lost_delivery_counts_apart(pushes: PushWorld) -> None:
     [one] = await pushes.claim(id, accept=False)
 
     async def lose() -> bool:
-        return await pushes.store.write(push_workers.lost_delivery(**pushes.fence(one), now_us=pushes.world.now_us))
+        return await pushes.store.write(
+            push_workers.lost_delivery(delivery=pushes.delivery(one), now_us=pushes.world.now_us)
+        )
 
     assert await lose()
     assert not await lose(), "it is not this one any more"
@@ -306,13 +307,13 @@ async def test_what_has_not_reached_a_worker_is_found(pushes: PushWorld) -> None
     assert await untold() == [(execution, False)]
     await world.cancel(other)
     assert await untold() == [(execution, False), (other, True)]
-    fence: Any = {"project_id": PROJECT, "execution_id": other, "attempt": 1, "worker_id": id}
-    assert await pushes.store.write(push_workers.tell_cancel(**fence))
-    assert not await pushes.store.write(push_workers.tell_cancel(**fence)), "one server tells it"
+    delivery = push_workers.PushDelivery(PROJECT, other, 1, id)
+    assert await pushes.store.write(push_workers.tell_cancel(delivery=delivery))
+    assert not await pushes.store.write(push_workers.tell_cancel(delivery=delivery)), "one server tells it"
     assert await untold() == [(execution, False)]
-    await pushes.store.write(push_workers.untell_cancel(**fence))
+    await pushes.store.write(push_workers.untell_cancel(delivery=delivery))
     assert await untold() == [(execution, False), (other, True)]
-    await pushes.store.write(push_workers.cancel_absent(**fence, now_us=world.now_us))
+    await pushes.store.write(push_workers.cancel_absent(delivery=delivery, now_us=world.now_us))
     assert await world.phase(other) is Phase.CANCELLED
     assert one.claimed.id == execution
 

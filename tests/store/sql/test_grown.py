@@ -356,8 +356,9 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("acknowledge", "advance", "advance_next", "complete", "fail", "suspend", "requeue"):
         found[query] = {"id": ids["running"], "error": "e"}
     found["advance_next"] = found["advance"] | {"seq": 2}
-    for query in ("record_pushed", "accept_push", "lock_pushed", "read_pushed", "next_row", "put_output_schema"):
+    for query in ("record_pushed", "lock_pushed", "read_pushed", "next_row", "put_output_schema"):
         found[query] = {"id": ids["running"], "key": "another"}
+    found["accept_push"] = {"execution_id": ids["running"]}
     found["step_of_pushed"] = {"id": done, "key": "step-1"}
     found["outcome_sizes"] = {"execution_id": done}
     found["outcomes_at"] = {"execution_id": done, "seqs": "[1, 2, 3]"}

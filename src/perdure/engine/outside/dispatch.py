@@ -27,7 +27,7 @@ from perdure.engine.base.core import Core
 from perdure.engine.base.notifier import ChannelCursors
 from perdure.engine.people.signing import Signing
 from perdure.store.verbs.outside import push_steps, push_workers
-from perdure.store.verbs.outside.push_workers import Handed, Pushed, PushWorker, Untold
+from perdure.store.verbs.outside.push_workers import Handed, PushDelivery, Pushed, PushWorker
 from perdure.wire.base.errors import NotFound, PerdureError
 from perdure.wire.base.record import to_json
 from perdure.wire.base.status import Phase
@@ -153,17 +153,13 @@ class Lane:
 
     async def _put_back(self, claim: asyncio.Future[Handed]) -> None:
         core = self._core
-        fences = [self._fence(one) for one in (await claim).picked]
         now_us = core.clock.now_us()
-        await core.store.write_all([push_workers.hand_back(**fence, now_us=now_us) for fence in fences])
+        await core.store.write_all(
+            [push_workers.hand_back(delivery=self._delivery(one), now_us=now_us) for one in (await claim).picked]
+        )
 
-    def _fence(self, one: Pushed) -> dict[str, Any]:
-        return {
-            "project_id": self.worker.project_id,
-            "execution_id": one.claimed.id,
-            "attempt": one.claimed.attempt,
-            "worker_id": self.worker.id,
-        }
+    def _delivery(self, one: Pushed) -> PushDelivery:
+        return PushDelivery(self.worker.project_id, one.claimed.id, one.claimed.attempt, self.worker.id)
 
     def close(self) -> list[asyncio.Task[None]]:
         if self.task is None:
@@ -199,29 +195,29 @@ class Lane:
                 await asyncio.sleep(min(left_us, UNWIND_US) / 1e6)
         deliveries = self._dispatcher.deliveries
         heard = deliveries[claimed.id] = asyncio.Event()
-        fence = self._fence(one)
+        delivery = self._delivery(one)
         try:
             try:
                 body = msgspec.json.encode(to_json(work_of(one, worker.id)))
                 answer = await self._dispatcher.call(worker, "/execute", body, CALL_SECONDS)
             except CallFailed as failed:
-                await self._failed(failed, heard, fence)
+                await self._failed(failed, heard, delivery)
                 return
-            await self._answered(answer, fence)
+            await self._answered(answer, delivery)
         finally:
             if deliveries.get(claimed.id) is heard:
                 del deliveries[claimed.id]
 
-    async def _answered(self, answer: HttpAnswer, fence: dict[str, Any]) -> None:
+    async def _answered(self, answer: HttpAnswer, delivery: PushDelivery) -> None:
         store, now_us = self._core.store, self._core.clock.now_us()
         if answer.status in (200, 202):
             self._rests = 0
-            self._dispatcher.accepted(fence)
+            self._dispatcher.accepted(delivery)
         elif answer.status == 429:
             self.rest(full=True)
-            await store.write(push_workers.hand_back(**fence, now_us=now_us))
+            await store.write(push_workers.hand_back(delivery=delivery, now_us=now_us))
         elif answer.status == 400:
-            await store.write(push_workers.hand_back(**fence, now_us=now_us))
+            await store.write(push_workers.hand_back(delivery=delivery, now_us=now_us))
             if asyncio.get_running_loop().time() < self._opened_at + MISTAKEN_SECONDS:
                 self.rest()
                 return
@@ -233,18 +229,18 @@ class Lane:
         else:
             self.rest(1.0)
             logger.warning("Worker %s answered %d to a delivery.", self.worker.id, answer.status)
-            await store.write(push_workers.lost_delivery(**fence, now_us=now_us))
+            await store.write(push_workers.lost_delivery(delivery=delivery, now_us=now_us))
 
-    async def _failed(self, failed: CallFailed, heard: asyncio.Event, fence: dict[str, Any]) -> None:
+    async def _failed(self, failed: CallFailed, heard: asyncio.Event, delivery: PushDelivery) -> None:
         core = self._core
         if isinstance(failed, CallRefused):
             logger.warning("Worker %s is not to be called from here: %s", self.worker.id, failed.message)
             self._full, self._rest_until = (), asyncio.get_running_loop().time() + BARRED_SECONDS
-            await core.store.write(push_workers.hand_back(**fence, now_us=core.clock.now_us()))
+            await core.store.write(push_workers.hand_back(delivery=delivery, now_us=core.clock.now_us()))
             return
         self.rest()
         if not failed.sent:
-            await core.store.write(push_workers.hand_back(**fence, now_us=core.clock.now_us()))
+            await core.store.write(push_workers.hand_back(delivery=delivery, now_us=core.clock.now_us()))
             await core.store.write(
                 push_workers.hurry_push_check(worker_id=self.worker.id, at_us=core.clock.now_us() + CHECK_AGAIN_US // 2)
             )
@@ -254,9 +250,9 @@ class Lane:
             async with asyncio.timeout(ACKNOWLEDGED_SECONDS):
                 await heard.wait()
         except TimeoutError:
-            await core.store.write(push_workers.lost_delivery(**fence, now_us=core.clock.now_us()))
+            await core.store.write(push_workers.lost_delivery(delivery=delivery, now_us=core.clock.now_us()))
         else:
-            await core.store.write(push_workers.accept_push(**fence))
+            await core.store.write(push_workers.accept_push(delivery=delivery))
 
 
 class Dispatcher:
@@ -265,7 +261,7 @@ class Dispatcher:
         self._signing = signing
         self.deliveries: dict[str, asyncio.Event] = {}
         """Events by execution, set by the worker's acknowledgement."""
-        self._accepted: dict[str, dict[str, Any]] = {}
+        self._accepted: dict[str, PushDelivery] = {}
         """Accepted executions not written to the store yet."""
         self._noting: asyncio.TimerHandle | None = None
         self._lanes: dict[str, Lane] = {}
@@ -391,8 +387,8 @@ class Dispatcher:
         self._accepted.pop(execution_id, None)
         self.acknowledged(execution_id)
 
-    def accepted(self, fence: dict[str, Any]) -> None:
-        self._accepted[fence["execution_id"]] = fence
+    def accepted(self, delivery: PushDelivery) -> None:
+        self._accepted[delivery.execution_id] = delivery
         if self._noting is None:
             self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._note_accepted)
 
@@ -401,11 +397,11 @@ class Dispatcher:
             self._noting.cancel()
             self._noting = None
         if self._accepted:
-            fences, self._accepted = list(self._accepted.values()), {}
-            self.start(self._write_accepted(fences))
+            deliveries, self._accepted = list(self._accepted.values()), {}
+            self.start(self._write_accepted(deliveries))
 
-    async def _write_accepted(self, fences: Sequence[dict[str, Any]]) -> None:
-        await self.core.store.write_all([push_workers.accept_push(**fence) for fence in fences])
+    async def _write_accepted(self, deliveries: Sequence[PushDelivery]) -> None:
+        await self.core.store.write_all([push_workers.accept_push(delivery=delivery) for delivery in deliveries])
 
     async def heard_of(self, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
         """A worker asks about an execution, perhaps before the acknowledgement."""
@@ -414,11 +410,8 @@ class Dispatcher:
         if execution_id in self.deliveries:
             self.acknowledged(execution_id)
             return
-        await self.core.store.write(
-            push_workers.accept_push(
-                project_id=project_id, execution_id=execution_id, attempt=attempt, worker_id=worker_id
-            )
-        )
+        delivery = PushDelivery(project_id, execution_id, attempt, worker_id)
+        await self.core.store.write(push_workers.accept_push(delivery=delivery))
 
     def alive(self, project_id: str, worker_id: str) -> None:
         self.start(self._renew(project_id, worker_id))
@@ -459,21 +452,13 @@ class Dispatcher:
             )
         )
 
-    async def _look_after(self, one: Untold) -> None:
+    async def _look_after(self, one: PushDelivery) -> None:
         if one.cancelling:
             lane = self._lanes.get(one.worker_id)
             if lane is not None:
                 await self._tell(lane.worker, one.execution_id)
         elif one.execution_id not in self.deliveries:
-            await self.core.store.write(
-                push_workers.lost_delivery(
-                    project_id=one.project_id,
-                    execution_id=one.execution_id,
-                    attempt=one.attempt,
-                    worker_id=one.worker_id,
-                    now_us=self.core.clock.now_us(),
-                )
-            )
+            await self.core.store.write(push_workers.lost_delivery(delivery=one, now_us=self.core.clock.now_us()))
 
     async def _tell(self, worker: PushWorker, execution_id: str) -> None:
         """Tell the worker of a cancellation, unless a server did already."""
@@ -484,31 +469,25 @@ class Dispatcher:
             return
         if where.phase is not Phase.CANCELLING or where.worker_id != worker.id or where.acked == 2:
             return
-        delivery = self.deliveries.get(execution_id)
-        if delivery is not None:  # the worker may not know the execution yet
+        if execution_id in self.deliveries:  # the worker may not know the execution yet
             await asyncio.sleep(REST_SECONDS)
-        fence: dict[str, Any] = {
-            "project_id": worker.project_id,
-            "execution_id": execution_id,
-            "attempt": where.attempt,
-            "worker_id": worker.id,
-        }
-        if not await store.write(push_workers.tell_cancel(**fence)):
+        delivery = PushDelivery(worker.project_id, execution_id, where.attempt, worker.id)
+        if not await store.write(push_workers.tell_cancel(delivery=delivery)):
             return
         try:
             answer = await self.call(worker, f"/cancel/{execution_id}", b"", CANCEL_SECONDS)
         except CallFailed as failed:
             logger.warning("Worker %s was not told that %s is cancelled: %s", worker.id, execution_id, failed.message)
-            await store.write(push_workers.untell_cancel(**fence))
+            await store.write(push_workers.untell_cancel(delivery=delivery))
             return
         except asyncio.CancelledError:  # this server stops; another one tells the worker
-            self.start(store.write(push_workers.untell_cancel(**fence)))
+            self.start(store.write(push_workers.untell_cancel(delivery=delivery)))
             raise
         if answer.status == 404:
-            await store.write(push_workers.cancel_absent(**fence, now_us=self.core.clock.now_us()))
+            await store.write(push_workers.cancel_absent(delivery=delivery, now_us=self.core.clock.now_us()))
             self.room_again(worker.id)
         elif answer.status >= 500:
-            await store.write(push_workers.untell_cancel(**fence))
+            await store.write(push_workers.untell_cancel(delivery=delivery))
 
 
 def work_of(one: Pushed, worker_id: str) -> PushedWork:

@@ -171,21 +171,7 @@ class Push(Service):
 
     @serves(SaveStep)
     async def save_step(self, scope: Scope, op: SaveStep) -> Done:
-        outputs = b"null" if op.outputs is None else bytes(op.outputs)
-        error = b"null" if op.error is None else bytes(op.error)
-        ok = op.success if op.success is not None else error == b"null"
-        await self.write(
-            push_reports.save_step(
-                project_id=scope.project_id,
-                execution_id=op.execution_id,
-                step_key=op.step_key,
-                ok=ok,
-                value=outputs if ok else error,
-                now_us=self.now_us(),
-                source_execution_id=op.source_execution_id,
-                output_schema_name=op.output_schema_name,
-            )
-        )
+        await self.write(push_reports.save_step(project_id=scope.project_id, op=op, now_us=self.now_us()))
         self.dispatcher.recorded(op.execution_id)
         return DONE
 
@@ -233,11 +219,7 @@ class Push(Service):
 
     @serves(PutOtelSpanId)
     async def span_id(self, scope: Scope, op: PutOtelSpanId) -> Done:
-        await self.write(
-            push_reports.put_span_id(
-                project_id=scope.project_id, execution_id=op.execution_id, otel_span_id=op.otel_span_id
-            )
-        )
+        await self.write(push_reports.put_span_id(project_id=scope.project_id, op=op))
         return DONE
 
     async def start_children(

@@ -68,22 +68,22 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0, move
 WHERE project_id = :project_id AND id = :id RETURNING {= moved};
 
 -- name: accept_push
--- holds: execution=id
+-- holds: execution=execution_id
 UPDATE executions SET acked = 1
-WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
+WHERE project_id = :project_id AND id = :execution_id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND acked = 0 RETURNING id;
 
 -- name: tell_cancel
--- holds: execution=id
+-- holds: execution=execution_id
 -- One server tells the worker, and the rest see that it does.
 UPDATE executions SET acked = 2
-WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
+WHERE project_id = :project_id AND id = :execution_id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND acked < 2 RETURNING id;
 
 -- name: untell_cancel
--- holds: execution=id
+-- holds: execution=execution_id
 UPDATE executions SET acked = 1
-WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
+WHERE project_id = :project_id AND id = :execution_id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND acked = 2 RETURNING id;
 
 -- name: outcomes_of_key

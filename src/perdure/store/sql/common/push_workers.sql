@@ -101,7 +101,7 @@ SELECT COUNT(*) FROM executions WHERE assigned_to_worker = :worker_id AND phase 
 -- name: untold_of_push_workers
 -- Executions held by a push worker that lack a delivery's acknowledgement, or a notified cancel. (`acked`: 1 the worker
 -- has it, 2 it was also told of the cancel.)
-SELECT e.project_id, e.id AS execution_id, e.attempt, p.id AS worker_id, e.phase = 'cancelling' AS cancelling, e.acked, p.url
+SELECT e.project_id, e.id AS execution_id, e.attempt, p.id AS worker_id, e.phase = 'cancelling' AS cancelling
 FROM push_workers p JOIN executions e ON e.assigned_to_worker = p.id AND e.phase IN ('running', 'cancelling')
 WHERE (e.acked = 0 AND e.moved_at_us < :before_us) OR (e.phase = 'cancelling' AND e.acked < 2)
 ORDER BY e.id LIMIT :limit;

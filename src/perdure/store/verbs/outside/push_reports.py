@@ -23,7 +23,13 @@ from perdure.wire.agents.approvals import ASKED
 from perdure.wire.base.errors import BadRequest, Conflict
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
-from perdure.wire.outside.push_workers import CompleteExecution, ConfirmCancellation, FailExecution
+from perdure.wire.outside.push_workers import (
+    CompleteExecution,
+    ConfirmCancellation,
+    FailExecution,
+    PutOtelSpanId,
+    SaveStep,
+)
 from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import (
     Cancelled,
@@ -38,46 +44,36 @@ from perdure.wire.runs.requests import (
     Suspend,
 )
 
+_NULL = Raw(b"null")
 RETRIES_MAX = 2
 TIMED_OUT_US = 2_000_000
 """How far a worker's clock may be ahead."""
 
 
-@verb(locks="execution=execution_id")
-async def save_step(
-    *,
-    project_id: str,
-    execution_id: str,
-    step_key: str,
-    ok: bool,
-    value: bytes,
-    now_us: int,
-    source_execution_id: str | None = None,
-    output_schema_name: str | None = None,
-) -> None:
+@verb(locks="execution=op.execution_id")
+async def save_step(*, project_id: str, op: SaveStep, now_us: int) -> None:
     """Record a step's outcome; only the first outcome counts (I2). Raises NotFound, Conflict."""
-    moved = await record(
-        ChangedExecution, "record_pushed", project_id=project_id, id=execution_id, key=step_key, now_us=now_us
-    )
+    id, key = op.execution_id, op.step_key
+    moved = await record(ChangedExecution, "record_pushed", project_id=project_id, id=id, key=key, now_us=now_us)
     if moved is None:
-        held = await lock_held(project_id, execution_id)
+        held = await lock_held(project_id, id)
         if held.phase not in LEASED or held.push_worker_id is None:
-            raise Conflict(
-                f"Execution {execution_id!r} is {held.phase}: no push worker holds it, so its steps cannot be saved."
-            )
+            raise Conflict(f"Execution {id!r} is {held.phase}: no push worker holds it, so its steps cannot be saved.")
         return
+    outputs, error = (_NULL if value is None else value for value in (op.outputs, op.error))
+    ok = op.success if op.success is not None else bytes(error) == b"null"
     row = moved.row(
-        execution_id,
+        id,
         Kind.STEP,
-        key=step_key,
-        name=output_schema_name,
-        fingerprint=source_execution_id,
+        key=key,
+        name=op.output_schema_name,
+        fingerprint=op.source_execution_id,
         ok=ok,
-        value=value,
+        value=outputs if ok else error,
         tries=1,
     )
     await query_many("insert_journal", [row])
-    await Notify(Written(execution_id))
+    await Notify(Written(id))
 
 
 PushedEnd = CompleteExecution | FailExecution | ConfirmCancellation
@@ -211,12 +207,12 @@ async def _let_go(
         await _go_on(project_id, execution_id, held, now_us)
 
 
-@verb(locks="execution=execution_id")
-async def put_span_id(*, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
+@verb(locks="execution=op.execution_id")
+async def put_span_id(*, project_id: str, op: PutOtelSpanId) -> None:
     """Store the span for the next attempt. Raises NotFound."""
-    if not await query("lock_state", project_id=project_id, id=execution_id):
-        raise unknown_execution(execution_id)
-    await query("put_span_id", execution_id=execution_id, otel_span_id=otel_span_id)
+    if not await query("lock_state", project_id=project_id, id=op.execution_id):
+        raise unknown_execution(op.execution_id)
+    await query("put_span_id", op)
 
 
 def _children_locks(arguments: Arguments) -> Locks:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec import Raw, Struct
+from msgspec.structs import astuple
 
+from perdure.store.base.executions import State
 from perdure.store.base.interface import Metric, Notify, query, record, records, verb
-from perdure.store.verbs.outside.push_steps import HeldPush
 from perdure.store.verbs.runs.claims import PUSHED, Room, end_registration, forgive, pick, try_take_back
 from perdure.store.verbs.runs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.runs.rows import overrule
@@ -55,16 +56,14 @@ class Handed(NamedTuple):
     """The worker's room; also 0 while another server counts."""
 
 
-class Untold(Struct, frozen=True):
-    """A delivery or a cancel that has not reached the worker."""
+class PushDelivery(Struct, frozen=True):
+    """An attempt of an execution, brought to a push worker."""
 
     project_id: str
     execution_id: str
     attempt: int
     worker_id: str
-    cancelling: bool
-    acked: int
-    url: str
+    cancelling: bool = False
 
 
 @verb(sweep=True)
@@ -264,57 +263,58 @@ async def claim_pushed(
         [details] = await records(Details, "push_details", project_id=project_id, id=claimed.id)
         picked.append(Pushed(claimed, details, row.ready_at_us if claimed.attempt > 1 else None))
         if polled:
-            await query(
-                "accept_push", project_id=project_id, id=claimed.id, attempt=claimed.attempt, worker_id=worker_id
-            )
+            await query("accept_push", PushDelivery(project_id, claimed.id, claimed.attempt, worker_id))
     return Handed(picked, after, free - len(picked))
 
 
-@verb(locks="execution=execution_id")
-async def accept_push(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
-    await query("accept_push", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
+@verb(locks="execution=delivery.execution_id")
+async def accept_push(*, delivery: PushDelivery) -> None:
+    await query("accept_push", delivery)
 
 
-@verb(locks="execution=execution_id")
-async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
+@verb(locks="execution=delivery.execution_id")
+async def hand_back(*, delivery: PushDelivery, now_us: int) -> None:
     """The worker refused the execution, which does not count."""
-    await lose(project_id, execution_id, attempt, worker_id, now_us, released=True, refused=True)
+    project_id, id, attempt, worker_id, _ = astuple(delivery)
+    await lose(project_id, id, attempt, worker_id, now_us, released=True, refused=True)
 
 
-@verb(locks="execution=execution_id")
-async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
+@verb(locks="execution=delivery.execution_id")
+async def lost_delivery(*, delivery: PushDelivery, now_us: int) -> bool:
     """Count a delivery as lost. False: the worker acknowledged after all, or no longer holds the attempt."""
-    held = await record(HeldPush, "lock_pushed", project_id=project_id, id=execution_id)
-    if held is None or held.phase not in LEASED or (held.attempt, held.worker_id) != (attempt, worker_id) or held.acked:
+    project_id, id, attempt, worker_id, _ = astuple(delivery)
+    held = await record(State, "lock_state", project_id=project_id, id=id)
+    if held is None or held.phase not in LEASED or held.acked:
         return False
-    await lose(project_id, execution_id, attempt, worker_id, now_us)
+    if (held.attempt, held.assigned_to_worker) != (attempt, worker_id):
+        return False
+    await lose(project_id, id, attempt, worker_id, now_us)
     return True
 
 
 @verb(reads=True)
-async def untold(*, before_us: int, limit: int) -> list[Untold]:
+async def untold(*, before_us: int, limit: int) -> list[PushDelivery]:
     """Unacknowledged deliveries from before `before_us`, and untold cancels."""
-    return await records(Untold, "untold_of_push_workers", before_us=before_us, limit=limit)
+    return await records(PushDelivery, "untold_of_push_workers", before_us=before_us, limit=limit)
 
 
-@verb(locks="execution=execution_id")
-async def tell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> bool:
+@verb(locks="execution=delivery.execution_id")
+async def tell_cancel(*, delivery: PushDelivery) -> bool:
     """Claim the duty to tell the worker of a cancel. False: another server has the duty."""
-    return bool(
-        await query("tell_cancel", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
-    )
+    return bool(await query("tell_cancel", delivery))
 
 
-@verb(locks="execution=execution_id")
-async def untell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
+@verb(locks="execution=delivery.execution_id")
+async def untell_cancel(*, delivery: PushDelivery) -> None:
     """The worker could not be told, so the cancel is open again."""
-    await query("untell_cancel", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
+    await query("untell_cancel", delivery)
 
 
-@verb(locks="execution=execution_id")
-async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
+@verb(locks="execution=delivery.execution_id")
+async def cancel_absent(*, delivery: PushDelivery, now_us: int) -> None:
     """The worker does not run the cancelled execution, which ends at once."""
-    held = await record(HeldPush, "lock_pushed", project_id=project_id, id=execution_id)
-    if held is None or (held.phase, held.attempt, held.worker_id) != (Phase.CANCELLING, attempt, worker_id):
+    project_id, id, attempt, worker_id, _ = astuple(delivery)
+    held = await record(State, "lock_state", project_id=project_id, id=id)
+    if held is None or (held.phase, held.attempt, held.assigned_to_worker) != (Phase.CANCELLING, attempt, worker_id):
         return
-    await overrule(project_id, execution_id, now_us, "not running")
+    await overrule(project_id, id, now_us, "not running")
