@@ -44,7 +44,7 @@ from perdure.wire.base.access import Role
 from perdure.wire.clock.schedules import ChangeSchedule, CreateSchedule, RunSchedule
 from perdure.wire.people.accounts import User
 from perdure.wire.people.keys import ApiKey
-from perdure.wire.people.projects import Project
+from perdure.wire.people.projects import ChangeProject, ChangeProjectMember, Project, WithdrawProjectInvitation
 from perdure.wire.runs.executions import ListFilters, LogLine
 from perdure.wire.runs.requests import (
     AgentSpec,
@@ -325,14 +325,18 @@ class Scene:
                 project = Project(id=f"project{n}", name=f"project{n}", created_at_us=now_us, updated_at_us=now_us)
                 return accounts.make_project(project=project, user_id="ann", member_id=f"m{n}")
             case "change a project":
-                return accounts.change_project(name=f"name{n}", description=None, **same)
+                return accounts.change_project(At(**same), ChangeProject(PROJECT, f"name{n}"))
             case "add a member":
                 email = dice.choice(["new", "ann", "other"])
                 return accounts.invite(**_invitation(email, f"token{n}", now_us))
             case "change a member":
-                return accounts.change_member(user_id=dice.choice(["ann", "bob"]), role=Role.READ, **same)
+                return accounts.change_member(
+                    At(**same), ChangeProjectMember(PROJECT, dice.choice(["ann", "bob"]), Role.READ)
+                )
             case "withdraw an invitation":
-                return accounts.withdraw_invitation(project_id=PROJECT, email=dice.choice(["new", "other"]))
+                return accounts.withdraw_invitation(
+                    At(PROJECT), WithdrawProjectInvitation(PROJECT, dice.choice(["new", "other"]))
+                )
             case "accept an invitation":
                 token, user_id = dice.choice(["token", f"token{n}"]), dice.choice(["ann", "bob"])
                 return accounts.accept_invitation(user_id=user_id, token_hash=token, member_id=f"m{n}", now_us=now_us)

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from perdure.engine.agents.approvals import Approvals
 from perdure.engine.agents.budgets import Budgets
-from perdure.engine.agents.conversations import Conversations
 from perdure.engine.agents.definitions import Definitions
 from perdure.engine.agents.sessions import Sessions
 from perdure.engine.agents.transcripts import Transcripts
@@ -66,10 +65,12 @@ from perdure.store.base.interface import (
     UserChanged,
     Written,
 )
+from perdure.store.verbs.agents import approvals, conversations
 from perdure.store.verbs.base import access
 from perdure.store.verbs.clock import schedules, triggers
 from perdure.store.verbs.outside import slack, webhooks
-from perdure.store.verbs.runs import claims
+from perdure.store.verbs.people import accounts
+from perdure.store.verbs.runs import claims, deployments
 from perdure.store.verbs.runs.fallback_poller import Awaited, poll_awaited
 from perdure.wire.base.errors import Unavailable
 from perdure.wire.base.operation import Operation
@@ -79,7 +80,7 @@ logger = logging.getLogger("perdure.engine")
 R = TypeVar("R")
 
 
-VERBS = (schedules, triggers, slack, webhooks)
+VERBS = (accounts, approvals, conversations, deployments, schedules, slack, triggers, webhooks)
 """The modules whose verbs serve operations."""
 PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""
@@ -128,7 +129,6 @@ class Engine(Core):
                 self.budgets,
                 Forks(self, self.callers),
                 Transcripts(self),
-                Conversations(self),
                 self.traces,
                 Journals(self),
                 Acts(self, self.callers),

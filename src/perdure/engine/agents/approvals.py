@@ -30,7 +30,6 @@ from perdure.wire.agents.approvals import (
     Question,
     QuestionLink,
     QuestionState,
-    RevokeApprovalLink,
 )
 from perdure.wire.base.access import UNSTORED
 from perdure.wire.base.codec import KEY_BYTES_MAX, check_json, check_name
@@ -181,10 +180,6 @@ class Approvals(Service):
             approvals.list_links(project_id=scope.project_id, before=before, now_us=self.now_us(), limit=op.limit + 1)
         )
         return Listed.of(found, op.limit, lambda last: write_cursor((last.created_at_us, last.id)))
-
-    @serves(RevokeApprovalLink)
-    async def revoke_link(self, scope: Scope, op: RevokeApprovalLink) -> None:
-        await self.write(approvals.revoke_link(project_id=scope.project_id, link_id=op.link_id))
 
     async def read_link(self, token: str, execution_id: str, step_key: str) -> tuple[Link, str]:
         wrong = Unauthorized("This link is not valid for this question.")

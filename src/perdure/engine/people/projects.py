@@ -26,18 +26,10 @@ from perdure.wire.people.projects import (
     AcceptInvitation,
     AddedMember,
     AddProjectMember,
-    ChangeProject,
-    ChangeProjectMember,
     CreateProject,
     GetProjectById,
-    GetProjectInvitations,
-    GetProjectMembers,
     GetProjects,
-    Invitation,
-    Member,
     Project,
-    RemoveProjectMember,
-    WithdrawProjectInvitation,
 )
 
 _ALPHABET = string.ascii_letters + string.digits
@@ -83,24 +75,9 @@ class Projects(Service):
     async def get(self, scope: Scope, op: GetProjectById) -> Project:
         return await self.read(accounts.read_project(project_id=scope.project_id))
 
-    @serves(ChangeProject)
-    async def change(self, scope: Scope, op: ChangeProject) -> Project:
-        return await self.write(
-            accounts.change_project(
-                project_id=scope.project_id, name=op.name, description=op.description, now_us=self.now_us()
-            )
-        )
-
     async def of_user(self, user_id: str) -> list[Project]:
         """The user's projects, newest first."""
         return await self.read(accounts.projects_of(user_id=user_id))
-
-    @serves(GetProjectMembers)
-    async def members(self, scope: Scope, op: GetProjectMembers) -> Listed[Member]:
-        """Members know each other's e-mails. A read-only key gets masked e-mails."""
-        found = await self.read(accounts.list_members(project_id=scope.project_id))
-        whole = scope.user_id is not None or scope.has_role(Role.WRITE)
-        return Listed(found if whole else [one.with_masked_email() for one in found])
 
     @serves(AddProjectMember)
     async def add_member(self, scope: Scope, op: AddProjectMember) -> AddedMember:
@@ -138,24 +115,6 @@ class Projects(Service):
     async def invitation(self, token: str) -> accounts.StoredInvitation:
         """Raises BadValue."""
         return await self.read(accounts.read_invitation(token_hash=hash_of(token), now_us=self.now_us()))
-
-    @serves(ChangeProjectMember)
-    async def change_member(self, scope: Scope, op: ChangeProjectMember) -> Member:
-        return await self.write(
-            accounts.change_member(project_id=scope.project_id, user_id=op.user_id, role=op.role, now_us=self.now_us())
-        )
-
-    @serves(RemoveProjectMember)
-    async def remove_member(self, scope: Scope, op: RemoveProjectMember) -> None:
-        await self.write(accounts.remove_member(project_id=scope.project_id, user_id=op.user_id))
-
-    @serves(GetProjectInvitations)
-    async def invitations(self, scope: Scope, op: GetProjectInvitations) -> Listed[Invitation]:
-        return Listed(await self.read(accounts.list_invitations(project_id=scope.project_id, now_us=self.now_us())))
-
-    @serves(WithdrawProjectInvitation)
-    async def withdraw_invitation(self, scope: Scope, op: WithdrawProjectInvitation) -> None:
-        await self.write(accounts.withdraw_invitation(project_id=scope.project_id, email=op.email))
 
     async def create_key(
         self, project_id: str, name: str, role: Role = Role.WRITE, *, development: bool = False

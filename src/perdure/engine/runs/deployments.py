@@ -12,21 +12,15 @@ from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.operation import Listed
 from perdure.wire.base.record import DONE, Done
 from perdure.wire.runs.deployments import (
-    Deployment,
-    GetDeployment,
     ListDeployments,
     ListedDeployment,
     RegisterDeploymentWorkflow,
     RegisterQueues,
     RegisterWorkerDeployment,
-    RetireDeployment,
-    UseDeployment,
 )
-from perdure.wire.runs.drains import Drain, GetDrain
 from perdure.wire.runs.requests import QueueSpec
 from perdure.wire.runs.workflows import (
     GetStartable,
-    GetWorkflow,
     GetWorkflowRuns,
     GetWorkflows,
     RegisteredWorkflow,
@@ -71,10 +65,6 @@ class Deployments(Service):
         )
         return DONE
 
-    @serves(GetDeployment)
-    async def get(self, scope: Scope, op: GetDeployment) -> Deployment:
-        return await self.read(deployments.get_deployment(project_id=scope.project_id, deployment_id=op.deployment_id))
-
     @serves(ListDeployments)
     async def list(self, scope: Scope, op: ListDeployments) -> Listed[ListedDeployment]:
         before_us, after = (1 << 62, "") if op.cursor is None else _place(op.cursor)
@@ -89,28 +79,6 @@ class Deployments(Service):
             )
         )
         return Listed.of(found, op.limit, lambda last: f"{last.created_at_us}-{last.id}")
-
-    @serves(GetDrain)
-    async def drain(self, scope: Scope, op: GetDrain) -> Drain:
-        return await self.scan(
-            deployments.drain(project_id=scope.project_id, deployment_id=op.deployment_id, now_us=self.now_us())
-        )
-
-    @serves(UseDeployment)
-    async def use(self, scope: Scope, op: UseDeployment) -> Deployment:
-        return await self.write(
-            deployments.use_deployment(
-                project_id=scope.project_id, deployment_id=op.deployment_id, now_us=self.now_us()
-            )
-        )
-
-    @serves(RetireDeployment)
-    async def retire(self, scope: Scope, op: RetireDeployment) -> Deployment:
-        return await self.write(
-            deployments.retire_deployment(
-                project_id=scope.project_id, deployment_id=op.deployment_id, now_us=self.now_us()
-            )
-        )
 
     @serves(GetWorkflows)
     async def workflows(self, scope: Scope, op: GetWorkflows) -> Listed[RegisteredWorkflow]:
@@ -130,14 +98,6 @@ class Deployments(Service):
             deployments.list_startable(project_id=scope.project_id, after_id=after, limit=op.limit)
         )
         return Listed(page, None if last is None else write_cursor((last,)))
-
-    @serves(GetWorkflow)
-    async def workflow(self, scope: Scope, op: GetWorkflow) -> RegisteredWorkflow:
-        return await self.read(
-            deployments.get_workflow(
-                project_id=scope.project_id, workflow_id=op.workflow_id, deployment_id=op.deployment_id
-            )
-        )
 
     @serves(GetWorkflowRuns)
     async def runs(self, scope: Scope, op: GetWorkflowRuns) -> Listed[WorkflowRun]:

@@ -5,7 +5,8 @@ from typing import Final
 from msgspec import Raw
 
 from perdure.store.base.executions import unknown_execution
-from perdure.store.base.interface import Rows, query, record, records, verb
+from perdure.store.base.interface import Rows, query, record, records, serves, verb
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.outside.push_questions import note_answer
 from perdure.store.verbs.runs.waits import answer_wait, refusal, said_by, was_timed_out
 from perdure.wire.agents.approvals import (
@@ -16,6 +17,7 @@ from perdure.wire.agents.approvals import (
     Question,
     QuestionLink,
     QuestionState,
+    RevokeApprovalLink,
     question_name,
 )
 from perdure.wire.base.errors import Conflict, NotFound
@@ -221,8 +223,7 @@ async def list_links(*, project_id: str, before: tuple[int, str], now_us: int, l
     )
 
 
-@verb(locks="project=project_id")
-async def revoke_link(*, project_id: str, link_id: str) -> None:
-    """Raises NotFound."""
-    if not await query("revoke_link", project_id=project_id, id=link_id):
-        raise NotFound(f"Link {link_id!r} does not exist: it was revoked, or has expired.")
+@serves(RevokeApprovalLink, locks="project=at.project_id")
+async def revoke_link(at: At, op: RevokeApprovalLink) -> None:
+    if not await query("revoke_link", at, id=op.link_id):
+        raise NotFound(f"Link {op.link_id!r} does not exist: it was revoked, or has expired.")

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from perdure.store.base.interface import Notify, UserChanged, query, record, records, verb
+from perdure.store.base.interface import Notify, UserChanged, query, record, records, serves, verb
 from perdure.store.base.records import to_values
-from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.base.idempotency import At, Idempotency, recall, remember
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import (
     AlreadyMember,
@@ -20,8 +20,19 @@ from perdure.wire.base.errors import (
     TooManyMembers,
     TooManyProjects,
 )
+from perdure.wire.base.operation import Listed
 from perdure.wire.people.accounts import INVITATION_PATH, User
-from perdure.wire.people.projects import Invitation, Member, Project
+from perdure.wire.people.projects import (
+    ChangeProject,
+    ChangeProjectMember,
+    GetProjectInvitations,
+    GetProjectMembers,
+    Invitation,
+    Member,
+    Project,
+    RemoveProjectMember,
+    WithdrawProjectInvitation,
+)
 
 SESSIONS_MAX = 100
 """Open sessions per user; beyond, the first to expire ends."""
@@ -207,12 +218,11 @@ async def read_project(*, project_id: str) -> Project:
     return found
 
 
-@verb(locks="project=project_id")
-async def change_project(*, project_id: str, name: str | None, description: str | None, now_us: int) -> Project:
-    values = {"project_id": project_id, "name": name, "description": description, "now_us": now_us}
-    changed = await record(Project, "update_project", **values)
+@serves(ChangeProject, locks="project=at.project_id")
+async def change_project(at: At, op: ChangeProject) -> Project:
+    changed = await record(Project, "update_project", at, op)
     if changed is None:
-        raise _no_project(project_id)
+        raise _no_project(at.project_id)
     return changed
 
 
@@ -221,9 +231,12 @@ async def projects_of(*, user_id: str) -> list[Project]:
     return await records(Project, "projects_of_user", user_id=user_id)
 
 
-@verb(reads=True)
-async def list_members(*, project_id: str) -> list[Member]:
-    return await records(Member, "list_members", project_id=project_id, user_id=None)
+@serves(GetProjectMembers, reads=True)
+async def list_members(at: At, op: GetProjectMembers) -> Listed[Member]:
+    """Members know each other's e-mails. A read-only key gets masked e-mails."""
+    found = await records(Member, "list_members", at, user_id=None)
+    is_whole = at.may(Role.WRITE) or (at.principal is not None and at.principal.user_id is not None)
+    return Listed(found if is_whole else [one.with_masked_email() for one in found])
 
 
 @verb(locks="project=project_id")
@@ -257,41 +270,40 @@ async def invite(
     await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
 
 
-@verb(locks="project=project_id")
-async def change_member(*, project_id: str, user_id: str, role: Role, now_us: int) -> Member:
-    roles = await _roles(project_id)
-    if role is not Role.ADMIN:
-        _check_admin_is_left(roles, user_id)
-    if user_id not in roles:
-        raise _no_member(user_id)
-    await query("update_member", project_id=project_id, user_id=user_id, role=role, now_us=now_us)
-    await Notify(UserChanged(user_id))
-    [changed] = await records(Member, "list_members", project_id=project_id, user_id=user_id)
+@serves(ChangeProjectMember, locks="project=at.project_id")
+async def change_member(at: At, op: ChangeProjectMember) -> Member:
+    roles = await _roles(at.project_id)
+    if op.role is not Role.ADMIN:
+        _check_admin_is_left(roles, op.user_id)
+    if op.user_id not in roles:
+        raise _no_member(op.user_id)
+    await query("update_member", at, op)
+    await Notify(UserChanged(op.user_id))
+    [changed] = await records(Member, "list_members", at, op)
     return changed
 
 
-@verb(locks="project=project_id")
-async def remove_member(*, project_id: str, user_id: str) -> None:
-    roles = await _roles(project_id)
-    _check_admin_is_left(roles, user_id)
-    if user_id not in roles:
-        raise _no_member(user_id)
-    await query("delete_member", project_id=project_id, user_id=user_id)
-    await query("delete_links_of_member", project_id=project_id, user_id=user_id)
-    await Notify(UserChanged(user_id))
+@serves(RemoveProjectMember, locks="project=at.project_id")
+async def remove_member(at: At, op: RemoveProjectMember) -> None:
+    roles = await _roles(at.project_id)
+    _check_admin_is_left(roles, op.user_id)
+    if op.user_id not in roles:
+        raise _no_member(op.user_id)
+    await query("delete_member", at, op)
+    await query("delete_links_of_member", at, op)
+    await Notify(UserChanged(op.user_id))
 
 
-@verb(reads=True)
-async def list_invitations(*, project_id: str, now_us: int) -> list[Invitation]:
-    return await records(Invitation, "list_invitations", project_id=project_id, now_us=now_us)
+@serves(GetProjectInvitations, reads=True)
+async def list_invitations(at: At, op: GetProjectInvitations) -> Listed[Invitation]:
+    return Listed(await records(Invitation, "list_invitations", at))
 
 
-@verb(locks="project=project_id")
-async def withdraw_invitation(*, project_id: str, email: str) -> None:
-    """Raises NotFound."""
-    await _roles(project_id)
-    if not await query("delete_invitation", project_id=project_id, email=email):
-        raise NotFound(f"{email!r} has no invitation; GET …/invitations lists them.")
+@serves(WithdrawProjectInvitation, locks="project=at.project_id")
+async def withdraw_invitation(at: At, op: WithdrawProjectInvitation) -> None:
+    await _roles(at.project_id)
+    if not await query("delete_invitation", at, op):
+        raise NotFound(f"{op.email!r} has no invitation; GET …/invitations lists them.")
 
 
 async def _roles(project_id: str) -> dict[str, str]:

@@ -9,19 +9,28 @@ from msgspec import json
 from msgspec.structs import asdict
 
 from perdure.store.base.executions import JournalRow
-from perdure.store.base.interface import Notify, Ready, Written, query, query_many, record, records, value, verb
+from perdure.store.base.interface import Notify, Ready, Written, query, query_many, record, records, serves, value, verb
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.runs.queues import put_queue
 from perdure.wire.base.errors import BadRequest, BadValue, Conflict, DeploymentNotFound, NotFound
 from perdure.wire.base.limits import GATHERED_BYTES_MAX
 from perdure.wire.base.records import Kind
 from perdure.wire.base.times import NEVER_US
-from perdure.wire.runs.deployments import Deployment, DeploymentStatus, ListedDeployment
-from perdure.wire.runs.drains import Drain, IdleExecution, drain_of
+from perdure.wire.runs.deployments import (
+    Deployment,
+    DeploymentStatus,
+    GetDeployment,
+    ListedDeployment,
+    RetireDeployment,
+    UseDeployment,
+)
+from perdure.wire.runs.drains import Drain, GetDrain, IdleExecution, drain_of
 from perdure.wire.runs.requests import QueueSpec
 from perdure.wire.runs.workflows import (
     TOOL_CHARS_MAX,
     TOOL_PREFIX,
     WORKFLOWS_MAX,
+    GetWorkflow,
     RegisteredWorkflow,
     WorkflowDescription,
     WorkflowType,
@@ -195,9 +204,9 @@ def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
     )
 
 
-@verb(reads=True)
-async def get_deployment(*, project_id: str, deployment_id: str) -> Deployment:
-    return await _read(project_id, deployment_id)
+@serves(GetDeployment, reads=True)
+async def get_deployment(at: At, op: GetDeployment) -> Deployment:
+    return await _read(at.project_id, op.deployment_id)
 
 
 STARTABLE_ROWS: Final = 1_000
@@ -229,16 +238,13 @@ async def list_workflows(
     return page, None if last is None else RegistryPlace(last.id, last.created_at_us, last.deployment_id)
 
 
-@verb(reads=True)
-async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str | None) -> RegisteredWorkflow:
-    """A workflow of one deployment, or of the newest that has it. Raises NotFound."""
-    found = await record(
-        RegisteredWorkflow, "read_workflow", project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id
-    )
+@serves(GetWorkflow, reads=True)
+async def get_workflow(at: At, op: GetWorkflow) -> RegisteredWorkflow:
+    found = await record(RegisteredWorkflow, "read_workflow", at, op)
     if found is None:
-        where = "any deployment" if deployment_id is None else f"deployment {deployment_id!r}"
-        raise NotFound(f"Workflow {workflow_id!r} is not registered in {where}.")
-    return await _described(project_id, found)
+        where = "any deployment" if op.deployment_id is None else f"deployment {op.deployment_id!r}"
+        raise NotFound(f"Workflow {op.workflow_id!r} is not registered in {where}.")
+    return await _described(at.project_id, found)
 
 
 async def _described(project_id: str, found: RegisteredWorkflow) -> RegisteredWorkflow:
@@ -303,35 +309,34 @@ async def _make_current(project_id: str, deployment_id: str, now_us: int) -> Non
     await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
 
 
-@verb(sweep=True)
-async def use_deployment(*, project_id: str, deployment_id: str, now_us: int) -> Deployment:
-    await _lock_active(project_id, deployment_id)
-    await _make_current(project_id, deployment_id, now_us)
-    return await _read(project_id, deployment_id)
+@serves(UseDeployment, sweep=True)
+async def use_deployment(at: At, op: UseDeployment) -> Deployment:
+    await _lock_active(at.project_id, op.deployment_id)
+    await _make_current(at.project_id, op.deployment_id, at.now_us)
+    return await _read(at.project_id, op.deployment_id)
 
 
-@verb(sweep=True)
-async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int) -> Deployment:
-    """Retire a deployment until a worker registers for it again. Raises DeploymentNotFound, Conflict."""
-    known = await _lock(project_id, deployment_id)
+@serves(RetireDeployment, sweep=True)
+async def retire_deployment(at: At, op: RetireDeployment) -> Deployment:
+    known = await _lock(at.project_id, op.deployment_id)
     if known is None:
-        raise unknown_deployment(deployment_id)
-    if await value("current_deployment", project_id=project_id) == deployment_id:
+        raise unknown_deployment(op.deployment_id)
+    if await value("current_deployment", at) == op.deployment_id:
         raise Conflict(
-            f"Deployment {deployment_id!r} is the current one: new executions go there. Let them go to another one "
+            f"Deployment {op.deployment_id!r} is the current one: new executions go there. Let them go to another one "
             "first: `perdure deployments use ID`."
         )
-    for id, phase in await query("any_open_of_deployment", project_id=project_id, deployment_id=deployment_id):
+    for id, phase in await query("any_open_of_deployment", at, op):
         raise Conflict(
-            f"Deployment {deployment_id!r} is not empty: execution {id} is {phase}, for one. "
+            f"Deployment {op.deployment_id!r} is not empty: execution {id} is {phase}, for one. "
             "`perdure deployments ls` counts what is open."
         )
-    if await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
-        raise Conflict(f"Deployment {deployment_id!r} still has workers; stop them first.")
+    if await query("live_worker_of", at, op):
+        raise Conflict(f"Deployment {op.deployment_id!r} still has workers; stop them first.")
     _, retired = known
     if not retired:
-        await query("retire_deployment", project_id=project_id, id=deployment_id, now_us=now_us)
-    return await _read(project_id, deployment_id)
+        await query("retire_deployment", at, id=op.deployment_id)
+    return await _read(at.project_id, op.deployment_id)
 
 
 @verb(reads=True)
@@ -356,19 +361,17 @@ async def list_deployments(
     ]
 
 
-@verb(reads=True)
-async def drain(*, project_id: str, deployment_id: str, now_us: int) -> Drain:
-    """Raises DeploymentNotFound."""
-    of_deployment = {"project_id": project_id, "deployment_id": deployment_id}
-    deployment = await _read(project_id, deployment_id)
-    workers: dict[str, int] = dict(await query("count_live_workers", project_id=project_id, now_us=now_us))
-    counts = await query("count_open_by_deployment", project_id=project_id)
-    idle = await records(IdleExecution, "idle_of_deployment", limit=IDLE_MAX + 1, **of_deployment)
-    delayed = await record(IdleExecution, "last_delayed_of_deployment", beyond_us=NEVER_US, **of_deployment)
+@serves(GetDrain, scans=True)
+async def drain(at: At, op: GetDrain) -> Drain:
+    deployment = await _read(at.project_id, op.deployment_id)
+    workers: dict[str, int] = dict(await query("count_live_workers", at))
+    counts = await query("count_open_by_deployment", at)
+    idle = await records(IdleExecution, "idle_of_deployment", at, op, limit=IDLE_MAX + 1)
+    delayed = await record(IdleExecution, "last_delayed_of_deployment", at, op, beyond_us=NEVER_US)
     return drain_of(
         deployment,
-        workers=workers.get(deployment_id, 0),
-        open={phase: amount for id, phase, amount in counts if id == deployment_id},
+        workers=workers.get(op.deployment_id, 0),
+        open={phase: amount for id, phase, amount in counts if id == op.deployment_id},
         idle=idle[:IDLE_MAX] + ([] if delayed is None else [delayed]),
         exact=len(idle) <= IDLE_MAX,
     )
