@@ -41,6 +41,7 @@ QUIET_SECONDS = 1.0
 SOON_SECONDS = 2.0
 """How long after a fault what happens may still come from it."""
 
+FOR_EVER = 1_000_000
 TAIL_FIRST = 10_000_000
 """The inputs of the executions that prove, at the end, that each server works again."""
 
@@ -90,6 +91,7 @@ class Run:
         self._database = database
         self._keys: dict[str, str] = {}
         self._loads: list[Load] = []
+        self._loading: list[tuple[Load, asyncio.Task[None]]] = []
         self._clients: list[Client] = []
         self._began = time.monotonic()
         self._open = AsyncExitStack()
@@ -126,6 +128,11 @@ class Run:
         """This run's cluster, not started yet."""
         self.cluster = Cluster(self.folder, self.database, **options)
         return self.cluster
+
+    async def start_cluster(self, **options: Any) -> Cluster:
+        cluster = self.make_cluster(**options)
+        await cluster.start()
+        return cluster
 
     async def proxy(self, port: int = 0, *, socket: str | None = None) -> Proxy:
         """A line of its own to a server's port, or to the database's socket."""
@@ -184,6 +191,17 @@ class Run:
         self._loads.append(load)
         return load
 
+    def begin(self, *loads: Load) -> None:
+        """Callers start executions, one after the other, until `stop_loads`."""
+        self._loading += [(load, asyncio.create_task(load.run(FOR_EVER))) for load in loads]
+
+    async def stop_loads(self) -> None:
+        """Callers start no more; comes back when each has what it wanted."""
+        loading, self._loading = self._loading, []
+        for load, _ in loading:
+            load.stopping = True
+        await asyncio.gather(*[task for _, task in loading])
+
     def journeys(self, *, open_max: int = 50, client: Client | None = None) -> Load:
         """Callers of the workflow that does everything, who answer its question at some time."""
 
@@ -229,8 +247,10 @@ class Run:
         await until(found, TURN_SECONDS, "a worker runs a step")
         return self.chance.choice(busy or among)
 
-    def hit(self, what: str, caught: list[Effect], at_us: int) -> None:
-        """Write down a fault that has happened, and whom it caught."""
+    def hit(self, what: str, caught: list[Effect] | None = None, at_us: int | None = None) -> None:
+        """Write down a fault that has happened, and the bodies that it caught: by default all that run now."""
+        caught = self.cluster.all_in_flight() if caught is None else caught
+        at_us = time.time_ns() // 1_000 if at_us is None else at_us
         self.faults.append((what, at_us, caught))
         self.note(f"{what}, {len(caught)} bodies in flight")
 

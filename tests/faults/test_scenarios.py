@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.faults.run import Broken, NotHere, ProvesTooLittle, Run, Size
-from tests.faults.scenarios import index
+from tests.faults.scenarios import index, kills
 from tests.faults.scenarios.index import PLAYED_MAX, SCENARIOS, Scenario
 
 CASES = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.databases]
@@ -63,10 +63,11 @@ async def test_only_a_run_that_proves_too_little_is_played_again(monkeypatch: py
     async def figures() -> dict[str, Any]:
         seeds.clear()
         told: dict[str, Any] = {}
-        await index.play("made up", "sqlite", Size.SMALL, 7, told)
+        await index.play("made-up", "sqlite", Size.SMALL, 7, told)
         return told
 
-    monkeypatch.setitem(SCENARIOS, "made up", Scenario(scenario, ("sqlite",)))
+    monkeypatch.setitem(SCENARIOS, "made-up", Scenario(("sqlite",), module="kills"))
+    monkeypatch.setattr(kills, "made_up", scenario, raising=False)
     ends[:] = [None]
     assert await figures() == {"seed": 7}
     ends[:] = [ProvesTooLittle("calm"), None]

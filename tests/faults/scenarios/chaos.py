@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from tests.faults.database import Postgres
 from tests.faults.proxy import Proxy
@@ -25,8 +24,7 @@ async def chaos(run: Run) -> None:
     cluster.worker_urls = lambda n: [urls[(n + i) % len(urls)] for i in range(len(urls))]
     await cluster.start()
     client = run.client(urls=urls)
-    loads = [run.load(open_max=10, client=client), run.journeys(open_max=10, client=client)]
-    loading = [asyncio.create_task(load.run(1_000_000)) for load in loads]
+    run.begin(run.load(open_max=10, client=client), run.journeys(open_max=10, client=client))
     monkey = Monkey(run, ways, database_lines)
     names = monkey.names()
     times = run.pick(len(names), 2 * len(names), 10 * len(names))
@@ -37,9 +35,7 @@ async def chaos(run: Run) -> None:
         await getattr(monkey, name)()
     for way in ways:
         way.heal()
-    for load in loads:
-        load.stopping = True
-    await asyncio.gather(*loading)
+    await run.stop_loads()
     verdict = await run.finish()
     run.figures["faults"] = dict(sorted(monkey.made.items()))
     run.demand(verdict, completed=10, faults=times // 2, rows_lost=1)
@@ -131,4 +127,4 @@ class Monkey:
         await interrupt(self.run, "sessions")
 
     def _hit(self, what: str) -> None:
-        self.run.hit(what, self.run.cluster.all_in_flight(), time.time_ns() // 1_000)
+        self.run.hit(what)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from tests.faults.cluster import until
 from tests.faults.database import Pair
 from tests.faults.run import TURN_SECONDS, Run
-from tests.faults.scenarios.zombies import FOR_EVER
 
 
 async def failover(run: Run) -> None:
     database = run.database
     assert isinstance(database, Pair)
-    cluster = run.make_cluster(servers=2, workers=3, capacity=10, step_seconds=0.1, settings={"poll_seconds_max": 2})
-    await cluster.start()
-    loads = [run.load(open_max=15), run.journeys(open_max=10)]
-    loading = [asyncio.create_task(load.run(FOR_EVER)) for load in loads]
+    cluster = await run.start_cluster(
+        servers=2, workers=3, capacity=10, step_seconds=0.1, settings={"poll_seconds_max": 2}
+    )
+    run.begin(run.load(open_max=15), run.journeys(open_max=10))
     await run.progress(run.pick(100, 400, 2_000))
     await run.victim()
     caught, at_us = run.cluster.all_in_flight(), time.time_ns() // 1_000
@@ -34,8 +32,6 @@ async def failover(run: Run) -> None:
     await until(goes_on, TURN_SECONDS, "a step begins after the failover")
     run.figures["progress after the promotion"] = f"{(min(begun) - since_us) / 1e6:.2f} s"
     await run.progress(run.pick(100, 400, 2_000))
-    for load in loads:
-        load.stopping = True
-    await asyncio.gather(*loading)
+    await run.stop_loads()
     verdict = await run.finish()
     run.demand(verdict, faults=1, faults_that_caught_a_step_in_flight=1, completed=30)

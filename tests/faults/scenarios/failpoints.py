@@ -3,15 +3,12 @@ answered asks again under the same key, and everything has happened once."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
 from collections import Counter
 
 from tests.faults.cluster import Server, until
 from tests.faults.failing import POINTS
 from tests.faults.run import TURN_SECONDS, Broken, Run
-from tests.faults.scenarios.zombies import FOR_EVER
 
 KILLED = -9
 FAILING = [sys.executable, "-m", "tests.faults.failing"]
@@ -30,8 +27,7 @@ async def failpoints(run: Run) -> None:
         server.environment["FAULTS_FAILPOINT"] = f"{points.pop()}:{run.chance.randint(10, 100)}"
 
     await cluster.start()
-    loads = [run.load(open_max=15), run.journeys(open_max=10)]
-    loading = [asyncio.create_task(load.run(FOR_EVER)) for load in loads]
+    run.begin(run.load(open_max=15), run.journeys(open_max=10))
     for server in cluster.servers:
         server.terminate()
         await server.ended()
@@ -47,7 +43,7 @@ async def failpoints(run: Run) -> None:
                 point = server.environment["FAULTS_FAILPOINT"].partition(":")[0]
                 if (code := await server.ended()) != KILLED:
                     raise Broken(f"{server.name} ended with {code} and not at {point}:\n{server.said()}")
-                run.hit(f"{server.name} died {point}", cluster.all_in_flight(), time.time_ns() // 1_000)
+                run.hit(f"{server.name} died {point}")
                 deaths[point] += 1
                 arm(server)
                 server.start()
@@ -56,9 +52,7 @@ async def failpoints(run: Run) -> None:
         server.environment["FAULTS_FAILPOINT"] = ""
         server.start()
         await cluster.until_ready(server)
-    for load in loads:
-        load.stopping = True
-    await asyncio.gather(*loading)
+    await run.stop_loads()
     verdict = await run.finish()
     run.figures["deaths"] = dict(deaths)
     run.demand(verdict, faults=rounds * len(POINTS), completed=20)

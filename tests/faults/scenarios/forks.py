@@ -53,8 +53,9 @@ class Asked(NamedTuple):
 
 
 async def forks(run: Run) -> None:
-    cluster = run.make_cluster(servers=1, workers=1, capacity=20, step_seconds=0.0, settings={"lease_seconds": 4.0})
-    await cluster.start()
+    cluster = await run.start_cluster(
+        servers=1, workers=1, capacity=20, step_seconds=0.0, settings={"lease_seconds": 4.0}
+    )
     client = run.client(patience_seconds=TURN_SECONDS)
     source = await _waits_for_its_child(run, client)
     failed = await _failed(run, client, 1 + len(POINTS))

@@ -40,8 +40,7 @@ async def idle(run: Run) -> None:
         "connections_max": clients + 100,
         "poll_seconds_max": WAIT_SECONDS,
     }
-    cluster = run.make_cluster(servers=1, workers=0, settings=settings)
-    await cluster.start()
+    cluster = await run.start_cluster(servers=1, workers=0, settings=settings)
     [server] = cluster.servers
     crowd = _Crowd(server, cluster.key)
     try:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests.faults.run import ProvesTooLittle, Run, spread
-from tests.faults.scenarios.zombies import FOR_EVER
 
 HITS_MIN = 0.6
 
@@ -15,12 +12,11 @@ async def kills(run: Run) -> None:
     of_workers = run.pick(4, 40, 100)
     of_servers = run.pick(1, 10, 20)
     workers = run.pick(3, 4, 6)
-    cluster = run.make_cluster(
+    await run.start_cluster(
         servers=2, workers=workers, capacity=run.pick(4, 8, 12), settings={"lease_seconds": 4.0, "poll_seconds_max": 2}
     )
-    await cluster.start()
     load = run.load(open_max=run.pick(60, 200, 300))
-    loading = asyncio.create_task(load.run(FOR_EVER))  # each fault is to meet some that run, however late it comes
+    run.begin(load)  # each fault is to meet some that run, however late it comes
     faults = [run.kill_worker] * of_workers + [run.kill_server] * of_servers
     run.chance.shuffle(faults)
     pace = executions * 5 * 0.85 / len(faults)
@@ -29,8 +25,7 @@ async def kills(run: Run) -> None:
         await fault()
     while load.started < executions:
         await run.progress(5)
-    load.stopping = True
-    await loading
+    await run.stop_loads()
     verdict = await run.finish()
     recoveries = run.recoveries("worker killed")
     run.figures["a killed worker's work runs elsewhere"] = f"{spread(recoveries)} ({len(recoveries)})"

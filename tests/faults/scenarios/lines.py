@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections import Counter
 
 from tests.faults import app
@@ -39,8 +38,7 @@ async def lines(run: Run) -> None:
     cluster.worker_urls = lambda n: [urls[(n + i) % len(urls)] for i in range(len(urls))]
     await cluster.start()
     client = run.client(urls=urls)
-    loads = [run.load(open_max=10, client=client), run.journeys(open_max=10, client=client)]
-    loading = [asyncio.create_task(load.run(1_000_000)) for load in loads]
+    run.begin(run.load(open_max=10, client=client), run.journeys(open_max=10, client=client))
     callers = Callers(run.client(patience_seconds=TURN_SECONDS, urls=urls))
     calling = asyncio.create_task(callers.run())
     answers: Counter[int] = Counter()
@@ -48,7 +46,7 @@ async def lines(run: Run) -> None:
     straight = run.client(patience_seconds=TURN_SECONDS)
     for _ in range(periods):
         await run.progress(20)
-        run.hit("bad lines", cluster.all_in_flight(), time.time_ns() // 1_000)
+        run.hit("bad lines")
         for way in ways:
             way.set(**BAD)
         for line in database_lines:
@@ -60,9 +58,8 @@ async def lines(run: Run) -> None:
             answers += await way.replay(40, ports=[other.upstream_port for other in ways])
             await compare(way.twice(), compared, straight)
     callers.stopping = True
-    for load in loads:
-        load.stopping = True
-    await asyncio.gather(*loading, calling)
+    await run.stop_loads()
+    await calling
     await callers.check()
     verdict = await run.finish()
     made = sum((way.counts for way in ways), Counter[str]())

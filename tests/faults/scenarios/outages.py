@@ -8,16 +8,13 @@ import time
 from tests.faults.cluster import until
 from tests.faults.database import Postgres
 from tests.faults.run import TURN_SECONDS, Run, spread
-from tests.faults.scenarios.zombies import FOR_EVER
 
 
 async def outages(run: Run) -> None:
     times = run.pick(3, 6, 30)
     pause_seconds = run.pick(1, 2, 17)
-    cluster = run.make_cluster(servers=2, workers=3, capacity=10, step_seconds=0.1, settings={"poll_seconds_max": 2})
-    await cluster.start()
-    loads = [run.load(open_max=15), run.journeys(open_max=10)]
-    loading = [asyncio.create_task(load.run(FOR_EVER)) for load in loads]
+    await run.start_cluster(servers=2, workers=3, capacity=10, step_seconds=0.1, settings={"poll_seconds_max": 2})
+    run.begin(run.load(open_max=15), run.journeys(open_max=10))
     kinds = ["stop", "crash", "sessions"] * (times // 3)
     run.chance.shuffle(kinds)
     back: list[float] = []
@@ -25,9 +22,7 @@ async def outages(run: Run) -> None:
         await run.progress(10)
         await asyncio.sleep(pause_seconds * run.chance.uniform(0.8, 1.2))
         back.append(await interrupt(run, kind))
-    for load in loads:
-        load.stopping = True
-    await asyncio.gather(*loading)
+    await run.stop_loads()
     verdict = await run.finish()
     run.figures["progress after its return"] = spread(back)
     run.figures["within 5 s"] = f"{sum(one <= 5 for one in back)} of {len(back)}"

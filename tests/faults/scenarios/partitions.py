@@ -8,7 +8,6 @@ import time
 
 from tests.faults.cluster import until
 from tests.faults.run import TURN_SECONDS, Run, spread
-from tests.faults.scenarios.zombies import FOR_EVER
 
 KINDS = ("both ways", "replies only", "cut, then dead")
 
@@ -30,7 +29,7 @@ async def partitions(run: Run) -> None:
     await cluster.start()
     far = cluster.workers[0]
     load = run.load(open_max=15)
-    loading = asyncio.create_task(load.run(FOR_EVER))
+    run.begin(load)
     kinds = [KINDS[n % len(KINDS)] for n in range(times)]
     run.chance.shuffle(kinds)
     for kind in kinds:
@@ -52,8 +51,7 @@ async def partitions(run: Run) -> None:
             TURN_SECONDS,
             "the worker that was cut off works again",
         )
-    load.stopping = True
-    await loading
+    await run.stop_loads()
     late = sum(line.counts["late requests"] + line.counts["late replies"] for line in lines)
     verdict = await run.finish()
     verdict.counts["late messages"] = late

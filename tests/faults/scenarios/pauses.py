@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
 from tests.faults.app import expected_nap, five_steps, nap
 from tests.faults.cluster import until
 from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
-from tests.faults.scenarios.zombies import FOR_EVER
 
 from perdure import Client
 from perdure.wire.base.errors import BadValue
@@ -29,11 +27,12 @@ HELD_MIN = 20
 
 async def pauses(run: Run) -> None:
     rounds = run.pick(3, 9, 30)
-    cluster = run.make_cluster(servers=4, workers=4, capacity=4, step_seconds=0.02, settings={"lease_seconds": 4.0})
-    await cluster.start()
+    cluster = await run.start_cluster(
+        servers=4, workers=4, capacity=4, step_seconds=0.02, settings={"lease_seconds": 4.0}
+    )
     client = run.client(patience_seconds=TURN_SECONDS)
     load = run.load(open_max=200)
-    loading = asyncio.create_task(load.run(FOR_EVER))
+    run.begin(load)
     held: list[int] = []
     for n in range(rounds):
         await run.progress(20)
@@ -62,8 +61,7 @@ async def pauses(run: Run) -> None:
         await until(goes_on, TURN_SECONDS, "executions are handed out again")
         for server in cluster.servers:
             await cluster.until_ready(server)
-    load.stopping = True
-    await loading
+    await run.stop_loads()
     await until(lambda: _none_left(run), TURN_SECONDS, "the pauses and their numbers are gone")
     verdict = await run.finish()
     run.figures["held at once"] = f"{min(held)} to {max(held)}"

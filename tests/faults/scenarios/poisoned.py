@@ -13,8 +13,7 @@ KILLS_MAX = 6
 async def poisoned(run: Run) -> None:
     healthy = run.pick(60, 200, 1_000)
     settings = {"lease_seconds": 4.0, "poll_seconds_max": 2}
-    cluster = run.make_cluster(servers=2, workers=4, capacity=5, settings=settings, restart=True)
-    await cluster.start()
+    cluster = await run.start_cluster(servers=2, workers=4, capacity=5, settings=settings, restart=True)
     alone = run.load(open_max=20)
     await alone.run(healthy)
     beside = run.load(open_max=20, first=healthy)

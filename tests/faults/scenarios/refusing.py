@@ -82,8 +82,7 @@ async def _move(database: Postgres, disk: SmallDisk) -> None:
 
 
 async def _begin(run: Run) -> tuple[Load, asyncio.Task[None]]:
-    cluster = run.make_cluster(servers=2, workers=2, capacity=6)
-    await cluster.start()
+    await run.start_cluster(servers=2, workers=2, capacity=6)
     load = run.load(client=run.client(patience_seconds=0.5), open_max=30)
     return load, asyncio.create_task(load.run(1_000_000))
 

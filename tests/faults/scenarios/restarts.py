@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from tests.faults.ledger import Outcome
@@ -11,17 +10,15 @@ from tests.faults.run import Broken, Run, spread
 
 async def restarts(run: Run) -> None:
     rounds = run.pick(1, 2, 12)
-    cluster = run.make_cluster(servers=3, workers=3, capacity=6, settings={"poll_seconds_max": 2})
-    await cluster.start()
+    cluster = await run.start_cluster(servers=3, workers=3, capacity=6, settings={"poll_seconds_max": 2})
     client = run.client(patience_seconds=30.0)
-    loads = [run.load(open_max=15, client=client), run.journeys(open_max=5, client=client)]
-    loading = [asyncio.create_task(load.run(1_000_000)) for load in loads]
+    run.begin(run.load(open_max=15, client=client), run.journeys(open_max=5, client=client))
     seconds: list[float] = []
     for n in range(rounds):
         for server in cluster.servers:
             await run.progress(10)
             began = time.monotonic()
-            run.hit(f"{server.name} restarts", cluster.all_in_flight(), time.time_ns() // 1_000)
+            run.hit(f"{server.name} restarts")
             server.terminate()
             if code := await server.ended():
                 raise Broken(f"{server.name} ended with {code}:\n{server.said()}")
@@ -35,9 +32,7 @@ async def restarts(run: Run) -> None:
             raise Broken(f"{worker.name} ended with {code}:\n{worker.said()}")
         worker.start()
         await cluster.until_serving(worker)
-    for load in loads:
-        load.stopping = True
-    await asyncio.gather(*loading)
+    await run.stop_loads()
     verdict = await run.finish()
     run.figures["a server's end"] = spread(seconds)
     verdict.add("calls that failed", [entry for entry in run.ledger.entries if entry.outcome is not Outcome.DONE])

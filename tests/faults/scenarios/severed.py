@@ -3,7 +3,6 @@ carry on, and it comes back by itself."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from tests.faults.cluster import until
@@ -17,8 +16,7 @@ async def severed(run: Run) -> None:
     cluster = run.make_cluster(servers=3, workers=3, capacity=6, settings={"lease_seconds": 4.0, "poll_seconds_max": 2})
     lines = await run.database_lines()
     await cluster.start()
-    loads = [run.load(open_max=15), run.journeys(open_max=5)]
-    loading = [asyncio.create_task(load.run(1_000_000)) for load in loads]
+    run.begin(run.load(open_max=15), run.journeys(open_max=5))
     said: list[float] = []
     for n in range(times):
         await run.progress(30)
@@ -29,7 +27,7 @@ async def severed(run: Run) -> None:
             server.freeze()
         else:
             line.set(down=True)
-        run.hit(f"{server.name} is {kind}", cluster.all_in_flight(), time.time_ns() // 1_000)
+        run.hit(f"{server.name} is {kind}")
 
         async def not_ready() -> bool:
             return not await server.is_ready()  # noqa: B023  # awaited below, in this round
@@ -45,9 +43,7 @@ async def severed(run: Run) -> None:
             line.cut()
         await until(server.is_ready, TURN_SECONDS, "the server is ready again")
         run.note("it is back")
-    for load in loads:
-        load.stopping = True
-    await asyncio.gather(*loading)
+    await run.stop_loads()
     verdict = await run.finish()
     run.figures["it says so"] = spread(said)
     run.demand(verdict, faults=times, completed=20)

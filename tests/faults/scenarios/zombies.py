@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests.faults.run import Run, spread
 
 LEASE_SECONDS = 1.0
-FOR_EVER = 1_000_000
 
 
 async def zombies(run: Run) -> None:
     stops = run.pick(9, 60, 1_000)
     at_a_time = run.pick(3, 6, 20)
-    cluster = run.make_cluster(
+    cluster = await run.start_cluster(
         servers=2,
         workers=at_a_time + run.pick(1, 2, 5),
         capacity=4,
         step_seconds=0.2,
         settings={"lease_seconds": LEASE_SECONDS, "poll_seconds_max": 2},
     )
-    await cluster.start()
     load = run.load(open_max=5 * len(cluster.workers), may_be_poisoned=True)
-    loading = asyncio.create_task(load.run(FOR_EVER))
+    run.begin(load)
     left = stops
     while left:
         await run.progress(5 * at_a_time)
@@ -30,8 +26,7 @@ async def zombies(run: Run) -> None:
         some = sorted(cluster.workers, key=lambda worker: not cluster.in_flight([worker]))[: min(left, at_a_time)]
         await run.freeze_workers(some, LEASE_SECONDS * run.chance.uniform(1.6, 2.4))
         left -= len(some)
-    load.stopping = True
-    await loading
+    await run.stop_loads()
     verdict = await run.finish()
     await run.check_given_up(load)
     run.figures["frozen, a worker's work runs elsewhere"] = spread(run.recoveries("worker frozen"))
