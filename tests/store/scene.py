@@ -7,7 +7,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from msgspec import Raw
+import msgspec
+from msgspec import Raw, Struct
 from tests.store import more_kinds
 from tests.store.declared import declarations
 from tests.store.world import (
@@ -378,6 +379,10 @@ class Scene:
         known = {"now_us": self.now_us, "execution_id": dice.choice(list(self.ids.values())), **ARGUMENTS}
         if name in known:
             return known[name]
+        if isinstance(hint, type) and issubclass(hint, Struct):  # the place or the operation of a verb
+            hints = get_type_hints(hint)
+            wanted = [one.name for one in msgspec.structs.fields(hint) if one.required or one.name in known]
+            return hint(**{one: self._argument(one, hints[one], dice, n) for one in wanted})
         kind = dice.choice(get_args(hint) or [hint])
         made = {str: f"{name}{n}", int: n, bool: dice.choice([True, False]), NoneType: None}
         assert kind in made, f"a verb with `{name}: {hint}` needs a kind in KINDS"
