@@ -1,4 +1,4 @@
-"""The service of questions, their answers, and links for people without a key."""
+"""The service of questions, answers, and links for people without a key."""
 
 import base64
 import binascii
@@ -96,8 +96,8 @@ class Approvals(Service):
     async def get(
         self, project_id: str, execution_id: str, step_key: str, question_id: str | None = None
     ) -> tuple[Phase, Question | None]:
-        """Of an execution or descendant, with the execution's phase. `question_id` selects one of several. Raises
-        NotFound."""
+        """Return a question of an execution or descendant, with the execution's phase. `question_id` selects one of
+        several questions. Raises NotFound."""
         return await self.read(
             approvals.find_question(
                 project_id=project_id,
@@ -120,7 +120,7 @@ class Approvals(Service):
         question_id: str | None = None,
         link_id: str | None = None,
     ) -> Approval:
-        """Answer the open question, with `question_id` only that one. Raises NotFound, Conflict, BadValue."""
+        """Answer the open question; with `question_id`, only this question. Raises NotFound, Conflict, BadValue."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
         return await self.write(

@@ -1,5 +1,3 @@
-"""The service of budgets."""
-
 from __future__ import annotations
 
 from contextlib import suppress
@@ -50,7 +48,7 @@ class Budgets(Service):
 
     @serves(RaiseBudget)
     async def change(self, scope: Scope, op: RaiseBudget) -> BudgetState:
-        """Also resume the executions that wait for the budget."""
+        """Change the budget, and resume the executions that wait for it."""
         budget = await self.read(budgets.budget_of(project_id=scope.project_id, execution_id=op.execution_id))
         if budget.shared_id is not None and op.change != BudgetChange(on_exceed=op.on_exceed):
             scope.check_role(Role.ADMIN)  # as its limits have it
@@ -90,7 +88,7 @@ class Budgets(Service):
 
     @serves(DeleteSharedBudget)
     async def delete(self, scope: Scope, op: DeleteSharedBudget) -> None:
-        """Without limits first, so a repeat after a crash wakes the rest."""
+        """Remove the limits first, so a repeat after a crash wakes the remaining executions."""
         shared = await self.write(shared_budgets.unlimit(project_id=scope.project_id, name=op.name))
         await self._wake(scope.project_id, shared)
         while await self.write(shared_budgets.drop_balances(shared_id=shared.id)):
@@ -98,8 +96,8 @@ class Budgets(Service):
         await self.write(shared_budgets.delete(project_id=scope.project_id, name=op.name, shared_id=shared.id))
 
     async def _wake(self, project_id: str, shared: SharedBudget) -> None:
-        """Resume the executions that wait for its balances. They may pause again under the new limits, so each balance
-        has one turn."""
+        """Resume the executions that wait for the budget's balances. Executions may pause again under the new limits,
+        so each balance has one turn."""
         id = ""
         while ids := await self.read(shared_budgets.paused(shared_id=shared.id, after=id)):
             for id in ids:
@@ -118,7 +116,7 @@ class Budgets(Service):
             )
 
     async def look(self) -> float:
-        """Let another execution ask where the one that did does not wait any more."""
+        """If the execution that asked no longer waits, another one asks."""
         for project_id, id in await self.scan(budgets.unasked()):
             await self._wake_one(project_id, id)
         return self._core.spread(LOOK_SECONDS)

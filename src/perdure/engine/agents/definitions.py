@@ -1,5 +1,3 @@
-"""The service of definitions of agents and tools."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -97,7 +95,7 @@ def _tool(stored: StoredDefinition) -> ToolDefinition:
 
 
 def _fields(stored: StoredDefinition, registered: type[Struct]) -> dict[str, Any]:
-    """The registered values that are not null, with the columns of the row."""
+    """Return the registered values except nulls, with the row's columns."""
     given = asdict(json.decode(stored.value, type=registered))
     return {
         **{name: value for name, value in given.items() if value not in (None, NULL)},

@@ -50,7 +50,7 @@ class Sessions(Service):
 
     @serves(PutSessionMemory)
     async def remember(self, scope: Scope, op: PutSessionMemory) -> NewVersion:
-        """Raises Conflict if the version that the caller read is not the last one, BadRequest."""
+        """Raises BadRequest, and Conflict if the caller read an older version than the last."""
         version = await self.write(
             sessions.put_memory(
                 project_id=scope.project_id,

@@ -1,5 +1,3 @@
-"""The service of transcripts."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
@@ -19,7 +17,7 @@ PAGE_MAX: Final = 1_000
 class Transcripts(Service):
     @serves(GetTranscript)
     async def read_page(self, scope: Scope, op: GetTranscript) -> Page:
-        """An unknown session has version 0. Raises NotFound for a version that is gone."""
+        """Read a page. An unknown session has version 0. Raises NotFound for a deleted version."""
         return await self.read(
             transcripts.read_transcript(
                 project_id=scope.project_id,

@@ -9,24 +9,24 @@ from perdure.store.verbs.insight import ended
 from perdure.store.verbs.insight.ended import HOUR_US, MINUTE_US, Folds, Piece, minute
 
 SECONDS: Final = 5.0
-"""Between two folds. So readers count the ends of about ten seconds one by one."""
+"""Seconds between two folds: readers count the ends of about ten seconds singly."""
 STEP_US: Final = 3_000_000
-"""The least that a fold covers, so that servers do not fold in turns."""
+"""The least time that a fold covers, so servers do not fold in turns."""
 YOUNG_US: Final = 5_000_000
-"""Ends as young as this wait for transactions that commit late and for servers with another clock."""
+"""Younger ends wait for transactions that commit late and for servers with another clock."""
 SETTLED_US: Final = 5 * MINUTE_US
-"""Transactions that ended an execution have committed after this time."""
+"""Transactions with older ends have committed."""
 
 
 class Folding:
-    """Any server may fold: a fold that comes second changes nothing."""
+    """Folds ends on any server: a second fold changes nothing."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._pruned_at_us = 0
 
     async def fold(self) -> float:
-        """A round: it makes at most one step."""
+        """Run a round, at most one step."""
         core = self._core
         now_us = core.clock.now_us()
         folds = await core.store.read(ended.folds())
@@ -47,7 +47,7 @@ class Folding:
         return core.spread(SECONDS)
 
     async def _fold_new(self, folds: Folds, now_us: int) -> bool:
-        """While nothing ends, it writes once, at the end of the minute, which can settle then."""
+        """Fold new ends. Without ends, write once at the end of a minute, so the minute can settle."""
         to_us = now_us - YOUNG_US
         if to_us - folds.folded_to_us < STEP_US:
             return False

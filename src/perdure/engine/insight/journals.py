@@ -80,7 +80,7 @@ class Journals(Service):
         return await self.scan(search.search(project_id=scope.project_id, q=op.q, limit=op.limit))
 
     async def _path(self, project_id: str, execution_id: str, now_us: int) -> list[PathSpan]:
-        """Of descendants only those on the path are read. Empty if the execution is deleted meanwhile."""
+        """Read the path, with the descendants on the path only. Empty if the execution is deleted meanwhile."""
         root = await self._read(project_id, execution_id, PATH_ROWS_MAX)
         if root is None:
             return []

@@ -1,8 +1,8 @@
 """One stream of changes for everything that a page shows.
 
-Followers of the same thing share a watcher. Once a second, if the store has changed, each watcher asks the store once,
-and its followers send what differs from their pages. Slow looks become rare. A follower has no queue: a slow reader
-holds the digests of its page, and skips what came in between.
+Followers of the same thing share a watcher. If the store has changed, each watcher queries the store once a second, and
+sends followers the differences to their pages. Slow looks become rare. A follower has no queue: a slow reader holds
+digests of the page, and skips states in between.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ logger = logging.getLogger("perdure.engine")
 
 LOOK_SECONDS: Final = 1.0
 LOOK_SHARE: Final = 20
-"""The looks of one watcher take at most 1/20 of the time."""
+"""A watcher's looks take at most 1/20 of the time."""
 ALL_SHARE: Final = 4
 """All looks together take at most 1/4 of the time."""
 REFRESH_SECONDS: Final = 10.0
-"""So often a watcher reads all rows of its followers: their details also tell about workers, queues and pauses."""
+"""Seconds between two reads of all rows: details also tell about workers, queues and pauses."""
 COUNTED_MAX: Final = 1_000
-"""New executions that are counted."""
+"""Most new executions that are counted."""
 ROWS_MAX: Final = 500
-"""Rows that a look reads."""
+"""Rows per look."""
 _LIST_STATE: Final = re.compile(r"([0-9a-f-]{36}|)\.[0-9a-f]{1,16}\.([0-9]{1,4})\.([0-9]{1,4})\.([01])")
 _STATE: Final = re.compile(r"(?:[a-z]+=[0-9a-f.-]*)(?:;[a-z]+=[0-9a-f.-]*)*")
 
@@ -65,7 +65,7 @@ class PageRow(Struct, frozen=True):
 
 
 def digest(record: msgspec.Struct) -> int:
-    """The same on all servers."""
+    """Return a digest, the same on all servers."""
     return int.from_bytes(blake2b(msgspec.json.encode(to_json(record)), digest_size=8).digest())
 
 
@@ -74,9 +74,9 @@ class PageWatcher(Protocol):
     """Counts changes."""
     followers: int
     wanted: bool
-    """Whether a follower awaits a look, also without a change."""
+    """Whether a follower awaits a look even without a change."""
     broken: bool
-    """A look has failed: its streams end."""
+    """A look has failed, so streams end."""
     due_at: float
     """The earliest time of the next look, on the loop's clock."""
 
@@ -84,7 +84,7 @@ class PageWatcher(Protocol):
 
 
 class ListWatcher:
-    """Watches one list: the rows that its followers show, and the rows that match now."""
+    """Watches a list: the rows on followers' pages, and the rows that match now."""
 
     def __init__(self, core: Core, project_id: str, filters: ListFilters) -> None:
         self._core = core
@@ -95,14 +95,14 @@ class ListWatcher:
         self.turn = self.followers = 0
         self.wanted, self.broken, self.due_at = True, False, 0.0
         self.rows: dict[str, PageRow | None] = {}
-        """By id; None: it does not fit."""
+        """Rows by id; None: the execution does not fit."""
         self.window: list[str] = []
         self.more = False
         self.failed: frozenset[str] = frozenset()
         self._changed: dict[tuple[str, ...], ChangedRows] = {}
 
     def join(self, page: ListPage, rows: Sequence[PageRow]) -> None:
-        """The next look reads these rows again: they may be older than what the watcher has."""
+        """Add a page. The next look reads its rows again: the watcher may have newer ones."""
         self.pages.add(page)
         self.wanted = True
         for row in rows:
@@ -149,7 +149,7 @@ class ListWatcher:
         return row is not None and id in self._stamps and row.summary.phase in FINAL
 
     def changed(self, rows: Sequence[PageRow]) -> ChangedRows:
-        """One record for all followers that have the same to send."""
+        """Return the same record for all followers with the same changes."""
         key = tuple(f"{row.digest:x}" for row in rows)
         known = self._changed.get(key)
         if known is None:
@@ -158,7 +158,7 @@ class ListWatcher:
 
 
 class ListState(Struct, frozen=True):
-    """The part of a cursor that is about a list."""
+    """A list's part of a cursor."""
 
     anchor: str
     new: NewRows
@@ -173,26 +173,26 @@ def _read_state(state: str) -> ListState | None:
 
 
 class ListPage:
-    """Remembers the rows that one follower shows."""
+    """Remembers a follower's rows."""
 
     def __init__(self, watcher: ListWatcher, page: SummaryPage, limit: int, state: str) -> None:
         rows = [PageRow(one, digest(one)) for one in page.executions]
         known = _read_state(state)
         self._watcher = watcher
         self.anchor = known.anchor if known is not None else rows[0].summary.id if rows else ""
-        """The newest execution that it may have."""
+        """The newest execution that the page may have."""
         self.bottom = rows[-1].summary.id if len(rows) >= limit else page.next_cursor or ""
         self.sent: dict[str, int | None] = {row.summary.id: row.digest for row in rows}
         """The digests by id; None: gone."""
         self.new = NewRows(0, 0, False) if known is None else known.new
         self.is_covered = False
-        """Whether a look has begun since it joined."""
+        """Whether a look has begun since the page joined."""
         self._seen = -1
         watcher.join(self, rows)
 
     @property
     def is_full(self) -> bool:
-        """It counts no further."""
+        """Whether counting has stopped."""
         return self.new.at_least
 
     @property
@@ -204,7 +204,7 @@ class ListPage:
         self._watcher.pages.discard(self)
 
     def take(self) -> list[LiveEvent]:
-        """The events that lead to the present state."""
+        """Return the events that lead to the present state."""
         watcher = self._watcher
         if watcher.turn == self._seen or not self.is_covered:
             return []
@@ -241,7 +241,7 @@ class ListPage:
 
 
 class RecordWatcher:
-    """One record that is read as a whole."""
+    """Watches a record that is read as a whole."""
 
     def __init__(self, core: Core, project_id: str, watch: str) -> None:
         self._core = core
@@ -268,7 +268,7 @@ class RecordWatcher:
 
 
 class RecordPage:
-    """The state of a record that one follower has sent."""
+    """The state of a record last sent to a follower."""
 
     def __init__(self, watcher: RecordWatcher, state: str) -> None:
         self._watcher = watcher
@@ -294,7 +294,7 @@ class Live(Service):
         self._executions = executions
         self._watchers: dict[tuple[str, str, bytes], PageWatcher] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        """By project: a slow look of one must not delay the others."""
+        """Tasks by project: a slow look of one must not delay other projects."""
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
 
@@ -310,7 +310,7 @@ class Live(Service):
 
     @serves(FollowLive)
     async def follow(self, scope: Scope, op: FollowLive) -> Stream[LiveEvent]:
-        """Raises BadRequest for an invalid cursor, and what the list of executions raises for its filters."""
+        """Raises BadRequest for an invalid cursor, and the errors of the list for its filters."""
         states = _read_states(op.last_event_id)
         filters = ListFilters(**{name: getattr(op, name) for name in ListFilters.__struct_fields__})
         first = None
@@ -319,7 +319,7 @@ class Live(Service):
         return Stream(self._follow(scope.project_id, op, filters, first))
 
     async def _page(self, scope: Scope, filters: ListFilters, limit: int, state: str) -> SummaryPage:
-        """The newest page or, after a state, the page from its newest execution on."""
+        """Return the newest page or, after a state, the page from the state's newest execution on."""
         known = _read_state(state)
         if known is not None and not known.anchor:
             return SummaryPage([])
@@ -440,7 +440,7 @@ class Live(Service):
 
 
 def _read_states(cursor: str | None) -> dict[str, str]:
-    """By watch."""
+    """Read the states by watch."""
     if not cursor:
         return {}
     if len(cursor) > 1_000 or not _STATE.fullmatch(cursor):

@@ -1,5 +1,3 @@
-"""The service of numbers about executions that filters find."""
-
 import asyncio
 from collections import Counter
 from collections.abc import Callable
@@ -80,7 +78,7 @@ class Matches(Service):
     async def _search(
         self, scope: Scope, filters: ListFilters, look: Callable[..., Verb[tuple[list[T], str | None]]]
     ) -> tuple[list[T], bool]:
-        """The newest matches, and whether these are all."""
+        """Return the newest matches, and whether the list is complete."""
         loop = asyncio.get_running_loop()
         before, until = FIRST_CURSOR, loop.time() + SEARCH_SECONDS
         found: list[T] = []

@@ -1,8 +1,8 @@
 """Merges the spans of a run that continued after waits.
 
-A worker continues a waiting execution in a new span under the same parent. That span names its predecessor as
-`<type>.previous_span_id`, unless the worker learned it too late. Then the predecessor is the execution's last span
-with status `waiting`. Readers expect one run, so a new span covers all pieces and becomes their parent.
+A worker continues a waiting execution in a new span under the same parent. The new span names its predecessor as
+`<type>.previous_span_id`, unless the worker learned the id too late. Then the predecessor is the execution's last span
+with status `waiting`. Readers expect a single run, so another span covers all pieces and becomes their parent.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ PREFIX: Final = "linked_"
 
 
 def merge_runs(spans: Sequence[StoredSpan]) -> list[StoredSpan]:
-    """By start, with one span more for each merged run, before its pieces."""
+    """Sort spans by start, adding a span before the pieces of each merged run."""
     by_id = {span.span_id: span for span in spans}
     in_order = sorted(spans, key=lambda span: (span.started_at_us, span.span_id))
     before: dict[str, str] = {}

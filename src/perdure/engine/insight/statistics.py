@@ -1,5 +1,3 @@
-"""The service of numbers over time."""
-
 import asyncio
 
 from perdure.engine.base.core import Core
@@ -27,7 +25,7 @@ class Statistics(Service):
 
     @serves(GetOverview)
     async def overview(self, scope: Scope, op: GetOverview) -> Overview:
-        """Requests of the same moment share one look."""
+        """Requests of the same moment share a look."""
         name = (scope.project_id, op.range)
         running = self._running.get(name)
         if running is None:

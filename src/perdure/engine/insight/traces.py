@@ -1,4 +1,4 @@
-"""The service of traces: spans that were sent, and spans of journals."""
+"""The service of traces: sent spans, and spans of journals."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Traces(Service):
         return SpansReply(len(op.spans) - len(rejected), rejected)
 
     async def _at_home(self, project_id: str, spans: Sequence[StoredSpan]) -> list[StoredSpan]:
-        """Move spans of executions, and spans below them, to the trace of their root execution.
+        """Move spans of executions, and spans below, to the trace of the root execution.
 
         With a worker's web framework, each piece between two waits is in the trace of another request. Two kinds stay:
-        spans of a root execution whose caller set its trace, and spans that are neither about an execution nor below
-        such a span.
+        spans of a root execution whose caller set the trace, and spans neither about an execution nor below such a
+        span.
         """
         of = [await _in_turn(n, span) for n, span in enumerate(spans)]
         ids = sorted({id for id in of if id is not None and is_uuid(id)})
@@ -87,8 +87,8 @@ class Traces(Service):
         return moved
 
     async def put(self, project_id: str, spans: Sequence[StoredSpan]) -> list[tuple[str, str]]:
-        """Each replaces an earlier one with its ids. Returns the (trace id, span id) of spans without room. Raises if
-        any failed; then all may be sent again."""
+        """Store spans; a span replaces an earlier span with the same ids. Returns the (trace id, span id) of spans
+        without room. Raises if any span failed; then all may be sent again."""
         now_us = self.now_us()
         left_out: list[tuple[str, str]] = []
         for part in _parts(spans):
@@ -114,7 +114,7 @@ class Traces(Service):
 
     @serves(GetTraceById)
     async def get(self, scope: Scope, op: GetTraceById) -> Trace:
-        """If a worker's spans describe an execution (`<type>.execution_id`), its journal adds none."""
+        """Read a trace. If a worker's spans describe an execution (`<type>.execution_id`), its journal adds none."""
         found = await self.scan(trace_queries.get_trace(project_id=scope.project_id, trace_id=op.trace_id))
         described = {id for span in found.spans if (id := span.execution_id) is not None}
         spans = [*found.spans]

@@ -1,12 +1,12 @@
-"""The service of beats: leases are renewed with few commits.
+"""The service of beats: renews leases with few commits.
 
-**SQLite.** The file has one server, so a renewed lease may live in its memory: a server that starts grants every
-registration a full lease before it takes anything back. The file gets all renewed leases in one commit, before the half
-of a lease in the file has passed, and before the reaper would look at one that seems to end. So no reader of the file
-ever sees the lease of a worker that beats run out.
+**SQLite.** The file has one server, so a renewed lease may live in the server's memory: a starting server grants every
+registration a full lease before taking anything back. One commit writes all renewed leases to the file, before half of
+a lease has passed there and before the reaper would examine a lease that seems to end. So readers of the file never see
+the lease of a beating worker run out.
 
-**PostgreSQL.** Other servers read leases, so each beat is on disk before its answer. The first one leaves at once, and
-those of the next moment together.
+**PostgreSQL.** Other servers read leases, so each beat is on disk before its answer. The first beat leaves at once;
+beats of the next moment leave together.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from perdure.wire.runs.requests import BeatReply, BeatRequest
 logger = logging.getLogger("perdure.engine")
 
 CUT_SECONDS = 1.0
-"""A lease is cut to this when its connection is lost."""
+"""A lost connection cuts the worker's lease to this many seconds."""
 GATHER_SECONDS: Final = 0.5
-"""So long after the beats before, the next ones are written. At most an eighth of the time between two beats."""
+"""Seconds between two writes of gathered beats. At most an eighth of a beat's interval."""
 
 
 class Renewed(NamedTuple):
-    """A lease that the file does not have yet."""
+    """A renewed lease that the file does not have yet."""
 
     until_us: int
     written_us: int
-    """Its end in the file."""
+    """When the lease ends in the file."""
 
 
 class Beats(Service):
@@ -50,7 +50,7 @@ class Beats(Service):
 
     @serves(BeatRequest)
     async def beat(self, scope: Scope, op: BeatRequest) -> BeatReply:
-        """The reply names held executions, or says that all are lost."""
+        """Renew a lease. The reply names held executions, or says that all are lost."""
         core = self._core
         if op.epoch != core.store.epoch:
             return BeatReply(lost=True)
@@ -64,8 +64,8 @@ class Beats(Service):
         return BeatReply(lost=held is None, holding=held or [], others_wait=self._claims.others_wait(op.worker_id))
 
     async def _note(self, beat: Beat) -> Held | None:
-        """In memory, unless the file needs it. Only the file's writer says that a lease has ended: it may be about to
-        grant one."""
+        """Keep the beat in memory, unless the file needs the beat. Only the file's writer may say that a lease has
+        ended, because the writer may be about to grant a new lease."""
         core = self._core
         worker_id, now_us = beat.worker_id, beat.now_us
         found = await core.store.read(claims.read_lease(project_id=beat.project_id, worker_id=worker_id))
@@ -80,7 +80,7 @@ class Beats(Service):
     async def write_due(self, now_us: int) -> None:
         """Write the renewed leases if one seems to end soon. Raises what the store raises.
 
-        The file is asked as well, because a lease may have been cut there while a beat of another connection came.
+        The file is checked as well: while another connection's beat came, a lease may have been cut there.
         """
         soon_us, renewed, store = now_us + self._core.lease_us // 4, self._renewed, self._core.store
         if any(one.written_us <= soon_us for one in renewed.values()) or (
@@ -89,13 +89,13 @@ class Beats(Service):
             await self._write(now_us)
 
     def limit(self, until_us: int) -> None:
-        """The clock has gone back, and the file's leases end then at the latest."""
+        """End the file's leases at `until_us` at the latest, because the clock went back."""
         for worker_id, one in self._renewed.items():
             self._renewed[worker_id] = Renewed(min(one.until_us, until_us), min(one.written_us, until_us))
 
     async def _write(self, now_us: int, beat: Beat | None = None) -> Held | None:
-        """All renewed leases, and a beat. No lease may end later than one that begins now: the clock may have gone
-        back."""
+        """Write all renewed leases, and a beat. No lease may end later than a lease that begins now: the clock may have
+        gone back."""
         some, latest_us = list(self._renewed.items()), now_us + self._core.lease_us
         leases = [(min(one.until_us, latest_us), worker_id) for worker_id, one in some]
         verbs: list[Verb[Any]] = [claims.renew_leases(leases=leases)]
@@ -128,8 +128,8 @@ class Beats(Service):
     async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
         """Cut the lease to `CUT_SECONDS`.
 
-        `granted_us` is its end from this connection's last beat. A later beat over another connection, perhaps to
-        another server, keeps its lease. While the store is away, workers leave for another server.
+        `granted_us` is the lease's end from this connection's last beat. A later beat over another connection, perhaps
+        to another server, keeps the lease. While the store is away, workers leave for another server.
         """
         core = self._core
         if core.absence.away_since_us:
@@ -148,8 +148,8 @@ class Beats(Service):
         asyncio.get_running_loop().call_later(CUT_SECONDS, core.notifier.notify, ("loop", "reap"))
 
     async def _gather(self, beat: Beat) -> Held | None:
-        """A beat that is not renewed with the others is written alone, which tells a locked row from an ended lease. So
-        no beat waits for the lock of another one."""
+        """Gather beats. A beat that the batch leaves out is written alone, which tells a locked row from an ended
+        lease. So no beat waits for another beat's lock."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Held | None] = loop.create_future()
         self._gathered.append((beat, future))

@@ -71,11 +71,11 @@ CHANGED_MAX = 10_000
 
 
 class _Looked(NamedTuple):
-    """Hints from a worker's last claim for its next one."""
+    """Hints from a worker's last claim for the next claim."""
 
     kind: ClaimKind
     missed: int
-    """Hints before it that woke no claim of this kind. -1: there may be more work."""
+    """How many hints before the claim woke no claim of this kind. -1: more work may be left."""
 
 
 class Claims(Service):
@@ -83,20 +83,20 @@ class Claims(Service):
         super().__init__(core)
         self._looked: OrderedDict[str, _Looked] = OrderedDict()
         self._after: OrderedDict[ClaimKind, tuple[str, str]] = OrderedDict()
-        """The limited group where the next claim of a kind goes on."""
+        """A kind's next claim starts at this limited group."""
         self._current: dict[str, str] = {}
-        """By project: the deployment of the last start that named none. It only helps to choose a claim."""
+        """Maps a project to the deployment of the last start without a deployment; used only to choose a claim."""
         self._turn = 0
         self._next_turn: asyncio.TimerHandle | None = None
         self._waiting = WaitingClaims()
         self._low_water_marks: dict[tuple[str, str], LowWaterMarks] = {}
-        """By project and deployment, while the database is crowded."""
+        """Maps project and deployment to low-water marks, while the database is crowded."""
         self._latest: OrderedDict[str, ClaimPoll] = OrderedDict()
         self._recalls = Recalls(core, self._waiting)
         self._changed: dict[str, set[str]] = {}
 
     def note_changed(self, worker_id: str, execution_id: str) -> None:
-        """A held execution's journal got a row from elsewhere. Its worker may ask on another server."""
+        """A writer elsewhere added a row to a held execution's journal. The worker may ask on another server."""
         if self._core.store.alone or self.is_present(worker_id):
             ids = self._changed.setdefault(worker_id, set())
             if len(ids) < CHANGED_MAX:  # the next beat brings the rest
@@ -211,7 +211,8 @@ class Claims(Service):
                 self._waiting.wake_next(poll)
 
     def _enter(self, poll: ClaimPoll, *, first: bool = False) -> None:
-        """On SQLite the claims of one kind look without a hint by turns, since each asks for all."""
+        """Enter a waiting claim. On SQLite, claims of a kind look without a hint by turns, because each look covers
+        all."""
         self._waiting.enter(poll, first=first)
         if self._core.store.alone and self._next_turn is None:
             self._look_by_turns()
@@ -229,8 +230,8 @@ class Claims(Service):
             self._look_by_turns()
 
     def _supersede(self, poll: ClaimPoll) -> bool:
-        """End the worker's earlier claim, whose connection is gone. True if this claim repeats it: the store must
-        return its batch again."""
+        """End the worker's earlier claim, whose connection is gone. True if the new claim repeats the earlier one: the
+        store must return its batch again."""
         self._recalls.discard(poll.worker_id)
         earlier = self._latest.pop(poll.worker_id, None)
         self._latest[poll.worker_id] = poll
@@ -252,7 +253,7 @@ class Claims(Service):
         return poll is not None and poll.is_recent(asyncio.get_running_loop().time())
 
     def others_wait(self, worker_id: str) -> bool:
-        """Whether another worker waits that could take what this one has."""
+        """Whether another waiting worker could take this worker's executions."""
         poll = self._latest.get(worker_id)
         return poll is not None and self._waiting.any_like(poll)
 
@@ -264,7 +265,7 @@ class Claims(Service):
         return self._waiting.deployments()
 
     def wake_for(self, ready: Set[tuple[str, str]], unacknowledged: Set[tuple[str, str]]) -> None:
-        """Wake claims for ready executions, and those with a batch of their own from another server."""
+        """Wake claims for ready executions, and claims with an unacknowledged batch from another server."""
         for worker_id, claim_id in unacknowledged:
             poll = self._latest.get(worker_id)
             if poll is not None and poll.claim_id == claim_id:
@@ -274,7 +275,7 @@ class Claims(Service):
             self.notify(project_id, deployment_id)
 
     def notify(self, project_id: str, deployment_id: str | None = None, amount: int = 1) -> None:
-        """So many executions, or more, may be claimable. None: of any deployment."""
+        """Note that `amount` executions or more may be claimable, in any deployment if None."""
         if not self._waiting.wake(project_id, deployment_id, amount):
             self._looked.clear()
 
@@ -292,8 +293,8 @@ class Claims(Service):
         return False
 
     def take_waiting(self, project_id: str, deployment_id: str | None = None, of_worker: str = "") -> ClaimPoll | None:
-        """Reserve a waiting claim for a start in this deployment, that of a worker, or the current one. Call `settle`
-        after the start."""
+        """Reserve a waiting claim for a start: in this deployment, by the worker, or in the current deployment. Call
+        `settle` after the start."""
         if self._core.crowded:  # queries are slow then
             return None
         if deployment_id is None:
@@ -320,7 +321,8 @@ class Claims(Service):
                 self._waiting.wake_this(poll)
 
     async def _look(self, poll: ClaimPoll, request: ClaimRequest) -> list[Claimed]:
-        """A wake is used up if the look succeeds. A claim that a start had taken did not ask for all."""
+        """Look for work. A successful look uses up the wake. A claim that a start had taken did not look for
+        everything."""
         self._waiting.leave(poll)
         woken, poll.woken = poll.woken, False
         try:
@@ -335,7 +337,7 @@ class Claims(Service):
         return items
 
     async def _try(self, poll: ClaimPoll, request: ClaimRequest) -> tuple[list[Claimed], bool]:
-        """Also answers whether more may be left."""
+        """Claim, and say whether more may be left."""
         core = self._core
         self._turn += 1
         looked = self._looked.pop(request.worker_id, None)
@@ -452,7 +454,7 @@ class Claims(Service):
 
     @serves(DrainRequest)
     async def drain(self, scope: Scope, op: DrainRequest) -> None:
-        """Executions return to the queue, or are lost at once if the process died."""
+        """Return the worker's executions to the queue, or lose them at once if the process died."""
         self._check_epoch(op.epoch)
         await self.write(
             claims.drain(project_id=scope.project_id, worker_id=op.worker_id, now_us=self.now_us(), died=op.died)
@@ -466,7 +468,7 @@ class Claims(Service):
 
 
 def _steps_of(items: Sequence[ReportItem]) -> dict[str, ReportItem]:
-    """By execution, items that are one step's outcome each and can be recorded together. Empty if an execution has
+    """Map executions to items that are each one step's outcome and can be recorded together. Empty if an execution has
     several items, because their order counts."""
     by_execution = {item.execution_id: item for item in items}
     if len(by_execution) < len(items):
@@ -503,7 +505,7 @@ def fresh_ids(item: ReportItem) -> Sequence[str]:
 
 
 def check_report(item: ReportItem, *, encoded: bool = False) -> Problem | None:
-    """Our SDKs never send invalid values. `encoded`: as for `check_item`."""
+    """Check an item of a report; our SDKs never send invalid values. `encoded` is as for `check_item`."""
     try:
         for entry in item.entries:
             check_name(entry.key, where="key", max_bytes=KEY_BYTES_MAX)

@@ -1,5 +1,3 @@
-"""The service of deployments, their workflows, and the runs of these."""
-
 from __future__ import annotations
 
 from typing import Final
@@ -34,7 +32,7 @@ HOUR_US: Final = 3_600_000_000
 class Deployments(Service):
     @serves(RegisterWorkerDeployment)
     async def register(self, scope: Scope, op: RegisterWorkerDeployment) -> Done:
-        """Raises Conflict while native workers serve it."""
+        """Raises Conflict while native workers serve the deployment."""
         await self.write(
             deployments.register_push_deployment(
                 project_id=scope.project_id, deployment_id=op.deployment_id, now_us=self.now_us()

@@ -66,8 +66,8 @@ class Events(Service):
         return (await self.read(look))[0]
 
     async def last_until(self, project_id: str, topic: str, at_us: int | None) -> int:
-        """The number of the last event until a time; 0 without a time. Numbers have no gaps, so a binary search finds
-        it."""
+        """Return the number of the last event until `at_us`; 0 without a time. Numbers have no gaps, so a binary search
+        finds the event."""
         if at_us is None:
             return 0
 
@@ -88,7 +88,7 @@ class Events(Service):
         return await self.read(events.topic_end(project_id=project_id, topic=topic))
 
     def watch_cursors(self, project_id: str, topic: str, run_id: str | None = None) -> ChannelCursors:
-        """Take them before reading: `watch` then misses neither events nor changes of the run's journal."""
+        """Take cursors before reading: `watch` then misses neither events nor changes of the run's journal."""
         channels: list[tuple[str, ...]] = [("topic", project_id, topic)]
         if run_id is not None:
             channels.append(("written", run_id))

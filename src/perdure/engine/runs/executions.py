@@ -1,5 +1,3 @@
-"""The service of executions."""
-
 from __future__ import annotations
 
 import asyncio
@@ -57,7 +55,7 @@ T = TypeVar("T")
 
 LOOK_SECONDS: Final = 1.0
 SEARCH_SECONDS: Final = 1.0
-"""After this time without a match a list answers an empty page with a cursor."""
+"""Seconds until a list without a match answers an empty page with a cursor."""
 CLOSED = "The engine was closed while the result was awaited; the execution goes on when the store is opened again."
 
 
@@ -113,7 +111,7 @@ class Executions(Service):
         encoded: bool = False,
         input_check: str | None = None,
     ) -> list[Started | Problem]:
-        """Independent executions, with an answer for each. `encoded`: as for `check_item`. `input_check`: as for
+        """Start independent executions, with an answer for each. `encoded`: as for `check_item`. `input_check`: as for
         `StartExecutions`."""
         answers: list[Started | Problem | None] = []
         news: list[New] = []
@@ -160,7 +158,7 @@ class Executions(Service):
     async def batch(
         self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
     ) -> list[Started]:
-        """All or none, under one batch id. Items without a session share a new one."""
+        """Start all executions or none, under one batch id. Items without a session share a new session."""
         for item in items:
             check_item(item)
             if item.webhook_url is not None:
@@ -218,7 +216,7 @@ class Executions(Service):
 
     @serves(WaitForExecutions)
     async def wait(self, scope: Scope, op: WaitForExecutions) -> WaitReply:
-        """The reply has as many final ones as fit."""
+        """Wait for ends. The reply holds as many final executions as fit."""
         async with scope.poll():
             return await self._wait(scope.project_id, op.ids, op.wait_seconds)
         return WaitReply([])  # the server stops
@@ -293,7 +291,7 @@ class Executions(Service):
     async def journal(
         self, project_id: str, execution_id: str, after: int = 0, limit: int = 500, *, bytes_max: int = REPLY_BYTES_MAX
     ) -> tuple[list[Row], bool]:
-        """Rows after a seq, up to the one that reaches `bytes_max`, and whether there may be more."""
+        """Read rows after a seq, up to the row that reaches `bytes_max`, and whether more may follow."""
         id = checked_id(execution_id)
         return await self._core.store.read(
             queries.journal(project_id=project_id, execution_id=id, after=after, limit=limit, bytes_max=bytes_max)
@@ -333,7 +331,7 @@ class Executions(Service):
         return LogPage(lines, len(lines) == op.limit)
 
     def watch_cursor(self, execution_id: str) -> int:
-        """Take it before reading journal or log: `watch` then misses nothing."""
+        """Take the cursor before reading journal or log: `watch` then misses nothing."""
         return self._core.notifier.cursor(("written", checked_id(execution_id)))
 
     async def watch(self, execution_id: str, cursor: int, seconds: float = 1.0) -> bool:
@@ -341,8 +339,8 @@ class Executions(Service):
 
     @serves(CancelExecution)
     async def cancel(self, scope: Scope, op: CancelExecution) -> Cancellation:
-        """Also cancels all descendants. Raises NotCancellable; Forbidden for a worker's key, unless code that runs now
-        started the execution."""
+        """Cancel an execution and all descendants. Raises NotCancellable, or Forbidden for a worker's key, unless code
+        that runs now started the execution."""
         if not scope.has_role(Role.WRITE) and not await self.read(
             transitions.has_running_parent(project_id=scope.project_id, execution_id=op.execution_id)
         ):
@@ -364,12 +362,12 @@ class Executions(Service):
 
     @serves(DeleteExecution)
     async def delete(self, scope: Scope, op: DeleteExecution) -> None:
-        """Also deletes all descendants. Raises Conflict while one is open."""
+        """Delete an execution and all descendants. Raises Conflict while one is open."""
         await self.write(retention.delete(project_id=scope.project_id, execution_id=op.execution_id))
 
     @serves(ResumeExecution)
     async def resume(self, scope: Scope, op: ResumeExecution) -> ResumeReply:
-        """Now or before the step asks. Raises Conflict if another answer stands."""
+        """Answer a step, even before the step asks. Raises Conflict if another answer counts."""
         return await self.write(
             waits.resume(
                 project_id=scope.project_id,

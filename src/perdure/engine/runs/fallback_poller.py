@@ -1,6 +1,6 @@
 """One query a second for all waits of this process, because hints from other servers may be lost.
 
-Queries of their own for thousands of idle polls and streams would keep the database busy.
+If thousands of idle polls and streams had their own queries, the database would be busy.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from perdure.engine.runs.claims import Claims
 from perdure.store.verbs.runs.fallback_poller import Awaited, poll_awaited
 
 BLIND_SECONDS_MAX = 1.0
-"""The longest pause while hints do not arrive."""
+"""Seconds, the longest pause while hints do not arrive."""
 PAUSE_SECONDS_MIN = 0.05
 LOOK_SHARE = 10
 """While hints arrive, queries take at most 1/10 of the time."""

@@ -1,8 +1,9 @@
 """Low-water marks of queues, for claims on a database that cannot clean up (`engine/base/snapshots.py`).
 
-The order is rank, then the time of becoming ready, so the last claimed execution marks where the live ones of its rank
-begin. The next claim searches known ranks from a little before their marks, and all others. An execution may become
-ready below its mark. Now and then a claim therefore searches everything, more rarely the longer that takes.
+A queue is ordered by rank, then by the time of becoming ready, so the last claimed execution marks where the rank's
+live executions begin. The next claim searches known ranks from a little before their marks, and all other ranks.
+Because an execution may become ready below the mark, a claim now and then searches everything; the longer a full search
+takes, the rarer.
 """
 
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ class LowWaterMarks:
         self._full_look_at = 0.0
 
     def ranges(self, now: float) -> list[RankRange]:
-        """In the order to search. `now` is the loop's time."""
+        """Return ranges in the order to search. `now` is the loop's time."""
         if not self._by_rank or now >= self._full_look_at:
             return [EVERYWHERE]
         ranks = sorted(self._by_rank)

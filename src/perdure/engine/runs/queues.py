@@ -1,5 +1,3 @@
-"""The service of queues."""
-
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.runs import queues
 from perdure.wire.base.operation import Listed

@@ -1,10 +1,10 @@
 """Takes work back from a worker that does not ask again, if other workers wait.
 
-A worker sends its next claim before it runs new work. If it does not, its event loop hangs or the answer is lost,
-while a separate thread renews its lease. The attempt is the fence against the worker's later messages.
+A worker sends the next claim before running new work. Without a next claim, the worker's event loop hangs or the answer
+is lost, while a separate thread renews the lease. The attempt is the fence against the worker's later messages.
 
-With several servers, the next claim may reach another one. It names the claim whose answer arrived, and that server
-notes it in the store.
+With several servers, the next claim may reach another server. The claim names the claim whose answer arrived, and the
+other server notes the arrival in the store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from perdure.wire.base.errors import PerdureError
 logger = logging.getLogger("perdure.engine")
 
 CONFIRM_SECONDS: Final = 2.0
-"""How long a worker with work may take to ask again. A worker whose loop is blocked hands back sooner, by a thread."""
+"""Seconds that a worker with work may take to ask again. A worker with a blocked loop hands back sooner, by a
+thread."""
 LOOK_SECONDS: Final = 0.5
 WORKERS_MAX: Final = 10_000
 
@@ -32,7 +33,7 @@ class Recalls:
         self._core = core
         self._waiting = waiting
         self._answered: OrderedDict[str, ClaimPoll] = OrderedDict()
-        """By worker, oldest first."""
+        """Answered claims by worker, oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         self._recalls: set[asyncio.Task[None]] = set()
 

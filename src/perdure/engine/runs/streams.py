@@ -1,7 +1,7 @@
 """The service of streams.
 
-Each execution numbers its own items, so that emitters on different servers never wait for each other. A cursor
-therefore holds the last number seen of each.
+Each execution numbers its own items, so emitters on different servers never wait for each other. A cursor therefore
+holds the last number seen of each execution.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LOOK_SECONDS: Final = 1.0
 ITEMS_PAGE: Final = 200
 JOURNAL_PAGE: Final = 200
 PIECE_BYTES: Final = 1 << 20
-"""How much a stream reads at a time (or one row or event), and a slow client holds in memory."""
+"""Bytes that a stream reads at a time (or one row or event), and bytes that a slow client keeps in memory."""
 CURSOR_EXECUTIONS_MAX: Final = 50
 _CURSOR: Final = re.compile(r"[0-9]{1,18}(,[0-9a-f]{12}:[0-9]{1,18})*")
 
 
 class Streams(Service):
-    """A stream raises NotFound if its execution is deleted, and Unavailable if the engine closes."""
+    """A stream raises NotFound if the execution is deleted, and Unavailable if the engine closes."""
 
     def __init__(self, core: Core, executions: Executions) -> None:
         super().__init__(core)
@@ -105,7 +105,7 @@ def _end(id: str, phase: Phase, error: str | None) -> StreamEnd:
 
 
 class _Follower:
-    """Take cursors, read, and watch if there was nothing."""
+    """Follows changes: take cursors, read, and watch if nothing was read."""
 
     def __init__(self, core: Core, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
         self._core = core
@@ -136,13 +136,13 @@ class _Follower:
 
     @property
     def cursor(self) -> str:
-        """The execution's own last number, then each descendant's."""
+        """Return the execution's own last number, then each descendant's."""
         own = short_id(self._id)
         others = [f"{short}:{n}" for short, n in self._seen.items() if short != own]
         return ",".join([str(self._seen.get(own, 0)), *others[-CURSOR_EXECUTIONS_MAX:]])
 
     def cursors(self) -> ChannelCursors:
-        """Take them before reading: `watch` then misses nothing."""
+        """Take cursors before reading: `watch` then misses nothing."""
         return self._core.notifier.cursors(("stream", self._project_id, self._root_id), ("written", self._id))
 
     async def watch(self, cursors: ChannelCursors, seconds: float) -> bool:

@@ -1,8 +1,8 @@
-"""Open claims that found no work, by what they can take.
+"""Open claims that found no work, by the executions that each can take.
 
-A claim waits in the order of its arrival, until it is woken to look for work, or taken for direct dispatch. Either way
-it leaves this list, so no work wakes a claim that is about to look anyhow. A woken claim that cannot look, because its
-client has gone for example, passes its wake on.
+Claims wait in the order of their arrival. A claim leaves the list when it is woken to look for work, or is taken for
+direct dispatch, so no work wakes a claim that is about to look anyhow. If a woken claim cannot look, for example
+because the client has gone, the claim passes its wake on.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
 from perdure.wire.runs.requests import Claimed, ClaimRequest
 
 PRESENT_SECONDS = 5.0
-"""A worker counts as absent this long after its last claim."""
+"""Seconds after a worker's last claim until the worker counts as absent."""
 
 NAMES_MAX = 10_000
 
 
 class ClaimKind(NamedTuple):
-    """Workers of one kind may take the same executions."""
+    """The work that a claim may take. Workers of one kind may take the same executions."""
 
     project_id: str
     deployment_id: str
@@ -57,15 +57,15 @@ class ClaimPoll:
         self.worker_id = request.worker_id
         self.claim_id = request.claim_id
         self.waiting_claim: WaitingClaim | None = None
-        """Known after its first query, like its kind."""
+        """Known after the claim's first query, like `kind`."""
         self.kind: ClaimKind | None = None
         self.taken = False
         self.woken = False
-        """It has been woken and has not looked since."""
+        """Whether the claim was woken and has not looked since."""
         self.repeats = False
-        """It has an id that the store knows, so it can take nothing new."""
+        """The store knows the claim's id, so the claim can take nothing new."""
         self.superseded = False
-        """The worker has sent a newer claim and does not read this one's answer."""
+        """The worker has sent a newer claim and does not read this claim's answer."""
         self.handed: list[Claimed] = []
         self.settled = asyncio.Event()
         self.ended_at: float | None = None
@@ -95,15 +95,13 @@ class ClaimPoll:
 
 
 class WaitingClaims:
-    """By kind, the longest waiting first."""
+    """Waiting claims by kind, the longest waiting first."""
 
     def __init__(self) -> None:
         self._projects: dict[str, dict[str, _Kinds]] = {}
-        """By project and deployment."""
         self._open: dict[tuple[str, str], dict[ClaimKind, dict[str, ClaimPoll]]] = {}
-        """By project and deployment: the claims with room that wait or look for work, by worker."""
+        """Claims with room that wait or look for work: by project and deployment, kind, and worker."""
         self._hints: Counter[tuple[str, str | None]] = Counter()
-        """By project and deployment."""
         self._passed_on: Counter[ClaimKind] = Counter()
         """The hints that woke enough claims of a kind, less the wakes that met no waiting claim."""
 
@@ -129,7 +127,7 @@ class WaitingClaims:
                     del self._open[place]
 
     def enter(self, poll: ClaimPoll, *, first: bool = False) -> None:
-        """`first`: as if it had waited longest."""
+        """Add a waiting claim. `first` puts the claim before all others of its kind."""
         self.open(poll)
         kind = poll.kind
         assert kind is not None
@@ -140,7 +138,7 @@ class WaitingClaims:
             polls.move_to_end(poll, last=False)
 
     def leave(self, poll: ClaimPoll) -> bool:
-        """False: it was not waiting."""
+        """Remove a claim. False: the claim was not waiting."""
         kind = poll.kind
         if kind is None or poll not in (polls := self.of(kind)):
             return False
@@ -158,7 +156,7 @@ class WaitingClaims:
         return self._projects.get(kind.project_id, {}).get(kind.deployment_id, {}).get(kind) or OrderedDict()
 
     def take(self, project_id: str, deployment_id: str | None) -> ClaimPoll | None:
-        """The longest waiting claim of a kind of this deployment, or of any."""
+        """Take the longest waiting claim of a kind of this deployment. None: of any deployment."""
         deployments = self._projects.get(project_id)
         if not deployments:
             return None
@@ -170,8 +168,8 @@ class WaitingClaims:
         return poll
 
     def wake(self, project_id: str, deployment_id: str | None, amount: int = 1) -> bool:
-        """Wake claims with room for so many executions, of each kind that may take them. None: of any deployment.
-        False: the counts were forgotten, so each worker must look."""
+        """Wake claims of each kind in a deployment, with room for `amount` executions. None: in any deployment. False:
+        the counts were forgotten, so each worker must look."""
         known = len(self._hints) + len(self._passed_on) <= NAMES_MAX
         if not known:
             self._hints.clear()
@@ -190,15 +188,15 @@ class WaitingClaims:
         return known
 
     def missed(self, kind: ClaimKind) -> int:
-        """The hints that no waiting claim of this kind was woken for. A claim that looked before the last one must look
+        """Count the hints that woke no waiting claim of this kind. A claim that looked before the last hint must look
         again."""
         project_id, deployment_id, *_ = kind
         hints = self._hints
         return hints[project_id, deployment_id] + hints[project_id, None] - self._passed_on[kind]
 
     def wake_next(self, poll: ClaimPoll) -> None:
-        """Wake one claim that can take what `poll` could. If none waits, this is a hint that each looks for: one may be
-        looking right now."""
+        """Wake a claim that can take what `poll` could. If no claim waits, leave a mark; a claim that is about to wait
+        sees it."""
         if poll.kind is not None:
             for other in self.of(poll.kind):
                 self.wake_this(other)
@@ -211,7 +209,7 @@ class WaitingClaims:
             poll.stir()
 
     def longest(self) -> list[ClaimPoll]:
-        """Of each kind, the one that waits longest."""
+        """Return the longest waiting claim of each kind."""
         return [
             next(iter(polls))
             for deployments in self._projects.values()
@@ -220,7 +218,7 @@ class WaitingClaims:
         ]
 
     def any_like(self, poll: ClaimPoll) -> bool:
-        """Whether another worker waits or looks for work that could take what `poll` got."""
+        """Whether another worker that waits or looks for work could take what `poll` got."""
         mine = poll.kind
         if mine is None:
             return False

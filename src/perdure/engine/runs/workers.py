@@ -1,5 +1,3 @@
-"""The service of the list of workers."""
-
 from msgspec import structs
 
 from perdure.engine.base.core import Core

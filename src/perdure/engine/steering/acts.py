@@ -1,5 +1,3 @@
-"""The service of hands on executions."""
-
 from __future__ import annotations
 
 from perdure.engine.base.callers import Callers

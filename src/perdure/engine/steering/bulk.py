@@ -1,4 +1,4 @@
-"""The service of bulk jobs, and the loop that works at them."""
+"""The service of bulk jobs, and the loop that runs the jobs."""
 
 from __future__ import annotations
 
@@ -48,34 +48,30 @@ FIND_SECONDS: Final = 0.5
 PAGE: Final = 2_000
 LATER_PAGE: Final = 50
 JOBS_MAX: Final = 10_000
-"""Jobs of all projects that a server looks at in a round."""
+"""Jobs of all projects that a server examines per round."""
 PAGE_SIZE: Final = 5
 AMOUNT_MAX: Final = 25
 """A page keeps SQLite's loop for some milliseconds."""
 PAGE_SIZES: Final = {BulkAction.RETRY: 10, BulkAction.FORK: 10, BulkAction.RESUME: 1, BulkAction.ACT: 1}
-"""Forks copy journals. Answers and acts lock topics, and a transaction locks all its topics before the first
-execution."""
+"""Forks copy journals. Answers and acts lock topics, and a transaction locks all topics before its first execution."""
 FEWER_SECONDS: Final = 0.2
 GROW_BELOW_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 5.0
 _UNSURE: Final = "?"
-"""Not the place of any job."""
+"""A place that no job has."""
 
 
 class _Work(Struct):
-    """A running job, as this server knows it."""
-
     place: str
-    """The job's place when it was found."""
+    """The job's place when the ids were found."""
     selection: Selection
     ids: list[str]
     following: str | None
-    """Where the next look starts; None: nothing is left behind `ids`."""
+    """The place where the next look starts; None: nothing is left behind `ids`."""
     amount: int = PAGE_SIZE
-    """Executions of the next page."""
     refusal: str | None = None
     looking: asyncio.Task[MatchingPage] | None = None
-    """A look that outlasted its round."""
+    """A look that takes longer than a round."""
 
 
 class BulkJobs(Service):
@@ -85,9 +81,10 @@ class BulkJobs(Service):
         self._work: dict[str, _Work] = {}
         self._stuck: set[str] = set()
         self._last: dict[str, str] = {}
-        """By project, the job that had the last turn."""
+        """Maps a project to the job that had the last turn."""
         self._gave_up = ""
-        """The project whose page had no answer last. The next round begins behind it, so others go on."""
+        """The project whose page last had no answer. The next round begins behind this project, so other projects go
+        on."""
 
     @serves(PreviewBulkJob)
     async def preview(self, scope: Scope, op: PreviewBulkJob) -> BulkPreview:
@@ -174,7 +171,7 @@ class BulkJobs(Service):
     async def _count(
         self, project_id: str, selection: Selection, *, newest: str | None = None, sample: int = 0
     ) -> BulkPreview:
-        """Count up to `newest`. An execution that changes meanwhile may be counted or not. Raises NothingMatches."""
+        """Count up to `newest`. Executions that change meanwhile may be counted or not. Raises NothingMatches."""
         loop = asyncio.get_running_loop()
         until = loop.time() + COUNT_SECONDS
         amount, first, later = 0, "", 0
@@ -202,7 +199,7 @@ class BulkJobs(Service):
         return BulkPreview(amount, place is not None, first, shown, later)
 
     async def _nothing(self, project_id: str, selection: Selection) -> NothingMatches:
-        """Says how many match without each filter."""
+        """Say how many executions match without each filter."""
         given = {name: value for name, value in asdict(selection.filters).items() if value is not None}
         kind = f"{selection.kind} execution".lstrip()
         message = f"No {kind} matches {filters_in_words(selection.filters)}."
@@ -218,7 +215,7 @@ class BulkJobs(Service):
         return NothingMatches(message)
 
     async def _amount(self, project_id: str, selection: Selection) -> str:
-        """In words; empty: none."""
+        """Name the number of matches; empty: none."""
         found = await self.scan(
             bulk.find_matching(project_id=project_id, selection=selection, before=FIRST_CURSOR, limit=PAGE)
         )
@@ -226,8 +223,8 @@ class BulkJobs(Service):
         return f"{len(found.ids):,}{more}" if found.ids else ""
 
     async def work(self) -> float:
-        """A page of each project that has a running job, then a pause as long: jobs use at most half of the writer.
-        The jobs of a project take turns. Held jobs start on time."""
+        """Work at a page of each project that has a running job, then pause as long: jobs use at most half of the
+        writer. A project's jobs take turns. Held jobs start on time."""
         now_us = self.now_us()
         jobs, held_until_us = await self.read(bulk.due_jobs(now_us=now_us, limit=JOBS_MAX))
         running = {job.id for job in jobs}
@@ -264,7 +261,7 @@ class BulkJobs(Service):
             return False
 
     async def _take_page(self, job: RunningJob) -> bool:
-        """False: nothing was done, because another server works at the job, or rows are locked."""
+        """Work at a page. False: another server works at the job, or rows are locked, so nothing was done."""
         work = await self._known(job)
         if work is None:
             return False
@@ -306,7 +303,7 @@ class BulkJobs(Service):
         return taken > 0 or not page.again
 
     async def _known(self, job: RunningJob) -> _Work | None:
-        """None: this release does not know the action or filters."""
+        """Return None if this release does not know the action or filters."""
         work = self._work.get(job.id)
         if work is not None and work.place == job.place:
             return work
@@ -325,7 +322,7 @@ class BulkJobs(Service):
         return work
 
     async def _next_page(self, job: RunningJob, work: _Work) -> BulkPage | None:
-        """None: nothing was found yet."""
+        """Return the next page. None: nothing was found yet."""
         loop = asyncio.get_running_loop()
         until = loop.time() + FIND_SECONDS
         if work.place == bulk.WALKED:
@@ -361,7 +358,7 @@ class BulkJobs(Service):
         )
 
     def _failed(self, job: RunningJob, work: _Work, page: BulkPage, error: Exception) -> None:
-        """Look for the execution that made the page fail: with pages of one, and then refuse it."""
+        """Find the execution that made the page fail: use pages of one execution, then refuse the failing execution."""
         if job.id not in self._stuck:
             self._stuck.add(job.id)
             logger.error("Bulk job %s: a page failed. It goes on with single executions.", job.id, exc_info=error)

@@ -1,5 +1,3 @@
-"""The service of forks and retries."""
-
 from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves

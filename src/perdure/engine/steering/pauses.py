@@ -1,4 +1,4 @@
-"""The service of pauses, and the loop that marks, releases and ends them."""
+"""The service of pauses, and the loop that marks, releases and ends pauses."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Pauses(Service):
         self._core.notifier.notify(("loop", "pause"))
 
     async def work(self) -> float:
-        """A round: end the pauses whose time is over, then mark and release a batch for each."""
+        """Run a round: end the pauses whose time is over, then mark and release a batch for each."""
         now_us = self.now_us()
         found = await self.read(pauses.pauses_to_work())
         if any(one.until_us is not None and one.until_us <= now_us for one in found):

@@ -8,12 +8,12 @@ from perdure.wire.base.wording import decoded_object
 
 PREVIEW_BYTES_MAX: Final = 200
 STOPPED: Final = "stopped"
-"""The key in the progress of a run that a budget or another bound ended early."""
+"""A run that a budget or another bound ended early has this key in its progress."""
 OVER_BUDGET: Final = "ended early (budget)"
-"""The text in that progress begins so if it was a budget, and so does the name of the end in the parent's journal."""
+"""If a budget ended the run, its progress text and the name of the end in the parent's journal begin with this."""
 _TEXTS: Final = ("input", "message", "content", "prompt")
 _AROUND: Final = frozenset({"result", "content", "usage", "tool_results", "agent_run_id"})
-"""Fields that existing clients put around an agent's output."""
+"""Existing clients put these fields around an agent's output."""
 
 
 class Usage(NamedTuple):
@@ -27,7 +27,7 @@ def decoded(value: bytes | None) -> Any:
 
 
 def early_end(progress: bytes | None) -> str | None:
-    """Why a run ended early, as its outcome says it. None for other executions.
+    """Return why a run ended early, in the words of its outcome; None for other executions.
 
     >>> early_end(b'{"stopped":"budget","text":"ended early (budget): The budget is used up."}')
     'ended early (budget): The budget is used up.'
@@ -37,7 +37,7 @@ def early_end(progress: bytes | None) -> str | None:
 
 
 def over_budget(progress: bytes | None) -> str | None:
-    """The first 500 characters of `early_end`, if it was a budget."""
+    """Return the first 500 characters of `early_end` if a budget ended the run, else None."""
     said = early_end(progress)
     return said[:500] if said is not None and said.startswith(OVER_BUDGET) else None
 
@@ -51,7 +51,7 @@ def user_message(payload: Any) -> Any:
 
 
 def assistant_message(result: Any) -> Any:
-    """A durable agent's result is its output, and other results contain it."""
+    """Return the output of an agent's run. The result of a durable agent is the output; other results contain it."""
     if isinstance(result, str):
         return result
     if not isinstance(result, dict) or not result:
@@ -62,7 +62,7 @@ def assistant_message(result: Any) -> Any:
 
 
 def tool_calls(result: Any) -> list[tuple[Any, Any, Any]]:
-    """Name, status and result of each."""
+    """Return name, status and result of each tool call."""
     found = result.get("tool_results") if isinstance(result, dict) else None
     if not isinstance(found, list):
         return []

@@ -14,9 +14,8 @@ LIST: Final = "tools.list"
 INSTRUCTIONS: Final = "tools.instructions"
 SUMMARY: Final = "conversation.summarize"
 ASKED_AGAIN: Final = "The model is asked again: "
-"""Begins a log line with the reason: the journal only has the next answer."""
+"""A log line begins with this, followed by the reason: the journal has only the next answer."""
 ANSWERS: Final = frozenset({MODEL, SUMMARY})
-"""Steps whose outcomes are answers of models."""
 _TOOLS: Final = {"tool": "function", "mcp": "extension"}
 
 
@@ -47,7 +46,7 @@ class ToolStep(NamedTuple):
 
 
 def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
-    """None for other steps and failed ones."""
+    """Return a model's answer, or None for other steps and failed steps."""
     if name not in ANSWERS or value is None:
         return None
     said = _object(value)
@@ -82,12 +81,12 @@ class CallUsage(NamedTuple):
     input_tokens: int
     output_tokens: int
     cached_tokens: int
-    """The part of the input that the provider read from its cache."""
+    """Input tokens read from the provider's cache."""
     usd: float | None
 
 
 def call_usage(name: str | None, value: bytes | None) -> CallUsage | None:
-    """Without decoding the answer. None for other steps and failed ones."""
+    """Read the usage without decoding the answer. None for other steps and failed steps."""
     if name not in ANSWERS or value is None:
         return None
     try:
@@ -134,7 +133,7 @@ def tool_step(name: str | None, key: str | None) -> ToolStep | None:
 
 
 def tool_outcome(value: bytes) -> Any:
-    """A tool's value as the model gets it."""
+    """Return a tool's value as the model gets it."""
     said = _tool_said(value)
     match said.get("kind"):
         case "tool_return" | "tool_content_result":
@@ -151,7 +150,7 @@ def tool_outcome(value: bytes) -> Any:
 
 
 def tool_status(ok: bool, value: bytes | None) -> str:
-    """In the words of executions: completed, failed or waiting."""
+    """Return completed, failed or waiting."""
     kind = None if value is None else _tool_said(value).get("kind")
     if kind in ("approval_required", "call_deferred"):
         return "waiting"
@@ -159,7 +158,7 @@ def tool_status(ok: bool, value: bytes | None) -> str:
 
 
 def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> dict[str, Any]:
-    """The attributes of the GenAI conventions; empty for other steps."""
+    """Return the attributes of the GenAI conventions; empty for other steps."""
     tool = tool_step(name, key)
     if tool is not None:
         return {
@@ -187,7 +186,6 @@ def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> 
 
 
 def genai_name(attributes: Mapping[str, Any]) -> str | None:
-    """The conventions' name for the span."""
     operation = attributes.get("gen_ai.operation.name")
     if operation is None:
         return None
@@ -196,7 +194,7 @@ def genai_name(attributes: Mapping[str, Any]) -> str | None:
 
 
 def _tool_said(value: bytes) -> dict[str, Any]:
-    """The value without usage around it; empty if it is not an object."""
+    """Return the value without the usage around it; empty if the value is not an object."""
     said = _object(value) or {}
     if said.keys() == {"usage", "value"}:
         inner = said["value"]
@@ -223,7 +221,7 @@ def _count(said: Mapping[str, Any], name: str) -> int:
 
 
 def _cost(usage: Mapping[str, Any]) -> str | None:
-    """The library writes text, so that no digit is lost."""
+    """Return the cost as text: the library writes text, so no digit is lost."""
     found = usage.get("cost")
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         return None
@@ -234,7 +232,7 @@ def _cost(usage: Mapping[str, Any]) -> str | None:
 
 
 def _arguments(given: Any) -> Any:
-    """Providers send arguments as JSON, or as the text of it."""
+    """Decode the arguments, which providers send as JSON or as a string of JSON."""
     if not isinstance(given, str):
         return given
     try:

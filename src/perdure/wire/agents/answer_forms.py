@@ -1,6 +1,7 @@
 """A suspended step's data, or the schema of its answer, as a form, and a person's input as the answer.
 
-Both are untrusted. If `_form` is invalid and the schema has parts without a simple field, the page asks for JSON.
+Data and schema are untrusted. If `_form` is invalid and the schema has parts without a simple field, the page asks for
+JSON.
 """
 
 import json
@@ -16,7 +17,7 @@ FIELDS_MAX: Final = 50
 OPTIONS_MAX: Final = 200
 TEXT_CHARACTERS_MAX: Final = 100_000
 LINE_CHARACTERS_MAX: Final = 200
-"""A text that may be longer gets several lines."""
+"""A longer text gets several lines."""
 DEEPEST: Final = 20
 APPROVED: Final = "approved"
 JSON_ANSWER: Final = "answer"
@@ -52,18 +53,18 @@ class Field(NamedTuple):
     description: str
     options: tuple[Option, ...]
     empty: tuple[Any, ...] = ()
-    """The value of a field that is left empty, if the answer must have one."""
+    """An empty field's value, if the answer must have one."""
     least: float | None = None
-    """Of a number, or of the length of a text."""
+    """The least number, or the least length of a text."""
     most: float | None = None
     beyond: float | None = None
-    """A number must be larger."""
+    """An exclusive lower bound."""
     below: float | None = None
 
 
 class Form(NamedTuple):
     fields: tuple[Field, ...] | None
-    """None: the answer is asked for as JSON."""
+    """The fields; None asks for the answer as JSON."""
     title: str | None = None
     description: str | None = None
     context: Any = None
@@ -72,7 +73,7 @@ class Form(NamedTuple):
     data: Any = None
     """The other data to show."""
     bare: bool = False
-    """The answer is the value of the only field, not an object."""
+    """Whether the answer is the value of the only field, not an object."""
 
     @property
     def decides(self) -> bool:
@@ -85,7 +86,7 @@ def question_form(question: Question | OpenQuestion) -> Form:
 
 
 def form_of(data: bytes, schema: bytes | None = None) -> Form:
-    """`schema` is the JSON Schema of the answer, for data without fields."""
+    """Make the form of data, or of the answer's JSON Schema if the data has no fields."""
     shown = json.loads(data)
     expected, bare = (None, False) if schema is None else _schema_fields(json.loads(schema))
     if not isinstance(shown, dict):
@@ -109,7 +110,8 @@ def form_of(data: bytes, schema: bytes | None = None) -> Form:
 
 
 def form_schema(fields: Sequence[Field], needed: Collection[str] | None = None) -> dict[str, Any]:
-    """The JSON Schema of a form's answers. Texts and dates take any value, and of required fields only `needed`."""
+    """Return the JSON Schema of a form's answers. Texts and dates take any value. Only fields in `needed` are
+    required."""
     required = [field.key for field in fields if field.required and (needed is None or field.key in needed)]
     return {
         ANSWER_CHECK: "wide",
@@ -163,7 +165,7 @@ def _fields(given: object) -> tuple[Field, ...] | None:
 
 
 def _options(given: object) -> tuple[Option, ...] | None:
-    """Texts, numbers, or objects with `value` and `label`. None if invalid."""
+    """Read options: texts, numbers, or objects with `value` and `label`. None if invalid."""
     if given is None:
         return ()
     if not isinstance(given, list) or len(given) > OPTIONS_MAX:
@@ -184,7 +186,7 @@ def _shown(value: object) -> str:
 
 
 def _schema_fields(schema: Any) -> tuple[tuple[Field, ...] | None, bool]:
-    """The fields of an object, or the one field of another value."""
+    """Return the fields of an object or the one field of another value, and whether the field stands alone."""
     found, nullable = _resolved(schema, schema)
     properties = found.get("properties")
     if found.get("type") != "object" or not isinstance(properties, dict) or nullable:
@@ -199,7 +201,7 @@ def _schema_fields(schema: Any) -> tuple[tuple[Field, ...] | None, bool]:
 
 
 def _schema_field(key: str, schema: Any, root: Any, *, needed: bool) -> Field | None:
-    """None for a part that only JSON can say."""
+    """Return the schema's field, or None if only JSON can express the value."""
     found, nullable = _resolved(schema, root)
     kind, options = _schema_kind(found, root)
     if kind is None:
@@ -246,7 +248,7 @@ def _schema_kind(schema: dict[str, Any], root: Any) -> tuple[str | None, tuple[O
 
 
 def _resolved(schema: Any, root: Any) -> tuple[dict[str, Any], bool]:
-    """The schema in place of references and of wrappers that only add null, and whether it takes null."""
+    """Resolve references and wrappers that only add null; also return whether null is allowed."""
     nullable = False
     for _ in range(DEEPEST):
         if not isinstance(schema, dict):
@@ -286,7 +288,7 @@ def _said_format(schema: Mapping[str, Any]) -> str | None:
 
 
 def read_answer(form: Form, sent: Mapping[str, list[str]]) -> tuple[bytes | None, dict[str, str]]:
-    """The answer, or errors by field. Fields are named f0, f1, …, because their keys are untrusted."""
+    """Return the answer, or errors by field. Fields are named f0, f1, …, because their keys are untrusted."""
     if form.fields is None:
         return _read_json(sent.get(JSON_ANSWER, [""])[0])
     answer: dict[str, Any] = {}
@@ -308,7 +310,7 @@ def read_answer(form: Form, sent: Mapping[str, list[str]]) -> tuple[bytes | None
 
 
 def field_errors(form: Form, error: BadValue) -> dict[str, str]:
-    """The server's refusal, at its field or the first one."""
+    """Put the server's refusal at its field, or at the first field."""
     if form.fields is None:
         return {JSON_ANSWER: error.message}
     path = str((error.details or {}).get("path"))

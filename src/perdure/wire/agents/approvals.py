@@ -13,11 +13,11 @@ from perdure.wire.base.status import STATUS, Phase
 
 ASKED: Final = "suspend_"
 ANSWERED: Final = "resume_"
-"""Event types of push workers; the step's key follows."""
+"""Push workers name the event type of an answer by this and the step's key."""
 
 ANSWER_SCHEMA_BYTES_MAX: Final = 16 << 10
 ANSWER_CHECK: Final = "x-perdure-check"
-"""Keyword of an answer's schema: `wide` or `none`, if the code reads more than the schema says."""
+"""This keyword of an answer's schema is `wide` or `none`, if the code reads more than the schema says."""
 LINK_SECONDS: Final = 24 * 3_600
 LINK_SECONDS_MAX: Final = 90 * 86_400
 
@@ -39,9 +39,9 @@ class QuestionState(StrEnum):
 class AnswerChannel(StrEnum):
     API = "api"
     PAGE = "page"
-    """By a signed-in user."""
+    """A signed-in user answered."""
     LINK = "link"
-    """By a holder of the signed link."""
+    """A holder of the signed link answered."""
 
 
 class AnswerState(StrEnum):
@@ -57,7 +57,7 @@ class Approval(Struct, frozen=True):
 
 
 class EarlyAnswer(Record, frozen=True):
-    """It came before the question, and does not count."""
+    """An answer from before the question. It does not count."""
 
     answer: Raw
     answered_by: str
@@ -71,7 +71,7 @@ class ListedState(StrEnum):
 
 
 class OpenApproval(Record, frozen=True):
-    """A question: an open one, or one that was answered or has expired."""
+    """A question: open, answered or expired."""
 
     execution_id: Uuid
     """The execution whose step asks."""
@@ -82,22 +82,21 @@ class OpenApproval(Record, frozen=True):
     asked_at_us: Time = field(name="asked_at")
     expires_at_us: Time | None = field(name="expires_at")
     key: str | None = None
-    """The execution's."""
+    """The key of the execution."""
     state: ListedState = ListedState.OPEN
     answer: Value = None
     answered_by: str | None = None
-    """An API key's name, a user's e-mail, or who made the link for whom."""
+    """An API key's name, a user's e-mail, or a link's maker and person."""
     answered_at_us: Time | None = field(default=None, name="answered_at")
     answered_how: AnswerChannel | None = None
 
     @derived
     def question(self) -> str:
-        """Names this question."""
         return question_name(self.execution_id, self.asked_at_us)
 
 
 class OpenQuestion(Record, frozen=True):
-    """With what a form needs."""
+    """An open question, with the data that a form needs."""
 
     execution_id: Uuid
     """The execution whose step asks."""
@@ -107,11 +106,10 @@ class OpenQuestion(Record, frozen=True):
     asked_at_us: Time = field(name="asked_at")
     expires_at_us: Time | None = field(default=None, name="expires_at")
     answer_schema: Value = None
-    """JSON Schema of the type that the code expects. Null: its code names none."""
+    """JSON Schema of the type that the code expects. Null: the code names no type."""
 
     @derived
     def question(self) -> str:
-        """Names this question."""
         return question_name(self.execution_id, self.asked_at_us)
 
 
@@ -120,19 +118,19 @@ class Question(Struct, frozen=True):
     execution_id: str
     """The execution whose step asks."""
     workflow_id: str
-    """Of the execution named in the request."""
+    """The workflow of the execution named in the request."""
     step_key: str
     state: QuestionState
     data: Raw
     asked_at_us: int
     expires_at_us: int | None = None
     topic: str | None = None
-    """Where the answer is published, if the asking step reads it there."""
+    """The topic where the answer is published, if the asking step reads it there."""
     approval: Approval | None = None
     early: Approval | None = None
-    """From before the question; it does not count."""
+    """An answer from before the question, which does not count."""
     must_name: bool = False
-    """Whether an answer must name the question, because it could be meant for another one."""
+    """Whether an answer must name the question, because several questions are possible."""
     answer_schema: Raw | None = None
 
 
@@ -144,24 +142,24 @@ class ApprovalStatus(Record, frozen=True):
     status: str
     """`waiting` while the question is open; otherwise the execution's status."""
     data: Value = None
-    """Of an open question; null otherwise."""
+    """The data of an open question; null otherwise."""
     question: str | None = None
-    """Names this question. An answer that carries it is for no other question."""
+    """The question's id. An answer with this id is for no other question."""
     state: QuestionState | None = None
-    """Null if nothing was ever asked under the key."""
+    """Null if no question was ever asked under the key."""
     asked_by: Uuid | None = None
-    """The execution whose step asks: this one, or a descendant."""
+    """The execution whose step asks: the execution itself or a descendant."""
     asked_at_us: Time | None = field(default=None, name="asked_at")
     expires_at_us: Time | None = field(default=None, name="expires_at")
     answer: Value = None
     answered_by: str | None = None
-    """An API key's name, a user's e-mail, or who made the link for whom."""
+    """An API key's name, a user's e-mail, or a link's maker and person."""
     answered_at_us: Time | None = field(default=None, name="answered_at")
     answered_how: AnswerChannel | None = None
     asked: Value = None
     """The question's data, also after the answer."""
     answer_schema: Value = None
-    """JSON Schema of the type that the code expects. Null: its code names none."""
+    """JSON Schema of the type that the code expects. Null: the code names no type."""
     early: EarlyAnswer | None = None
 
     @classmethod
@@ -198,7 +196,7 @@ class SubmitApprovalRequest(Struct, frozen=True):
 
 
 class Submitted(Record, frozen=True):
-    """The answer that stands."""
+    """The answer that counts."""
 
     shown_as: ClassVar[str] = "SubmitApprovalResponse"
 
@@ -209,15 +207,15 @@ class Submitted(Record, frozen=True):
 
 
 class ApprovalLink(Record, frozen=True):
-    """Valid until it expires, is revoked, or the question is answered."""
+    """A signed link, valid until it expires, is revoked, or the question is answered."""
 
     shown_as: ClassVar[str] = "ApprovalLinkResponse"
 
     path: str
-    """The path on the server's address."""
+    """The path on the server."""
     expires_at_us: Time = field(name="expires_at")
     id: str | None = None
-    """To revoke it."""
+    """The id to revoke the link with."""
 
 
 class QuestionLink(Record, frozen=True):
@@ -230,13 +228,13 @@ class QuestionLink(Record, frozen=True):
     step_key: str
     question: str
     name: str
-    """Of the person whom its answer is for."""
+    """The name of the person who shall answer."""
     made_by: str
     """An API key's name, or a user's e-mail."""
     created_at_us: Time = field(name="created_at")
     expires_at_us: Time = field(name="expires_at")
     used_at_us: Time | None = field(default=None, name="used_at")
-    """When it gave the answer that stands."""
+    """When the link gave the answer that counts."""
 
     @property
     def author(self) -> str:
@@ -244,19 +242,18 @@ class QuestionLink(Record, frozen=True):
 
 
 def question_name(execution_id: str, asked_at_us: int) -> str:
-    """A later question under the same key has another."""
+    """Name a question. A later question under the same key has another name."""
     return f"{execution_id}.{asked_at_us}"
 
 
 questions: Final = Noun("Approvals")
-"""Routes that take signed links stand in `server/routes/approvals.py`."""
 
 
 @questions.get("/api/v1/approvals", under="approvals", reply="ApprovalListResponse", cursor_required=True)
 class ListApprovals(Operation[Listed[OpenApproval]], frozen=True):
     """Open questions, oldest first.
 
-    With a `state`, those that were answered or that expired, the newest of them first.
+    With a `state`: answered or expired questions, newest first.
     """
 
     state: ListedState = ListedState.OPEN
@@ -271,7 +268,7 @@ class ListApprovals(Operation[Listed[OpenApproval]], frozen=True):
     order="Oldest first, at most 100.",
 )
 class GetOpenQuestions(Operation[Listed[OpenQuestion]], frozen=True):
-    """Open questions of an execution and everything below it."""
+    """Open questions of an execution and its descendants."""
 
     execution_id: ExecutionId
 
@@ -285,8 +282,8 @@ class GetOpenQuestions(Operation[Listed[OpenQuestion]], frozen=True):
 class MakeApprovalLink(Operation[ApprovalLink], frozen=True):
     """A signed link to the page of the open question.
 
-    Its holder may answer this question and nothing else. The link ends when it expires or is revoked, with the key or
-    membership of its maker, and with the signing secret.
+    The holder may answer only this question. The link ends when it expires or is revoked, with the key or membership of
+    its maker, and with the signing secret.
     """
 
     execution_id: ExecutionId
@@ -294,12 +291,12 @@ class MakeApprovalLink(Operation[ApprovalLink], frozen=True):
     name: Name
     """The person's name. The author of the answer is recorded as `link made by MAKER for NAME`."""
     expires_in_seconds: Annotated[Int32, _link_seconds] = LINK_SECONDS
-    """At most 7,776,000 (90 days)."""
+    """Seconds, at most 7,776,000 (90 days)."""
 
 
 @questions.get("/api/v1/approval-links", under="links", reply="LinkListResponse", cursor_required=True)
 class ListApprovalLinks(Operation[Listed[QuestionLink]], frozen=True):
-    """Links that still open a question's page, newest first."""
+    """Links to a question that are still valid, newest first."""
 
     cursor: PageCursor | None = None
     limit: Limit = 100

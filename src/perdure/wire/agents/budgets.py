@@ -26,9 +26,9 @@ AMOUNT_MAX: Final = 1 << 40
 
 class OnExceed(StrEnum):
     ASK = "ask"
-    """It pauses, and asks a person for more."""
+    """The execution pauses and asks a person for more."""
     FINISH = "finish"
-    """It ends with the results that it has."""
+    """The execution ends with the results so far."""
     FAIL = "fail"
 
 
@@ -39,23 +39,23 @@ class Amounts(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     tokens: int = 0
     calls: int = 0
     seconds: int = 0
-    """Only to raise a budget; time passes by itself."""
+    """Seconds that raise a budget; time passes by itself."""
 
 
 class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """None: no limit of that kind."""
+    """Limits; None means unlimited."""
 
     usd_micros: int | None = None
     """Millionths of a US dollar."""
     tokens: int | None = None
     """Input and output together."""
     calls: int | None = None
-    """Calls to models."""
+    """Model calls."""
     seconds: int | None = None
-    """Counted from when the budget is given, without the time in which it waits to be raised."""
+    """Seconds from the start of the budget, without the time in which the budget waits to be raised."""
     on_exceed: OnExceed = OnExceed.ASK
     usd: Annotated[float, Meta(ge=0)] | None = None
-    """In US dollars, instead of `usd_micros`."""
+    """US dollars, instead of `usd_micros`."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for both units of money; msgspec adds the path."""
@@ -70,12 +70,12 @@ class StoredBudget(Struct, frozen=True, omit_defaults=True):
     """`reserved` is for calls under way, or lost before they settled."""
 
     execution_id: str
-    """The execution that holds it, or the id of a shared budget's balance."""
+    """The execution that holds the budget, or the id of a shared budget's balance."""
     limits: BudgetSpec
     spent: Amounts
     reserved: Amounts
     opened_at_us: int
-    """Its seconds count from here. A pause moves it later."""
+    """When the budget's seconds began. A pause moves this time later."""
     paused_at_us: int | None
     """When an execution began to wait for more."""
     raises: int
@@ -83,22 +83,21 @@ class StoredBudget(Struct, frozen=True, omit_defaults=True):
     asking_id: str | None
     """The execution that asks for more; all others wait for the answer."""
     key: str | None = None
-    """Of a balance: the session, the user or the tag's value; empty for a project's."""
+    """A balance's session, user or tag value; empty for a project's balance."""
     shared_id: str | None = None
     name: str | None = None
-    """Of a balance: the shared budget's name."""
+    """A balance's shared budget."""
     of: str = ""
-    """Of a balance: its key in words."""
+    """A balance's key in words."""
     until_us: int | None = None
-    """Of a balance: the end of its day."""
+    """When a balance's day ends."""
 
     @property
     def title(self) -> str:
-        """The subject of messages."""
         return "The budget" if self.name is None else f"The budget {self.name!r}{self.of}"
 
     def used_up(self, now_us: int, *, without: Amounts | None = None) -> list[str]:
-        """`without` is the part of `reserved` that may yet come back."""
+        """Name the limits reached. `without` is the part of `reserved` that may yet be released."""
         back = without or Amounts()
         reached = [
             name
@@ -134,11 +133,11 @@ class StoredBudget(Struct, frozen=True, omit_defaults=True):
 
 
 class BudgetAmount(Record, frozen=True):
-    """The rest is `limit` - `spent` - `reserved`."""
+    """`limit` - `spent` - `reserved` is left."""
 
     spent: Int64
     reserved: Int64
-    """For calls under way, or lost before they settled."""
+    """The share of calls under way, or lost before they settled."""
     limit: Int64 | None
     """Null: no limit."""
 
@@ -148,15 +147,15 @@ class BudgetAmount(Record, frozen=True):
 
 
 class BudgetState(Record, frozen=True):
-    """The amounts are those of the execution that holds the budget, and of all below it.
+    """A budget's state, with the amounts of the execution that holds the budget and of its descendants.
 
-    A balance of a shared budget has the amounts of all executions that spend from it.
+    A balance of a shared budget has the amounts of all executions that spend from the balance.
     """
 
     shown_as: ClassVar[str] = "BudgetResponse"
 
     execution_id: Uuid
-    """The execution that holds it, or the id of a shared budget's balance, by which it is raised."""
+    """The execution that holds the budget, or the id of a shared budget's balance. Raise the budget by this id."""
     usd_micros: BudgetAmount
     tokens: BudgetAmount
     calls: BudgetAmount
@@ -179,7 +178,7 @@ def topic_of(execution_id: str) -> str:
 
 
 BALANCES_BELOW: Final = 1 << 96
-"""Ids of balances are smaller numbers, so they come before those of executions in lock order."""
+"""Balances have smaller ids, so they precede executions in lock order."""
 
 
 def is_balance(id: str) -> bool:
@@ -191,12 +190,12 @@ class Verdict(StrEnum):
     UNLIMITED = "unlimited"
     """No execution on the way up holds a budget."""
     BUSY = "busy"
-    """Calls under way have reserved the rest. There may be room once they settle."""
+    """Calls under way have reserved the rest. Once they settle, there may be room."""
     EXCEEDED = "exceeded"
 
 
 class ReserveReply(Record, frozen=True, omit_defaults=True):
-    """A refusal has the budget, the limits that are reached, and whether this execution asks for more."""
+    """A refusal names the budget, the limits reached, and whether this execution asks for more."""
 
     verdict: Verdict
     budget: StoredBudget | None = None
@@ -207,7 +206,7 @@ class ReserveReply(Record, frozen=True, omit_defaults=True):
 
 
 class Settled(Record, frozen=True):
-    """False: it was settled before, or is not known."""
+    """False: the reservation was settled before, or is unknown."""
 
     settled: bool
 
@@ -245,7 +244,7 @@ def check_amount(amount: int, path: str) -> int:
 
 
 def usd_micros(usd: float | Decimal) -> int:
-    """Millionths of a US dollar, rounded up so that no call counts as cheaper than it is. Raises BadValue for NaN and
+    """Convert to millionths of a US dollar, rounded up: a call never counts as cheaper. Raises BadValue for NaN and
     infinity.
 
     >>> usd_micros(0.0000015)
@@ -267,8 +266,8 @@ budgets: Final = Noun("Budgets")
 class GetBudget(Operation[BudgetState], frozen=True):
     """The budget that an execution spends from.
 
-    Its own, or that of the nearest execution above it. 404: none of them has one. The id of a shared budget's balance
-    is answered with the balance.
+    An execution without its own budget spends from the nearest ancestor's; 404 if no ancestor has a budget either. For
+    the id of a shared budget's balance the answer is the balance.
     """
 
     execution_id: ExecutionId
@@ -283,7 +282,7 @@ class GetBudget(Operation[BudgetState], frozen=True):
 class RaiseBudget(Operation[BudgetState], frozen=True):
     """Add to the limits of the budget that an execution spends from.
 
-    Executions that wait for the budget go on. To add to the balance of a shared budget needs the role admin.
+    Executions that wait for the budget continue. Adding to the balance of a shared budget needs the role admin.
     """
 
     execution_id: ExecutionId
@@ -293,7 +292,7 @@ class RaiseBudget(Operation[BudgetState], frozen=True):
     seconds: Amount = 0
     on_exceed: OnExceed | None = None
     usd: Annotated[float, Meta(ge=0)] | None = None
-    """In US dollars, instead of `usd_micros`."""
+    """US dollars, instead of `usd_micros`."""
 
     def check(self) -> None:
         if self.usd is not None and self.usd_micros:
@@ -315,7 +314,7 @@ class RaiseBudget(Operation[BudgetState], frozen=True):
 class Reserve(Operation[ReserveReply], frozen=True):
     """Reserve a call's share in every budget on the way up.
 
-    The same reservation again counts once.
+    A repeated reservation counts once.
     """
 
     worker_id: str
@@ -325,7 +324,7 @@ class Reserve(Operation[ReserveReply], frozen=True):
     reservation_id: KeyName
     amounts: CheckedAmounts
     budget: Annotated[BudgetSpec, check_budget] | None = None
-    """From the execution's own code; ignored if it has a budget already."""
+    """The budget that the execution's own code sets; ignored if the execution has a budget already."""
     unpriced: Name | None = None
     """The model, if its price is unknown. A budget in money then refuses the call."""
 
@@ -334,7 +333,7 @@ class Reserve(Operation[ReserveReply], frozen=True):
 class Settle(Operation[Settled], frozen=True):
     """Replace a call's reservation by the amounts that it used.
 
-    Any worker may send this: the money is spent.
+    Any worker may settle, because the money is spent.
     """
 
     execution_id: ExecutionId

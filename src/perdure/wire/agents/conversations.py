@@ -1,4 +1,4 @@
-"""Conversations: histories as older workers keep them."""
+"""Conversations: histories that older workers keep."""
 
 from typing import Annotated, Final
 
@@ -12,7 +12,7 @@ from perdure.wire.base.record import Done, Record
 
 
 class ConversationMessage(Record, frozen=True):
-    """`id` grows within its conversation."""
+    """A message. Each message of a conversation has a larger `id` than the message before."""
 
     id: Int64
     conversation_id: str
@@ -49,7 +49,7 @@ class GetConversationHistory(Operation[Listed[ConversationMessage]], frozen=True
     deployment_id: str | None = None
     """Ignored."""
     limit: Newest | None = None
-    """The newest so many; at most 1,000, which is the default."""
+    """Count of the newest messages; at most 1,000, the default."""
 
 
 @conversations.post(
@@ -62,7 +62,7 @@ class GetConversationHistory(Operation[Listed[ConversationMessage]], frozen=True
 class AddConversationMessage(Operation[Done], frozen=True):
     """Append a message.
 
-    The newest are kept, at most 10,000 of each agent.
+    Each agent keeps its newest messages, at most 10,000.
     """
 
     conversation_id: KeyName
@@ -70,6 +70,6 @@ class AddConversationMessage(Operation[Done], frozen=True):
     role: Name
     content: RequiredJson
     agent_run_id: ExecutionId | None = None
-    """The execution that wrote it."""
+    """The execution that wrote the message."""
     conversation_history_limit: Newest | None = None
-    """How many of this agent's newest messages to keep."""
+    """Count of this agent's newest messages to keep."""

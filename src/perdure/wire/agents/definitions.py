@@ -1,4 +1,4 @@
-"""Definitions of agents and tools, as their workers register them."""
+"""Definitions of agents and tools, registered by workers."""
 
 from typing import Final
 
@@ -64,7 +64,7 @@ class RegisterAgent(Operation[RegisteredDefinition], frozen=True, forbid_unknown
     provider: str
     model: str
     deployment_id: KeyName | None = None
-    """Default: the current one."""
+    """Default: the current deployment."""
     system_prompt: str | None = None
     tools: MaybeRaw = None
     temperature: Double | None = None
@@ -78,16 +78,16 @@ class RegisterAgent(Operation[RegisteredDefinition], frozen=True, forbid_unknown
 
 @definitions.get("/api/v1/agents", contract=True)
 class GetAgents(RegistryPage, Operation[Listed[AgentDefinition]], frozen=True):
-    """Agents of every deployment that is not retired: by name, then the newest first."""
+    """Agents of every deployment except retired ones: by name, then newest first."""
 
 
 @definitions.get("/api/v1/agents/{agent_id}", contract=True)
 class GetAgentDefinition(Operation[AgentDefinition], frozen=True):
-    """One agent's definition."""
+    """The definition of an agent."""
 
     agent_id: str
     deployment_id: str | None = None
-    """Default: the current one."""
+    """Default: the current deployment."""
 
 
 @definitions.post(
@@ -103,9 +103,9 @@ class RegisterTool(Operation[RegisteredDefinition], frozen=True, forbid_unknown_
 
     id: Name
     deployment_id: KeyName | None = None
-    """Default: the current one."""
+    """Default: the current deployment."""
     tool_type: str | None = None
-    """`default`, unless it says otherwise."""
+    """Default: `default`."""
     description: str | None = None
     parameters: MaybeRaw = None
     """JSON schema of the arguments."""
@@ -117,13 +117,13 @@ class RegisterTool(Operation[RegisteredDefinition], frozen=True, forbid_unknown_
 
 @definitions.get("/api/v1/tools", contract=True)
 class GetTools(RegistryPage, Operation[Listed[ToolDefinition]], frozen=True):
-    """Tools of every deployment that is not retired: by name, then the newest first."""
+    """Tools of every deployment except retired ones: by name, then newest first."""
 
 
 @definitions.get("/api/v1/tools/{tool_id}", contract=True)
 class GetToolDefinition(Operation[ToolDefinition], frozen=True):
-    """One tool's definition."""
+    """The definition of a tool."""
 
     tool_id: str
     deployment_id: str | None = None
-    """Default: the current one."""
+    """Default: the current deployment."""

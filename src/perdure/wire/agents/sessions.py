@@ -1,4 +1,4 @@
-"""Sessions, the conversations of agents, and the functions that show them."""
+"""Sessions, the conversations of agents."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -53,11 +53,11 @@ class SessionTool(Struct, frozen=True):
 
 
 class SessionTotals(CallSums, frozen=True, kw_only=True):
-    """A whole session: its turns, and what they and all below them spent on models."""
+    """Sums of a whole session: its turns, and the models' cost of the turns and their descendants."""
 
     turns: Int64 = 0
     exact: bool = True
-    """False: the sums are of some of the turns or calls only."""
+    """False: the sums cover only some turns or calls."""
 
     def plus(self, call: CallUsage) -> "SessionTotals":
         return replace(
@@ -85,7 +85,7 @@ class SessionRun(BriefExecution, frozen=True, kw_only=True):
     input_tokens: int = 0
     output_tokens: int = 0
     spent: SessionTotals = SessionTotals()
-    """On calls of models, by its journal and those below it."""
+    """Sums of the model calls in the journals of the run and its descendants."""
     tools: Sequence[SessionTool] = ()
 
 
@@ -111,18 +111,18 @@ class Memory(Record, frozen=True):
 
 
 class SessionSummary(Record, frozen=True):
-    """A session, as far as its runs are on this page."""
+    """A session, built from the runs on this page."""
 
     execution_id: Uuid
-    """Its newest run."""
+    """The session's newest run."""
     agent_id: str
     """The agent of the first run."""
     status: Status
-    """Of the newest run."""
+    """The newest run's status."""
     phase: Phase
-    """Of the newest run."""
+    """The newest run's phase."""
     created_at_us: Time = field(name="created_at")
-    """Of the first run."""
+    """When the first run was created."""
     total_tokens: Int64
     tool_call_count: Int64
     approval_count: Int64
@@ -131,13 +131,13 @@ class SessionSummary(Record, frozen=True):
     user_message_preview: str | None = None
     """The user's first message, up to 200 bytes."""
     error: str | None = None
-    """Of the newest run."""
+    """The newest run's error."""
     last_at_us: Time | None = field(default=None, name="last_at")
     """When the newest run was created."""
     last_message_preview: str | None = None
     """The user's newest message, up to 200 bytes."""
     whole: SessionTotals | None = None
-    """The session with all its runs."""
+    """Sums of all runs of the session."""
 
 
 class TimelineEntry(Record, frozen=True):
@@ -159,7 +159,7 @@ class SessionApproval(Record, frozen=True):
 
 
 class SessionDetail(Record, frozen=True):
-    """One run and its session: sums, timeline and approvals cover the whole session."""
+    """A run and its session. Sums, timeline and approvals cover the whole session."""
 
     execution_id: Uuid
     agent_id: str
@@ -180,7 +180,7 @@ class SessionDetail(Record, frozen=True):
     error: str | None = None
     result: Value = None
     whole: SessionTotals | None = None
-    """The session with all its runs."""
+    """Sums of all runs of the session."""
 
 
 sessions: Final = Noun("Sessions")
@@ -188,27 +188,27 @@ sessions: Final = Noun("Sessions")
 
 @sessions.get("/api/v1/sessions", contract=True, under="sessions", reply="SessionsResponse")
 class GetSessions(Operation[Listed[SessionSummary]], frozen=True):
-    """Sessions of agents, by their newest runs."""
+    """Sessions of agents, ordered by their newest runs."""
 
     limit: Annotated[Int64, between(1, LIST_MAX)] = 50
-    """How many runs, 1 to 500. They are grouped into sessions afterwards."""
+    """Count of runs, 1 to 500, before they are grouped into sessions."""
     offset: Annotated[Int64, between(0, OFFSET_MAX)] = 0
-    """Runs to leave out, up to 10,000. Newly begun runs shift an offset, not a cursor."""
+    """Runs to leave out, up to 10,000. New runs shift an offset, but not a cursor."""
     cursor: Cursor | None = None
     start_time: Time | None = None
-    """Only runs that began then or later."""
+    """Leave out runs that began earlier."""
     end_time: Time | None = None
-    """Only runs that began then or earlier."""
+    """Leave out runs that began later."""
     status: Status | None = None
     agent_id: str | None = None
     q: Annotated[str, text_check(SEARCHED_BYTES_MAX)] = ""
-    """The beginning of a session's name or of a run's id or key, or a part of a user's message in the newest 500 runs.
-    Such an answer is one page."""
+    """The beginning of a session's name, a run's id or a run's key, or a part of a user's message in the newest 500
+    runs. The matches are a single page."""
 
 
 @sessions.get("/api/v1/sessions/{execution_id}", contract=True)
 class GetSessionDetail(Operation[SessionDetail], frozen=True):
-    """One session, by the id of one of its root executions."""
+    """A session, named by the id of a root execution."""
 
     execution_id: Annotated[str, id_check("execution")]
 
@@ -224,7 +224,8 @@ class GetSessionMemory(Operation[Memory], frozen=True):
 class PutSessionMemory(Operation[NewVersion], frozen=True):
     """Replace an agent's memory of a session.
 
-    409 if the `version` that was read, in the body or as `If-Match`, has changed. Without it the last write wins.
+    409 if `version`, the version read (in the body or as `If-Match`), has changed. Without `version` the last write
+    wins.
     """
 
     session_id: KeyName
@@ -239,7 +240,7 @@ class PutSessionMemory(Operation[NewVersion], frozen=True):
             raise BadValue(f"summary: more than {SUMMARY_BYTES_MAX:,} bytes of UTF-8", {"path": "summary"})
 
     def read_version(self) -> int | None:
-        """From the body or the header. Raises BadRequest."""
+        """Read the version from the body or the header. Raises BadRequest."""
         if self.version is not None or self.if_match is None:
             return self.version
         found = _VERSION.fullmatch(self.if_match.strip())
@@ -291,7 +292,7 @@ def _summary(runs: Sequence[SessionRun], whole: SessionTotals | None) -> Session
 def show_session(
     run: SessionRun, runs: Sequence[SessionRun], questions: Sequence[AskedQuestion], whole: SessionTotals
 ) -> SessionDetail:
-    """One run, and all runs of its session, oldest first."""
+    """Show a run with all runs of its session, oldest first."""
     results = [decoded(one.result) for one in runs]
     used = [_used(one, result) for one, result in zip(runs, results, strict=True)]
     timeline = [entry for one, result in zip(runs, results, strict=True) for entry in _said(one, result)]
@@ -325,7 +326,7 @@ def show_session(
 
 
 def _used(run: SessionRun, result: Any) -> Usage:
-    """A durable agent's result is only its output, so its journal has the tokens."""
+    """Return the tokens. The result of a durable agent lacks them; its journal has them."""
     said = usage(result)
     if said.total or not run.input_tokens + run.output_tokens:
         return said
@@ -346,7 +347,7 @@ def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:
 
 
 def _tools(run: SessionRun, result: Any) -> list[TimelineEntry]:
-    """The tools of the result, at its end. For a durable agent, those of its journal, each at its time."""
+    """List the tools in the result at the result's end, or a durable agent's journaled tools, each at its time."""
 
     def called(name: Any, status: Any, result: Any, at_us: int) -> TimelineEntry:
         data = {"tool_name": name, "status": status, "result": result, "root_execution_id": run.id}

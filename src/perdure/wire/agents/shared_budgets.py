@@ -33,7 +33,7 @@ from perdure.wire.base.records import MaybeRaw
 
 DAY_US: Final = 86_400_000_000
 SHARED_MAX: Final = 20
-"""Shared budgets of a project: each call may reserve in all of them."""
+"""Shared budgets in a project. Each call may reserve in all of them."""
 _TAG: Final = "tag:"
 
 
@@ -48,16 +48,16 @@ class SharedBudget(Record, frozen=True):
     per: str
     """The holder of a balance: `project`, `session`, `user`, or `tag:NAME` for each value of a tag."""
     period: Period | None
-    """Null: the balances count for good."""
+    """Null: the balances never restart."""
     on_exceed: OnExceed
     usd_micros: Int64 | None
-    """Null: no limit of that kind."""
+    """Null: unlimited."""
     tokens: Int64 | None
     calls: Int64 | None
 
     @property
     def counts(self) -> str:
-        """Its subject in words: another one would need other balances."""
+        """Say the subject in words. A budget with another subject needs other balances."""
         return f"per {self.per}" if self.period is None else f"per {self.per} and {self.period}"
 
     @property
@@ -65,7 +65,7 @@ class SharedBudget(Record, frozen=True):
         return (self.usd_micros, self.tokens, self.calls) != (None, None, None)
 
     def begin_us(self, now_us: int) -> int | None:
-        """When the present period began. None: there is only one."""
+        """Return when the present period began; None without a period."""
         return None if self.period is None else now_us // DAY_US * DAY_US
 
     def balance_id(self, key: str, now_us: int) -> str:
@@ -74,7 +74,7 @@ class SharedBudget(Record, frozen=True):
         return str(UUID(int=number % BALANCES_BELOW))
 
     def balance(self, stored: StoredBudget) -> StoredBudget:
-        """A balance as it is stored, with the shared limits added to what raises have given it."""
+        """Add the shared limits to the stored balance, whose own limits are the raises."""
         key, raised = stored.key or "", stored.limits
         sums = {
             name: None if (most := getattr(self, name)) is None else most + getattr(raised, name)
@@ -92,14 +92,14 @@ class SharedBudget(Record, frozen=True):
 
 
 class Payer(Struct, frozen=True):
-    """The root of a tree."""
+    """The root of a tree, which pays for the tree's calls."""
 
     session_id: str
     user_id: str | None
     tags: MaybeRaw
 
     def key(self, per: str) -> str | None:
-        """Its key under a budget. None: the budget does not cover it.
+        """Return the balance's key in a budget per `per`. None: the budget does not cover the tree.
 
         >>> Payer("s", None, msgspec.Raw(b'{"shop":"berlin"}')).key("tag:shop")
         'berlin'
@@ -115,7 +115,7 @@ class BalanceList(Record, frozen=True):
 
     budget: SharedBudget
     balances: list[BudgetState]
-    """Of the present period, by key."""
+    """Balances of the present period, by key."""
     next_key: str | None
     """`after` of the next page; null at the end."""
 
@@ -138,16 +138,16 @@ class ListSharedBudgets(Operation[Listed[SharedBudget]], frozen=True):
 class PutSharedBudget(Operation[SharedBudget], frozen=True):
     """Create a shared budget, or change its limits and `on_exceed`.
 
-    After the answer every model call reserves its share by the new limits, and executions that waited for the budget
-    go on. An execution that runs already may notice a new budget only when a worker takes it the next time. 409 for
-    another `per` or `period` than before.
+    After the answer every model call reserves by the new limits, and executions that waited for the budget continue. A
+    running execution may notice a new budget only when a worker next takes the execution. 409 for another `per` or
+    `period` than before.
     """
 
     name: Name
     per: Annotated[KeyName, check_per]
     """The holder of a balance: `project`, `session`, `user`, or `tag:NAME` for each value of a tag."""
     period: Period | None = None
-    """`day`: each day in UTC has balances of its own."""
+    """`day` starts new balances each day in UTC."""
     usd_micros: Amount | None = None
     """Millionths of a US dollar."""
     tokens: Amount | None = None
@@ -155,9 +155,9 @@ class PutSharedBudget(Operation[SharedBudget], frozen=True):
     calls: Amount | None = None
     """Calls to models."""
     on_exceed: OnExceed = OnExceed.ASK
-    """`ask` also waits for the end of the day."""
+    """`ask` pauses the executions until a person raises the balance or the day ends."""
     usd: Annotated[float, Meta(ge=0)] | None = None
-    """In US dollars, instead of `usd_micros`."""
+    """US dollars, instead of `usd_micros`."""
 
     def check(self) -> None:
         if self.usd is not None and self.usd_micros:
@@ -177,7 +177,7 @@ class PutSharedBudget(Operation[SharedBudget], frozen=True):
 
 @shared_budgets.delete("/api/v1/budgets/{name}", role=Role.ADMIN)
 class DeleteSharedBudget(Operation[None], frozen=True):
-    """Delete a shared budget with its balances. Executions that waited for it go on."""
+    """Delete a shared budget with its balances. Executions that waited for the budget continue."""
 
     name: Name
 
@@ -186,12 +186,12 @@ class DeleteSharedBudget(Operation[None], frozen=True):
 class ListBalances(Operation[BalanceList], frozen=True):
     """A shared budget with its balances of the present period.
 
-    A session, user or value has one from its first model call on.
+    A session, user or value has a balance once it has called a model.
     """
 
     name: Name
     key: KeyName | None = None
-    """Only the balance of this session, user or value."""
+    """Return only the balance of this session, user or value."""
     after: str | None = None
     """`next_key` of the page before."""
     limit: Annotated[int, between(1, 1_000)] = 100

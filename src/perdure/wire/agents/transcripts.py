@@ -16,26 +16,26 @@ from perdure.wire.base.operation import Noun, Operation
 from perdure.wire.base.record import Record
 
 MESSAGES_MAX: Final = 1_000
-"""Appended or taken at once."""
 
 READ: Final = "read"
 APPEND: Final = "append"
 SUMMARIZE: Final = "summarize"
 TAKE: Final = "take"
 LEAVE: Final = "leave"
-"""The `name` of journal rows of kind `transcript`."""
+"""Journal rows of kind `transcript` have this `name`."""
 
 
 class OnConflict(StrEnum):
     QUEUE = "queue"
-    """It waits until the turns before it have ended."""
+    """The new turn waits until the turns before have ended."""
     REJECT = "reject"
     DELIVER = "deliver"
-    """It waits. An open turn of the same workflow may take its message, and then answers for both."""
+    """The new turn waits. An open turn of the same workflow may take the new turn's message and then answers for
+    both."""
 
 
 class Entry(Record, frozen=True):
-    """A summary stands for every entry up to `summary_of`, and for summaries before it."""
+    """A summary replaces the entries up to `summary_of` and older summaries."""
 
     shown_as: ClassVar[str] = "TranscriptEntryResponse"
 
@@ -46,7 +46,7 @@ class Entry(Record, frozen=True):
 
 
 class Page(Record, frozen=True):
-    """`next` is the `after` of the following page, if there is one."""
+    """`next` is the `after` of the following page, or null at the end."""
 
     shown_as: ClassVar[str] = "TranscriptResponse"
 
@@ -56,7 +56,7 @@ class Page(Record, frozen=True):
 
 
 class NewVersion(Record, frozen=True):
-    """The version that the request made."""
+    """The version after the request."""
 
     shown_as: ClassVar[str] = "AppendMessagesResponse"
 
@@ -64,14 +64,14 @@ class NewVersion(Record, frozen=True):
 
 
 class Transcript(NamedTuple):
-    """The newest summary, if any, and the entries that it does not stand for."""
+    """The newest summary, if any, and the entries after `summary_of`."""
 
     version: int
     entries: Sequence[Entry]
 
 
 def shown(version: int, entries: Sequence[Entry]) -> Transcript:
-    """The transcript at a version. `entries` must hold all of it, and may hold more.
+    """Return the transcript at a version. `entries` may hold more than the transcript, but must hold all of it.
 
     >>> entries = [Entry(1, Raw(b'"a"')), Entry(2, Raw(b'"b"')), Entry(3, Raw(b'"so far"'), 1), Entry(4, Raw(b'"c"'))]
     >>> [bytes(entry.message) for entry in shown(4, entries).entries]
@@ -88,7 +88,7 @@ def shown(version: int, entries: Sequence[Entry]) -> Transcript:
 
 
 def check_messages(messages: list[Raw], where: str) -> list[Raw]:
-    """Raises BadValue."""
+    """Raises BadValue for messages out of bounds."""
     count_check(MESSAGES_MAX)(messages, where)
     for n, message in enumerate(messages):
         check_json(bytes(message), where=f"{where}[{n}]")
@@ -106,9 +106,9 @@ class GetTranscript(Operation[Page], frozen=True):
 
     session_id: KeyName
     version: EntryNumber | None = None
-    """Left out: the newest."""
+    """Default: the newest version."""
     after: EntryNumber | None = None
-    """Behind this entry; left out: from the first one that the version needs."""
+    """Start behind this entry. Default: start with the first entry that the version needs."""
 
 
 @transcripts.post(
@@ -121,11 +121,11 @@ class GetTranscript(Operation[Page], frozen=True):
 class AppendToTranscript(Operation[NewVersion], frozen=True):
     """Add messages to the end of a session's transcript.
 
-    409: `version` is not the newest any more.
+    409 if `version` is no longer the newest.
     """
 
     session_id: KeyName
     messages: Annotated[list[Raw], MaxItems(MESSAGES_MAX), check_messages]
-    """Each is any JSON."""
+    """Any JSON values."""
     version: Position | None = None
-    """Only if this is the newest."""
+    """Append only if this version is the newest."""

@@ -1,4 +1,4 @@
-"""The model calls of an execution and of all below it: tokens, cost and time."""
+"""The model calls of an execution and its descendants: tokens, cost and time."""
 
 from typing import Final
 
@@ -19,10 +19,10 @@ class CallSums(Record, frozen=True, kw_only=True):
     input_tokens: Int64 = 0
     output_tokens: Int64 = 0
     cached_tokens: Int64 = 0
-    """The part of the input that providers read from their caches."""
+    """Input tokens that providers read from their caches."""
     usd: Double = 0.0
     unpriced: Int64 = 0
-    """Calls whose price is not known; `usd` is without them."""
+    """Calls whose price is unknown. `usd` leaves them out."""
 
 
 class Spent(CallSums, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Spent(CallSums, frozen=True, kw_only=True):
 class ModelCall(Record, frozen=True, kw_only=True):
     execution_id: Uuid
     seq: Int64
-    """Its row in that execution's journal."""
+    """The call's row in the journal of `execution_id`."""
     key: str
     at_us: Time
     model: str | None = None
@@ -51,7 +51,7 @@ class ModelUsage(Spent, frozen=True, kw_only=True):
 
 
 class ChildUsage(Spent, frozen=True, kw_only=True):
-    """Of a child and all below it."""
+    """Sums of a child and its descendants."""
 
     execution_id: Uuid
     workflow_id: str
@@ -63,13 +63,13 @@ class ExecutionUsage(Record, frozen=True, kw_only=True):
     execution_id: Uuid
     total: Spent
     own: Spent
-    """Without its descendants."""
+    """Sums of the execution without its descendants."""
     models: list[ModelUsage]
     """The most expensive first."""
     children: list[ChildUsage]
     """The children with model calls, the most expensive first."""
     calls: list[ModelCall] = field(default_factory=list)
-    """In the order of their end."""
+    """Calls ordered by their end."""
     exact: bool = True
     """False: there are more than 2,000 calls or 500 executions, or an answer is too large to be read."""
 
@@ -79,9 +79,11 @@ usages: Final = Noun("Executions")
 
 @usages.get("/api/v1/executions/{execution_id}/usage")
 class GetUsage(Operation[ExecutionUsage], frozen=True):
-    """The model calls of an execution and of all below it: tokens, cost and time of each, and sums by model and child.
+    """The model calls of an execution and its descendants: tokens, cost and time of each call, and sums by model and
+    child.
 
-    It reads the answers of agents' models in the journals. A fork's copied calls count for its source only.
+    The numbers come from the answers of agents' models in the journals. A fork's copied calls count for the source
+    only.
     """
 
     execution_id: ExecutionId

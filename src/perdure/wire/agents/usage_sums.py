@@ -1,4 +1,4 @@
-"""Model calls from journal rows, and their sums."""
+"""Sums of model calls, read from journal rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -22,7 +22,7 @@ class SpendingExecution(Struct, frozen=True, gc=False):
 
 
 class UsageFacts(Struct, frozen=True):
-    """The execution itself comes first, and parents before their children."""
+    """Facts of a tree. The execution itself comes first, and parents before their children."""
 
     executions: Sequence[SpendingExecution]
     rows: Sequence[JournalEntry]
@@ -32,7 +32,7 @@ class UsageFacts(Struct, frozen=True):
 def sums(facts: UsageFacts) -> ExecutionUsage:
     root = facts.executions[0]
     below: dict[str, SpendingExecution] = {}
-    """By execution: the child of the root that it belongs to."""
+    """Maps an execution's id to the child of the root above the execution."""
     for one in facts.executions[1:]:
         below[one.id] = one if one.parent_execution_id == root.id else below[one.parent_execution_id or ""]
     found = [(row, call) for row in facts.rows if (call := _call(row)) is not None]

@@ -1,4 +1,4 @@
-"""Things that need attention: facts of the store in words, the worst first."""
+"""Things that need attention: facts of the store in words, worst first."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ CLUSTERS_MAX: Final = 3
 """Failures leave room for other kinds."""
 SAMPLES: Final = 3
 TRIES_MIN: Final = 3
-"""So often a message was tried before its webhook needs attention."""
+"""Failed tries before a webhook needs attention."""
 FILTER_WORDS: Final = 8
 _CLASS: Final = re.compile(r"([A-Za-z_][\w.]*): ?(.*)", re.DOTALL)
 _VARIABLE: Final = re.compile(
@@ -72,19 +72,19 @@ class Troubles(Struct, frozen=True, kw_only=True):
     held: Sequence[Stuck] = ()
     failed: Sequence[Stuck] = ()
     more_failed: Collection[str] = ()
-    """Workflows with failures that are not among `failed`."""
+    """Workflows with more failures than `failed` has."""
     unserved: Sequence[Unserved] = ()
     questions: Questions
     asking: Sequence[str] = ()
-    """The ids of some executions that ask."""
+    """The ids of some executions with open questions."""
     pauses: Sequence[Pause] = ()
     deliveries: Sequence[NewestDelivery] = ()
-    """The newest first."""
+    """Newest first."""
     skipped: Sequence[Skipped] = ()
 
 
 class Pattern(NamedTuple):
-    """An error without what differs between executions."""
+    """An error without the parts that differ between executions."""
 
     error_class: str | None
     message: str
@@ -106,7 +106,7 @@ def pattern_of(error: str) -> Pattern:
 
 
 def words_of(pattern: Pattern) -> str | None:
-    """Words by which the filter `error` finds executions with this pattern."""
+    """Return words by which the filter `error` finds executions with this pattern."""
     words = [*(pattern.error_class or "").split("."), *_LETTERS.findall(pattern.message.rstrip("…"))]
     return " ".join([word for word in words if word][:FILTER_WORDS]) or None
 
@@ -114,10 +114,10 @@ def words_of(pattern: Pattern) -> str | None:
 class Cluster(NamedTuple):
     workflow_id: str
     deployment_id: str | None
-    """None: several, or none."""
+    """None: several deployments, or no deployment."""
     pattern: Pattern | None
     members: Sequence[Stuck]
-    """At least one, the newest first."""
+    """One or more executions, newest first."""
 
     def details(self) -> AttentionDetails:
         error = None if self.pattern is None else str(self.pattern)
@@ -130,7 +130,7 @@ class Cluster(NamedTuple):
 
 
 def clusters_of(stuck: Iterable[Stuck]) -> list[Cluster]:
-    """By workflow and error, the largest first."""
+    """Group executions by workflow and error, the largest group first."""
     found: dict[tuple[str, Pattern | None], list[Stuck]] = {}
     for one in stuck:
         pattern = None if one.error is None else pattern_of(one.error)
@@ -145,7 +145,7 @@ def clusters_of(stuck: Iterable[Stuck]) -> list[Cluster]:
 
 
 def attention(facts: Troubles) -> list[Attention]:
-    """At most ATTENTION_MAX entries."""
+    """Return at most ATTENTION_MAX entries."""
     found = [
         *_clusters(facts.blocked, AttentionKind.BLOCKED),
         *map(_unserved, facts.unserved),

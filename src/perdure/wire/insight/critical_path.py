@@ -1,8 +1,7 @@
 """The critical path of an execution: the parts of the time from its creation to its end.
 
-Walk back from the end. The newest outcome at or before that time made the code go on, so the time after it is the
-code's. The time before it is the outcome's own: a step's tries, a wait, a child. Go on where that outcome began. Parts
-that run beside the path are not on it.
+Walk back from the end. The newest outcome before made the code go on, so the code used the time since. The outcome used
+the time before: a step's tries, a wait, a child. Continue at the outcome's begin. Parallel parts are not on the path.
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,11 +17,11 @@ from perdure.wire.insight.why import PathKind, PathPart
 from perdure.wire.runs.waits import RecordedWait
 
 SMALL: Final = 0.01
-"""Parts below this share are shown together."""
+"""Smaller shares are shown together."""
 
 
 class PathExecution(BriefExecution, frozen=True, kw_only=True):
-    """`rows` are its newest rows in the journal's order. `whole`: there are no earlier ones."""
+    """An execution with its newest rows in the journal's order. `whole`: the journal has no earlier rows."""
 
     next_seq: int
     rows: Sequence[JournalEntry] = ()
@@ -31,7 +30,7 @@ class PathExecution(BriefExecution, frozen=True, kw_only=True):
 
 
 class PathSpan(NamedTuple):
-    """From `from_us` to `to_us`. `child_id` names the execution whose own path it stands for."""
+    """A part of the path from `from_us` to `to_us`. `child_id` names the child whose own path the part stands for."""
 
     kind: PathKind
     name: str
@@ -46,7 +45,7 @@ class PathSpan(NamedTuple):
 
 
 def path_of(execution: PathExecution, from_us: int, to_us: int) -> list[PathSpan]:
-    """The path within a time, in order and without gaps. Children are one span each."""
+    """Return the path within a time, in order and without gaps. A child is one span."""
     return [*reversed([*_Walk(execution, from_us).back(to_us)])]
 
 
@@ -103,7 +102,7 @@ class _Walk:
         return [PathSpan(kind, name or "", self._id, from_us, to_us, child_id=child)] if from_us < to_us else []
 
     def _outcome(self, row: JournalEntry, to_us: int, place: int) -> Iterator[PathSpan]:
-        """The spans of an outcome, the last one first."""
+        """Yield the spans of an outcome, the last first."""
         if row.kind is Kind.STEP:
             yield from self._step(row, to_us)
         elif row.kind is Kind.CHILD:
@@ -131,7 +130,7 @@ class _Walk:
             to_us = began_us
 
     def _waiting(self, to_us: int) -> Iterator[PathSpan]:
-        """The wait or the child for which an open execution has waited the longest."""
+        """Yield the wait or child for which an open execution has waited longest."""
         ended = {row.key for row in self._outcomes if row.kind is Kind.CHILD}
         children = [row for key, row in self._children.items() if key not in ended]
         waits = [wait for wait in self._waits.values() if wait.state == "open"]
@@ -143,7 +142,7 @@ class _Walk:
             yield from self._span(PathKind.WAIT, wait.topic or wait.key, wait.opened_at_us, to_us)
 
     def _gap(self, from_us: int, to_us: int) -> Iterator[PathSpan]:
-        """Time after an outcome: the code's, apart from queues and losses."""
+        """Yield the time after an outcome: the code's, apart from queues and losses."""
         place = bisect_right(self._move_times, to_us)
         while to_us > from_us:
             place -= 1
@@ -153,7 +152,7 @@ class _Walk:
 
 
 def _moves(execution: PathExecution, rows: Iterable[JournalEntry]) -> list[tuple[int, PathKind]]:
-    """From when on the execution was queued, ran or stood still."""
+    """List when the execution was queued, ran or stood still."""
     found = [(execution.created_at_us, PathKind.QUEUE if execution.whole else PathKind.CODE)]
     for row in rows:
         kind = _AFTER.get(row.kind)
@@ -180,11 +179,11 @@ _AFTER: Final = {
     Kind.UNBLOCKED: PathKind.QUEUE,
 }
 _STANDS_STILL: Final = frozenset({PathKind.WAIT, PathKind.HELD})
-"""An outcome queues it."""
+"""An outcome queues an execution in such a part."""
 
 
 def shares(spans: Sequence[PathSpan]) -> list[PathPart]:
-    """As percentages, which sum to 100. Small parts are one."""
+    """Return percentages with the sum 100. Small parts become one."""
     total = sum(span.us for span in spans)
     if total <= 0:
         return []
@@ -210,12 +209,12 @@ def shares(spans: Sequence[PathSpan]) -> list[PathPart]:
 
 
 def _joined(group: Sequence[PathSpan]) -> tuple[PathSpan, int]:
-    """Neighbours of one kind, such as the tries of two attempts."""
+    """Join neighbours of one kind, such as the tries of two attempts."""
     return group[0]._replace(to_us=group[-1].to_us), len(group)
 
 
 def _round(parts: Sequence[float], total: int) -> list[int]:
-    """Whole numbers with this sum: the largest remainders are rounded up."""
+    """Return whole numbers with the sum `total`, rounding up the largest remainders."""
     found = [int(part) for part in parts]
     order = sorted(range(len(parts)), key=lambda n: found[n] - parts[n])
     for n in order[: total - sum(found)]:

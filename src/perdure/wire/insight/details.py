@@ -1,4 +1,4 @@
-"""The line of details of an execution in a list. It has the words of explanations, and no times."""
+"""The line of details of an execution in a list, worded like explanations, but without times."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -20,11 +20,11 @@ from perdure.wire.runs.queues import Pause
 from perdure.wire.runs.waits import RecordedWait
 
 CHILDREN_MAX: Final = 20
-"""So many of the newest children are looked at."""
+"""Newest children examined per execution."""
 
 
 class OpenChildren(Struct, frozen=True, gc=False):
-    """Among the newest children. `id` is the newest of them."""
+    """Open children among the newest children. `id` is the newest open child."""
 
     parent_id: str
     amount: int
@@ -38,7 +38,7 @@ class NumberedPause(Struct, frozen=True):
 
 
 class Served(Struct, frozen=True, gc=False):
-    """Workers of a deployment: their Python versions, and the newest protocol."""
+    """The Python versions and the newest protocol of a deployment's workers."""
 
     pythons: frozenset[str] = frozenset()
     protocol: int = 0
@@ -48,13 +48,13 @@ class PageContext(Struct, frozen=True):
     """Facts about the open executions of a page, by execution."""
 
     waits: Mapping[str, RecordedWait]
-    """The oldest open ones."""
+    """Oldest open waits."""
     children: Mapping[str, OpenChildren]
     steps: Mapping[str, str]
     rows: Mapping[str, JournalEntry]
-    """The newest outcomes of running executions, and the newest failed tries of waiting ones, if they are recent."""
+    """The newest outcomes of running executions, and the newest failed tries of waiting executions, if recent."""
     limits: Mapping[tuple[str, str], tuple[Rule, Limit]]
-    """Those reached, by queue and concurrency key."""
+    """Reached limits, by queue and concurrency key."""
     pauses: Mapping[int, NumberedPause]
     served: Mapping[str, Served]
 

@@ -39,7 +39,7 @@ NAMED_PERCENT: Final = 5
 
 
 def explain(facts: Facts, acts: Sequence[Act], now_us: int) -> Why:
-    """`acts` are the newest ones on the execution."""
+    """Explain an execution; `acts` are its newest acts."""
     found = _explain(facts, acts, now_us)
     return replace(found, facts=[*found.facts, *map(_act, acts)])
 
@@ -346,7 +346,7 @@ def explain_end(facts: EndFacts, acts: Sequence[Act]) -> Why:
 
 
 def cancel_words(subject: Subject, acts: Sequence[Act], at_us: int) -> str:
-    """With the name of the caller and the note, if they are recorded."""
+    """Say that an execution was cancelled, naming the caller and the note, if recorded."""
     who, rest = author(subject.cancelled_by, subject.run_timeout_seconds), ""
     act = next((one for one in acts if one.action == CANCEL), None)
     if act is not None and subject.cancelled_by != "system":

@@ -1,4 +1,4 @@
-"""Explanations of queued executions: the rule of admission that holds one back, and what would let it start."""
+"""Explanations of queued executions: the rule of admission that holds an execution back, and the remedy."""
 
 import shlex
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ class QueueVerdict(NamedTuple):
     remedy: str | None = None
     commands: tuple[str, ...] = ()
     since_us: int | None = None
-    """None: since it is ready."""
+    """None: since the execution is ready."""
     until_us: int | None = None
 
 
@@ -53,7 +53,7 @@ def explain_queued(facts: Queued) -> Why:
 
 
 def queued_behind(facts: Queued) -> QueuedBehind | None:
-    """None: it waits for something other than a session, a queue or a pause."""
+    """None: the execution does not wait for a session, a queue or a pause."""
     if facts.pause is not None:
         return QueuedBehind("pause", facts.pause.name, [], pause=facts.pause)
     if facts.rule is Rule.TURN:

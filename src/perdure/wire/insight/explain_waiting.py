@@ -1,4 +1,4 @@
-"""Explanations of executions that wait for an outcome, or are held for an act."""
+"""Explanations of executions that wait for an outcome or an act."""
 
 import shlex
 from collections.abc import Iterator, Sequence

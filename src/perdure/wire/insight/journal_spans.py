@@ -1,7 +1,7 @@
 """An execution's journal as spans. The same rows give the same spans.
 
-A step is a span from its first try to its outcome, with an event per failed try. A wait is a span from its opening
-until it was met.
+A step is a span from the first try to the outcome, with an event per failed try. A wait is a span from its opening to
+its end.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class TracedExecution(BriefExecution, frozen=True, kw_only=True):
 
 
 def execution_id_of(trace_id: str) -> str:
-    """The execution that a trace would belong to."""
+    """Return the execution that a trace would belong to."""
     t = trace_id
     return f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}"
 
@@ -100,14 +100,14 @@ def execution_span(execution: TracedExecution) -> StoredSpan:
 
 
 def own_rows(execution: TracedExecution) -> Sequence[JournalEntry]:
-    """Without the rows that a fork has copied: they are in the trace of its source."""
+    """Leave out the rows that a fork has copied: the source's trace has them."""
     rows = execution.rows
     copied = next((n for n in range(len(rows), 0, -1) if rows[n - 1].kind is Kind.FORKED), 0)
     return rows[copied:]
 
 
 def journal_spans(execution: TracedExecution) -> list[StoredSpan]:
-    """Children have their own."""
+    """Make the spans of a journal. Children have other spans."""
     own = execution_span(execution)
     found = [own]
     tries: dict[str, list[JournalEntry]] = {}
@@ -192,7 +192,7 @@ def _wait(own: StoredSpan, key: str, row: JournalEntry | None, since_us: int, to
 
 
 def _attributes(values: dict[str, Any], kind: str, others: dict[str, Any], *, cut: bool) -> Raw:
-    """Attributes under the span's type, as workers name theirs; `others` have their own names."""
+    """Nest attributes under the span's type, as workers name theirs; `others` have their own names."""
     named = {f"{kind}.{name}": value for name, value in values.items() if value is not None}
     named.update((name, value) for name, value in others.items() if value is not None)
     if cut:

@@ -21,11 +21,11 @@ class Watch(StrEnum):
 
 
 class CachedRecord(Record, frozen=True, dict=True):
-    """A record that many streams send at once: the server encodes it once."""
+    """A record for many streams, encoded once by the server."""
 
 
 class ChangedRows(CachedRecord, frozen=True):
-    """Executions of the page that have changed."""
+    """Changed executions of the page."""
 
     sent_as = "changed"
 
@@ -33,7 +33,7 @@ class ChangedRows(CachedRecord, frozen=True):
 
 
 class GoneRows(CachedRecord, frozen=True):
-    """Executions of the page that do not fit any more, or were deleted. One that fits again comes as `changed`."""
+    """Executions of the page that no longer fit, or were deleted. An execution that fits again comes as `changed`."""
 
     sent_as = "gone"
 
@@ -41,13 +41,13 @@ class GoneRows(CachedRecord, frozen=True):
 
 
 class NewRows(CachedRecord, frozen=True):
-    """How many executions fit the filters and belong on the page, but are not on it."""
+    """How many executions fit the filters and belong on the page, but are missing there."""
 
     sent_as = "new"
 
     count: Int64
     failed: Int64
-    """How many of these have failed."""
+    """How many new executions have failed."""
     at_least: bool
     """There are more, and the stream counts no further."""
 
@@ -60,7 +60,7 @@ class LiveCounts(CachedRecord, frozen=True):
     phases: dict[str, int]
     """How many executions are in each open phase."""
     paused: Int64
-    """How many of the queued ones a pause holds."""
+    """How many queued executions a pause holds."""
     questions: Int64
     """How many questions wait for an answer."""
     at_least: bool
@@ -75,7 +75,7 @@ class InboxChanged(CachedRecord, frozen=True):
     questions: Int64
     at_least: bool
     newest_at_us: Time | None
-    """When the newest was asked."""
+    """When the newest question was asked."""
 
 
 class QueuesChanged(CachedRecord, frozen=True):
@@ -97,7 +97,7 @@ class FollowLive(ListFilters, Operation[Stream[LiveEvent]], frozen=True, kw_only
 
     The server-sent events are `page`, `changed`, `gone` and `new` for the list, and `counts`, `inbox` and `queues`.
     Each kind comes about once a second at most, and only if something changed. `page` comes first, and again after a
-    gap. The filters are those of `GET /api/v1/executions`.
+    gap. Filters are as in `GET /api/v1/executions`.
     """
 
     watch: Annotated[list[str], words_check(Watch)]

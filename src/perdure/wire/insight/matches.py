@@ -1,6 +1,7 @@
 """Numbers of the executions that filters find: counts, histograms, errors and values of fields.
 
-A search ends after half a second or 10,000 matches, the newest first. Its reply says `exact` or not.
+A search ends after half a second or 10,000 matches, newest first. The reply's `exact` says whether the search was
+whole.
 """
 
 from collections import Counter
@@ -26,7 +27,7 @@ _STEPS: Final = (1, 5, 15, 60, 300, 900, 3_600, 7_200, 21_600, 86_400, 604_800)
 
 
 class Match(Struct, frozen=True):
-    """An execution that the filters found."""
+    """An execution found by the filters."""
 
     id: str
     workflow_id: str
@@ -43,7 +44,7 @@ class Match(Struct, frozen=True):
 class CountReply(Record, frozen=True):
     count: Int64
     exact: bool
-    """False: at least so many."""
+    """False: more may match."""
 
 
 class HistogramTime(StrEnum):
@@ -65,7 +66,7 @@ class Histogram(Record, frozen=True, kw_only=True):
     exact: bool
     """False: older executions are left out."""
     buckets: list[HistogramBucket]
-    """Without empty ones."""
+    """Buckets, leaving out empty ones."""
 
 
 class ErrorGroups(Record, frozen=True):
@@ -92,7 +93,7 @@ LEFT_OUT: Final[dict[FacetField, Sequence[str]]] = {
     FacetField.PHASE: ("status", "phases"),
     FacetField.ERROR_CLASS: ("error",),
 }
-"""Filters on the field itself, if their names differ from the field's."""
+"""Filters on the field, if named differently."""
 
 
 class FacetValue(Record, frozen=True):
@@ -109,7 +110,7 @@ class Facets(Record, frozen=True, kw_only=True):
 
 
 def histogram(matches: Iterable[Match], over: HistogramTime, step_seconds: int | None, *, exact: bool) -> Histogram:
-    """A step that makes more than BUCKETS_MAX buckets grows."""
+    """Make a histogram. A step that makes more than BUCKETS_MAX buckets grows."""
     is_created = over is HistogramTime.CREATED
     times = [(one.created_at_us if is_created else one.completed_at_us, one.phase) for one in matches]
     known = [(at_us, phase) for at_us, phase in times if at_us is not None]
@@ -138,28 +139,28 @@ _Groups = Annotated[int, between(1, FACETS_MAX), described(f"1 to {FACETS_MAX}."
 
 @matches.get("/api/v1/executions/count")
 class CountExecutions(ListFilters, Operation[CountReply], frozen=True):
-    """Count the executions that fit."""
+    """Count matching executions."""
 
 
 @matches.get("/api/v1/executions/histogram")
 class GetHistogram(ListFilters, Operation[Histogram], frozen=True):
-    """Executions that fit, over time and by phase."""
+    """Matching executions, over time and by phase."""
 
     over: HistogramTime = HistogramTime.CREATED
     step: Annotated[int, between(1, 31_536_000)] | None = None
-    """Seconds. By default the server takes a step that makes about 60 buckets."""
+    """Seconds. The default step makes about 60 buckets."""
 
 
 @matches.get("/api/v1/executions/errors")
 class GetErrors(ListFilters, Operation[ErrorGroups], frozen=True):
-    """Failed executions that fit, by workflow and error."""
+    """Matching failed executions, by workflow and error."""
 
     limit: _Groups = 20
 
 
 @matches.get("/api/v1/executions/facets")
 class GetFacets(ListFilters, Operation[Facets], frozen=True):
-    """Values of a field among the executions that fit all filters but those on the field itself."""
+    """Values of a field among matching executions. Filters on the field itself do not count."""
 
     of: FacetField = FacetField.PHASE
     limit: _Groups = 20

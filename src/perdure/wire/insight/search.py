@@ -1,4 +1,4 @@
-"""One search for everything that has a name."""
+"""A search for everything that has a name."""
 
 from typing import Annotated, Final
 
@@ -15,11 +15,11 @@ class SearchResults(Record, frozen=True):
     """Names are sorted."""
 
     executions: list[ExecutionSummary]
-    """By id, by the beginning of the key, or by the beginning of one of its next three words."""
+    """Executions found by id, or by the beginning of the key or of one of the key's next three words."""
     workflows: list[str]
     agents: list[str]
     queues: list[str]
-    """Queues with limits, and queues that are not named after their workflow."""
+    """Queues with limits, and queues named differently from their workflow."""
     topics: list[str]
     sessions: list[str]
     deployments: list[str]

@@ -18,7 +18,7 @@ from perdure.wire.insight.stats import Buckets, Range, RangeOf
 
 
 class SpendBucket(Record, frozen=True, kw_only=True):
-    """Calls that ended from `at` on until the next bucket."""
+    """Calls that ended from `at` until the next bucket."""
 
     at_us: Time
     calls: Int64 = 0
@@ -41,14 +41,14 @@ class Spend(Record, frozen=True, kw_only=True):
     executions: Int64
     """Executions of agents that began in the range."""
     total: Spent
-    """Their own calls. The calls of their children count for the children's agents."""
+    """The executions' own calls. Children's calls count for the children's agents."""
     buckets: list[SpendBucket]
     models: list[ModelUsage]
     """The most expensive first."""
     agents: list[AgentSpend]
     """The most expensive first."""
     exact: bool
-    """False: the sums are of the newest 2,000 executions or 5,000 calls, or an answer is too large to be read."""
+    """False: the sums cover the newest 2,000 executions or 5,000 calls, or an answer is too large to be read."""
 
 
 spending: Final = Noun("Statistics")
@@ -56,11 +56,11 @@ spending: Final = Noun("Statistics")
 
 @spending.get("/api/v1/stats/spend")
 class GetSpend(Operation[Spend], frozen=True):
-    """Models and their costs, of executions of agents that began in a range: by time, by model and by agent."""
+    """Models and costs of agents' executions that began in a range: by time, model and agent."""
 
     range: RangeOf = Range.DAY
     agent_id: Name | None = None
-    """Only this agent."""
+    """Leave out other agents."""
 
 
 class SpendSums:
@@ -71,7 +71,7 @@ class SpendSums:
         self._models: dict[str | None, ModelUsage] = {}
         self._agents: dict[str, AgentSpend] = {}
         self._agent_of: dict[str, str] = {}
-        """By execution."""
+        """Maps executions to agents."""
         self._total = Spent()
         self._exact = True
 

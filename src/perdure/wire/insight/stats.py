@@ -15,13 +15,13 @@ _MINUTE_US: Final = 60_000_000
 _QUARTER_US: Final = 15 * _MINUTE_US
 _HOUR_US: Final = 60 * _MINUTE_US
 WORKFLOWS_MAX: Final = 100
-"""In an overview."""
+"""Most workflows in an overview."""
 CLASSES_PER_OCTAVE: Final = 4
 _FACTOR: Final = CLASSES_PER_OCTAVE / math.log(2)
 
 
 class Range(StrEnum):
-    """The time that ends now."""
+    """A range of time that ends now."""
 
     HOUR = "1h"
     QUARTER_DAY = "6h"
@@ -36,7 +36,7 @@ class Buckets(NamedTuple):
     from_us: int
     bucket_us: int
     step_us: int
-    """The length of the rollups that the buckets are made of."""
+    """The length of the rollups in the buckets."""
 
     @property
     def seconds(self) -> int:
@@ -56,18 +56,18 @@ _BUCKETS: Final = {
 
 
 def buckets_of(asked: Range, now_us: int) -> Buckets:
-    """The last bucket is the one of now."""
+    """Return buckets; the last bucket contains `now_us`."""
     amount, bucket_us, step_us = _BUCKETS[asked]
     return Buckets(now_us // bucket_us * bucket_us - (amount - 1) * bucket_us, bucket_us, step_us)
 
 
 def class_of(took_us: int) -> int:
-    """The class of a duration, as the store computes it."""
+    """Return the class of a duration, as the store computes it."""
     return math.floor(_FACTOR * math.log(1 + took_us / 1_000))
 
 
 def percentile_ms(classes: Mapping[int, int], share: float) -> int | None:
-    """From counts by class; None without a count. Within a class durations count as spread evenly.
+    """Compute a percentile from counts by class; None without a count. Within a class durations count as spread evenly.
 
     >>> percentile_ms({class_of(100_000): 90, class_of(2_000_000): 10}, 0.95)
     1884
@@ -93,7 +93,7 @@ class EndedCounts(Record, frozen=True):
 
 
 class EndedBucket(EndedCounts, frozen=True, kw_only=True):
-    """The executions that ended from `at` on until the next bucket."""
+    """Executions that ended from `at` until the next bucket."""
 
     at_us: Time
 
@@ -107,7 +107,7 @@ class OpenCounts(Record, frozen=True):
     """Open executions by phase."""
 
     queued: Int64 = 0
-    """Ready or delayed, without those that a pause holds."""
+    """Ready or delayed, but not paused."""
     paused: Int64 = 0
     """Ready, and held by a pause."""
     running: Int64 = 0
@@ -129,15 +129,15 @@ class Questions(Record, frozen=True):
 class WorkerCounts(Record, frozen=True):
     online: Int64 = 0
     lapsed: Int64 = 0
-    """Their leases have run out."""
+    """Workers whose lease has run out."""
 
 
 class AttentionKind(StrEnum):
     BLOCKED = "blocked"
     NO_WORKER = "no_worker"
-    """Ready executions of a deployment that no worker serves."""
+    """Ready executions of a deployment without a worker."""
     FAILURES = "failures"
-    """Failed executions with the same error that no retry has replaced."""
+    """Failed executions with the same error, not replaced by a retry."""
     HELD = "held"
     QUESTIONS = "questions"
     WEBHOOK = "webhook"
@@ -152,16 +152,16 @@ class AttentionDetails(Record, frozen=True, kw_only=True, omit_defaults=True):
     workflow_id: str | None = None
     deployment_id: str | None = None
     error: str | None = None
-    """Its pattern: numbers and ids are `…`."""
+    """The error's pattern: numbers and ids are `…`."""
     pause: str | None = None
-    """The kind of the thing that is paused."""
+    """The kind of the paused thing."""
     name: str | None = None
     concurrency_key: str | None = None
     by: str | None = None
     note: str | None = None
     webhook_id: str | None = None
     url: str | None = None
-    """Without its path."""
+    """The URL without its path."""
     status: Int64 | None = None
     schedule_id: str | None = None
     reason: str | None = None
@@ -169,19 +169,19 @@ class AttentionDetails(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Attention(Record, frozen=True, kw_only=True):
-    """One thing that a person should look at."""
+    """A thing for a person to look at."""
 
     kind: AttentionKind
     count: Int64
     exact: bool = True
-    """False: at least so many."""
+    """False: more may exist."""
     since_us: Time | None = None
     until_us: Time | None = None
-    """The newest of them."""
+    """When the newest occurred."""
     sentence: str
     details: AttentionDetails
     filter: dict[str, str] | None = None
-    """Parameters of `GET /api/v1/executions` that list them."""
+    """Parameters of `GET /api/v1/executions` that list the executions."""
     sample_ids: list[str] = field(default_factory=list)
 
 
@@ -197,23 +197,23 @@ class WorkflowStats(Record, frozen=True, kw_only=True):
     ended: Int64 = 0
     failed: Int64 = 0
     p50_ms: Int64 | None = None
-    """Of completed executions, from the first claim to the end, waits included."""
+    """The median time of completed executions from the first claim to the end, waits included."""
     p95_ms: Int64 | None = None
     open: Int64 = 0
     ended_by_bucket: list[Int64] = field(default_factory=list)
-    """A number for each bucket of the range, from `from` on, `step_seconds` apart."""
+    """A number for each bucket of the range, in order."""
     failed_by_bucket: list[Int64] = field(default_factory=list)
 
 
 class InRange(Record, frozen=True, kw_only=True):
-    """The range of time that the numbers of an answer are of."""
+    """The range of an answer's numbers."""
 
     as_of_us: Time
     range: Range
     from_us: Time
     step_seconds: Int64
     counted_from_us: Time | None = None
-    """Ends before this time are not counted yet. Only while the server counts the past of an older store."""
+    """Ends before this time are not counted yet, while the server counts the past of an older store."""
 
 
 class Overview(InRange, frozen=True, kw_only=True):
@@ -221,7 +221,7 @@ class Overview(InRange, frozen=True, kw_only=True):
     ended_total: EndedCounts
     open: OpenCounts
     queued_oldest_at_us: Time | None = None
-    """Since when the first ready execution waits for a worker."""
+    """When the first ready execution began to wait for a worker."""
     people: Questions
     workers: WorkerCounts
     attention: list[Attention]
@@ -233,12 +233,12 @@ class Overview(InRange, frozen=True, kw_only=True):
 
 class WorkflowStatsPage(InRange, frozen=True, kw_only=True):
     workflows: list[WorkflowStats]
-    """By id."""
+    """Workflows sorted by id."""
     next_cursor: NextCursor | None = None
 
 
 class ErrorGroup(Record, frozen=True, kw_only=True):
-    """Failed executions of one workflow with the same error, but for numbers and ids (`…`)."""
+    """A workflow's failed executions with the same error, apart from numbers and ids (`…`)."""
 
     error_class: str | None = field(default=None, name="class")
     """The text before the colon."""
@@ -247,14 +247,14 @@ class ErrorGroup(Record, frozen=True, kw_only=True):
     deployment_id: str | None = None
     """Null: several."""
     place: str | None = None
-    """The step or child that failed, of the newest one."""
+    """The step or child that failed in the newest execution."""
     count: Int64
     first_at_us: Time
     last_at_us: Time
     sample_ids: list[str]
     """The newest."""
     filter: dict[str, str]
-    """Parameters of `GET /api/v1/executions` that list them."""
+    """Parameters of `GET /api/v1/executions` that list the executions."""
 
 
 class DeploymentEnds(EndedCounts, frozen=True, kw_only=True):
@@ -264,7 +264,7 @@ class DeploymentEnds(EndedCounts, frozen=True, kw_only=True):
 
 
 class StepTimes(Record, frozen=True, kw_only=True):
-    """How long a step took, from its last try to its outcome."""
+    """A step's time from the last try to the outcome."""
 
     name: str
     count: Int64
@@ -274,7 +274,7 @@ class StepTimes(Record, frozen=True, kw_only=True):
 
 class SampledSteps(Record, frozen=True, kw_only=True):
     sampled: Int64 = 0
-    """The newest completed executions, at most 200. The times are theirs only."""
+    """The newest completed executions, at most 200. Only they have times here."""
     values: list[StepTimes] = field(default_factory=list)
     """The longest in total come first, at most 50."""
 
@@ -290,7 +290,7 @@ class WorkflowDetails(EndedCounts, frozen=True, kw_only=True):
     p95_ms: Int64 | None = None
     open: OpenCounts
     open_exact: bool = True
-    """False: at least so many."""
+    """False: more may be open."""
     buckets: list[TimedBucket]
     deployments: list[DeploymentEnds]
     errors: list[ErrorGroup]
@@ -309,7 +309,7 @@ class KeyCounts(Record, frozen=True):
 class QueueStats(InRange, frozen=True, kw_only=True):
     ended: list[EndedBucket]
     keys: list[KeyCounts]
-    """Only of a queue with limits: the busiest, at most 100."""
+    """The busiest keys of a queue with limits, at most 100."""
 
 
 RangeOf = Annotated[Range, described("1h, 6h, 24h, 7d or 30d, until now.")]
@@ -319,14 +319,14 @@ stats: Final = Noun("Statistics")
 
 @stats.get("/api/v1/overview")
 class GetOverview(Operation[Overview], frozen=True):
-    """Numbers of a range of time: ended and open executions, and the things that need attention."""
+    """Numbers of a range: ended and open executions, and things that need attention."""
 
     range: RangeOf = Range.DAY
 
 
 @stats.get("/api/v1/stats/workflows")
 class ListWorkflowStats(Operation[WorkflowStatsPage], frozen=True):
-    """Numbers of each workflow that has open executions or ended ones in the range."""
+    """Numbers of each workflow with open executions, or with ended executions in the range."""
 
     range: RangeOf = Range.DAY
     cursor: PageCursor | None = None
@@ -335,7 +335,7 @@ class ListWorkflowStats(Operation[WorkflowStatsPage], frozen=True):
 
 @stats.get("/api/v1/workflows/{workflow_id}/stats")
 class GetWorkflowStats(Operation[WorkflowDetails], frozen=True):
-    """Numbers of one workflow: ends and durations over time, by deployment, errors, and times of steps.
+    """Numbers of a workflow: ends and durations over time, by deployment, errors, and times of steps.
 
     An unknown workflow has zeros.
     """
@@ -346,7 +346,7 @@ class GetWorkflowStats(Operation[WorkflowDetails], frozen=True):
 
 @stats.get("/api/v1/queues/{name}/stats")
 class GetQueueStats(Operation[QueueStats], frozen=True):
-    """Ended executions of a queue over time, and the concurrency keys that use it. An unknown queue has zeros."""
+    """Ended executions of a queue over time, and the queue's concurrency keys. An unknown queue has zeros."""
 
     name: Name
     range: RangeOf = Range.HOUR

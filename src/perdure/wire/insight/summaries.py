@@ -1,4 +1,4 @@
-"""Lists of executions for people: rows without payload and result, each with a line that says where it stands."""
+"""Lists of executions for people: rows without payload and result, each with a line on the execution's state."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final, NamedTuple
@@ -23,33 +23,33 @@ from perdure.wire.runs.executions import LIST_MAX, ListFilters
 
 
 class ExecutionSummary(Record, frozen=True, kw_only=True, gc=False):
-    """An execution in a list: all but its payload and result."""
+    """An execution in a list, without payload and result."""
 
     id: Uuid
     workflow_id: str
     key: str | None
     phase: Phase
     details: str | None = None
-    """One line: the error, else the current step, else the wait. Its times are `since` and `due_at`. If it completed:
-    why it ended early, else null."""
+    """A line with the error, else the current step, else the wait, whose times are `since` and `due_at`. Completed
+    executions: why the run ended early, else null."""
     since_us: Time
-    """Since when it is in this phase."""
+    """When the phase began."""
     due_at_us: Time | None
     """When the phase ends by itself."""
     created_at_us: Time
     started_at_us: Time | None
     completed_at_us: Time | None
     losses: Int32
-    """How many workers were lost with it since its last outcome."""
+    """Workers lost with the execution since the last outcome."""
     tries: Int32
-    """How often its retry policy has begun it."""
+    """How often the retry policy has begun the execution."""
     progress: Value
     """Null above 1 KiB."""
     deployment_id: str | None
     queue_name: str
     concurrency_key: str | None
     paused: bool
-    """Whether it is ready, and a pause holds it."""
+    """Whether a pause holds the ready execution."""
     assigned_to_worker: str | None
     parent_execution_id: str | None
     root_execution_id: str | None
@@ -67,7 +67,7 @@ class ExecutionSummary(Record, frozen=True, kw_only=True, gc=False):
 
     @derived
     def took_ms(self) -> Int64 | None:
-        """From its begin to its end; null while it is open, and if it never began."""
+        """Time from begin to end; null while open, and without a begin."""
         if self.started_at_us is None or self.completed_at_us is None:
             return None
         return max(0, self.completed_at_us - self.started_at_us) // 1_000
@@ -80,13 +80,13 @@ class SummaryPage(Record, frozen=True):
     executions: list[ExecutionSummary]
     next_cursor: NextCursor | None = None
     searched_to_us: Time | None = None
-    """As in `ExecutionsResponse`."""
+    """Meaning as in `ExecutionsResponse`."""
     searchable_from_us: Time | None = None
-    """As in `ExecutionsResponse`."""
+    """Meaning as in `ExecutionsResponse`."""
 
 
 class EndedSummary(NamedTuple):
-    """An ended execution, and its place in a list by end."""
+    """An ended execution, and the execution's place in a list by end."""
 
     at_us: int
     id: str

@@ -34,7 +34,7 @@ from perdure.wire.steering.acts import Actable, PendingCall
 
 
 class RunningStep(Struct, frozen=True):
-    """A step that a worker ran when it last told the server."""
+    """A step under way at the worker's last message."""
 
     key: str
     tries: int
@@ -42,7 +42,7 @@ class RunningStep(Struct, frozen=True):
 
 
 class TimelineFacts(Struct, frozen=True, kw_only=True):
-    """A page of rows and what stands beside it. `before` is the row before the first one."""
+    """A page of journal rows, with the waits, children and acts they refer to. `before` is the row before the page."""
 
     execution: Actable
     before: JournalEntry | None
@@ -54,7 +54,7 @@ class TimelineFacts(Struct, frozen=True, kw_only=True):
     timers: Sequence[PendingCall] = ()
     in_flight: Sequence[RunningStep] = ()
     acts: Mapping[int, str]
-    """The action of each act, by the row that it wrote."""
+    """Maps a row written by an act to the action."""
     steps_rerun: int
 
 
@@ -63,7 +63,7 @@ class LostWork(Struct, frozen=True):
 
     in_flight: Sequence[RunningStep] = ()
     worker: str | None = None
-    """In the error of a poisoned execution."""
+    """The worker, in the error of a poisoned execution."""
 
 
 _lost_work: Final = msgspec.json.Decoder(LostWork).decode
@@ -140,7 +140,7 @@ class _Fold:
         self.claims: dict[int, dict[str, Any]] = {}
         self.marks: list[TimelineMark] = []
         self._before_us = None if before is None else before.at_us
-        """Of the row before. A timer was set then or earlier."""
+        """The time of the row before. A timer was set then or earlier."""
         self._due = None if before is None or before.kind is not Kind.WAITING else before.fingerprint
 
     def add(self, rows: Sequence[JournalEntry]) -> None:
@@ -161,7 +161,7 @@ class _Fold:
             self._before_us = row.at_us
 
     def place_waits(self, waits: Sequence[RecordedWait]) -> None:
-        """Waits of the page's keys, and in the last page also open and closed ones."""
+        """Place waits of the page's keys, and in the last page all open and closed waits."""
         for wait in waits:
             span = self.spans.get((SpanKind.EVENT, wait.key)) or self.spans.get((SpanKind.ANSWER, wait.key))
             is_met = span is not None

@@ -1,4 +1,4 @@
-"""The timeline of an execution: its journal without large values, folded to spans."""
+"""The timeline of an execution: the journal without large values, folded to spans."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -23,7 +23,7 @@ class SpanKind(StrEnum):
     CHILD = "child"
     PUBLISH = "publish"
     SENT = "sent"
-    """It answered another execution."""
+    """An answer sent to another execution."""
     TRANSCRIPT = "transcript"
     MESSAGE = "message"
     CANCEL = "cancel"
@@ -31,19 +31,19 @@ class SpanKind(StrEnum):
 
 class SpanState(StrEnum):
     RUNNING = "running"
-    """A worker has it in flight, as its newest beat says; or a child that is not final."""
+    """The newest beat of a worker says that the call is in flight, or a child is not final."""
     COMPLETED = "completed"
     FAILED = "failed"
     WAITING = "waiting"
     PAUSED = "paused"
-    """Between two tries."""
+    """The call waits for its next try."""
     HELD = "held"
     LOST = "lost"
-    """Its worker was lost while it ran."""
+    """The worker was lost during the call."""
     CLOSED = "closed"
-    """The code no longer waits for it."""
+    """The code no longer waits for the call."""
     CANCELLED = "cancelled"
-    """Of a child."""
+    """A cancelled child."""
 
 
 class ClaimEnd(StrEnum):
@@ -80,7 +80,7 @@ class SpanTry(Record, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class SpanRun(Record, frozen=True, omit_defaults=True, kw_only=True):
-    """A try without an outcome: it runs now or, with `lost_at`, its worker was lost."""
+    """A try without an outcome: a running try or, with `lost_at`, a try whose worker was lost."""
 
     attempt: Int32
     worker: str
@@ -100,7 +100,7 @@ class SpanWait(Record, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class SpanChild(Record, frozen=True, omit_defaults=True, kw_only=True):
-    """Without a phase the child is deleted."""
+    """A child; a deleted child has no phase."""
 
     execution_id: Uuid
     workflow_id: str
@@ -117,33 +117,33 @@ class TimelineSpan(Record, frozen=True, omit_defaults=True, kw_only=True):
     label: str | None = None
     """How people read a step."""
     quiet: bool = False
-    """Its neighbours may be folded with it."""
+    """Neighbouring spans may be folded with a quiet span."""
     state: SpanState
     queued_at_us: Time | None = None
     """When a child was created."""
     started_at_us: Time | None = None
     ended_at_us: Time | None = None
-    """Of its newest outcome."""
+    """When the newest outcome came."""
     tries: list[SpanTry] = field(default_factory=list)
     runs: list[SpanRun] = field(default_factory=list)
     wait: SpanWait | None = None
     child: SpanChild | None = None
     error: SpanError | None = None
-    """Of calls without tries."""
+    """The error of a call without tries."""
     edited: str | None = None
-    """The act that decided it."""
+    """The act that decided the call."""
     copied: bool = False
-    """A fork copied its rows."""
+    """Whether a fork copied the rows."""
     bytes: Int64 | None = None
-    """The size of its value."""
+    """The value's size."""
     usd: Double | None = None
     tokens: Int64 | None = None
     seqs: list[Int64] = field(default_factory=list)
-    """Its rows in the journal."""
+    """Journal rows of the call."""
 
 
 class TimelineClaim(Record, frozen=True, omit_defaults=True, kw_only=True):
-    """A worker held the execution. Without `to` it still does, or a later page says."""
+    """A worker held the execution. Without `to` the worker still does, or a later page says when the hold ended."""
 
     attempt: Int32
     worker: str | None = None
@@ -156,7 +156,7 @@ class TimelineClaim(Record, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class TimelineMark(Record, frozen=True, omit_defaults=True, kw_only=True):
-    """A change of the execution that belongs to no span."""
+    """A change of the execution outside all spans."""
 
     seq: Int64
     at_us: Time
@@ -167,16 +167,16 @@ class TimelineMark(Record, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Proof(Record, frozen=True):
-    """Counted in the rows of the page."""
+    """Counts over the rows of the page."""
 
     lost: Int64
-    """How many times a worker was lost with it."""
+    """How many times a worker was lost with the execution."""
     steps_rerun: Int64
-    """Recorded outcomes of steps beyond the first, apart from failures that a retry took back."""
+    """Outcomes of steps beyond the first, apart from failures taken back by a retry."""
 
 
 class Timeline(Record, frozen=True, omit_defaults=True, kw_only=True):
-    """Folds the rows after `after` up to `last_seq`. A span or a claim that a page before has is continued."""
+    """Folded rows after `after` up to `last_seq`. Spans and claims of the page before are continued."""
 
     shown_as = "TimelineResponse"
 
@@ -184,7 +184,7 @@ class Timeline(Record, frozen=True, omit_defaults=True, kw_only=True):
     last_seq: Int64
     has_more: Annotated[bool, described("Whether rows follow: ask for those after `last_seq`.")]
     spans: list[TimelineSpan]
-    """In the order of their first rows. Open waits and runs are in the last page."""
+    """Spans in the order of their first rows. The last page has open waits and runs."""
     claims: list[TimelineClaim]
     marks: list[TimelineMark]
     counts: dict[str, int]
@@ -197,10 +197,11 @@ timelines: Final = Noun("Executions")
 
 @timelines.get("/api/v1/executions/{execution_id}/timeline")
 class GetTimeline(Operation[Timeline], frozen=True):
-    """The journal of an execution, folded to spans: steps with their tries, waits and children, and who held it when.
+    """The journal of an execution, folded to spans: steps with their tries, waits and children, and the claims of
+    workers.
 
     A page may fold fewer rows than `limit`. To merge the pages, append lists. Of `name`, `label`, `queued_at`,
-    `started_at` and of claims keep the first value, of other fields the last one. Add up `counts` and `proof`.
+    `started_at` and of claims keep the first value, of other fields the last. Add up `counts` and `proof`.
     """
 
     execution_id: ExecutionId

@@ -18,11 +18,11 @@ from perdure.wire.base.times import AT_US_MAX, microseconds
 SPAN_BYTES_MAX: Final = 1 << 20
 """The largest span, as JSON."""
 SPANS_MAX: Final = 10_000
-"""Of one trace, and of one request."""
+"""Spans per trace and per request."""
 LIST_MAX: Final = 500
 OFFSET_MAX: Final = 10_000
 RUNS: Final = frozenset({"workflow", "agent", "tool"})
-"""Types of spans that cover a whole execution."""
+"""Types of spans for a whole execution."""
 _object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -56,7 +56,7 @@ class StoredSpan(Struct, frozen=True):
     values: SpanValues = NOTHING
 
     def said(self, name: str) -> str | None:
-        """The attribute `<type>.<name>`, which a worker sets about its execution, if it is a text."""
+        """Return the text attribute `<type>.<name>`, which a worker sets about its execution, if present."""
         attributes = self.values.attributes
         if attributes is None or f".{name}".encode() not in bytes(attributes):
             return None
@@ -70,7 +70,7 @@ class StoredSpan(Struct, frozen=True):
 
     @property
     def is_run(self) -> bool:
-        """Whether it covers an execution, or its piece between two waits."""
+        """Whether the span covers an execution, or a piece between two waits."""
         return self.span_type in RUNS and self.said("execution_id") is not None
 
     @property
@@ -91,7 +91,7 @@ def is_array(value: Raw | None) -> bool:
 
 
 class Span(Record, frozen=True):
-    """A run that continued after a wait has a span over its pieces, `linked_…`, which is their parent."""
+    """A span. A run that continued after a wait has a span `linked_…` over its pieces, the pieces' parent."""
 
     trace_id: str
     span_id: str
@@ -112,7 +112,7 @@ class Span(Record, frozen=True):
 
 
 class Trace(Record, frozen=True):
-    """`spans` are in the order of their start. `error_count` counts errors that are objects."""
+    """A trace. `spans` are sorted by start. `error_count` counts errors that are objects."""
 
     shown_as: ClassVar[str] = "TraceResponse"
 
@@ -121,7 +121,7 @@ class Trace(Record, frozen=True):
     span_count: Int64
     error_count: Int64
     status: str
-    """Of the execution with that id, or `unknown`."""
+    """The status of the execution with this id, or `unknown`."""
     start_us: Time | None = field(default=None, name="trace_start_time")
     end_us: Time | None = field(default=None, name="trace_end_time")
     root_span_name: str | None = None
@@ -132,7 +132,7 @@ class TraceSummary(Record, frozen=True):
 
     trace_id: str
     status: str
-    """Of the execution with that id, or `unknown`."""
+    """The status of the execution with this id, or `unknown`."""
     root_span_type: str | None = None
     root_span_name: str | None = None
     started_at_us: Time | None = field(default=None, name="started_at")
@@ -215,7 +215,7 @@ def read_span(raw: Raw) -> StoredSpan:
 
 
 def checked_span(span: StoredSpan) -> StoredSpan:
-    """The span as it is stored. Raises BadValue if it cannot be."""
+    """Return the span as stored. Raises BadValue if the span is invalid."""
     trace_id = checked_trace_id(span.trace_id)
     check_name(span.span_id, where="span.span_id", max_bytes=NAME_BYTES_MAX)
     if span.parent_span_id is not None:
@@ -233,7 +233,7 @@ def checked_span(span: StoredSpan) -> StoredSpan:
 
 
 def checked_trace_id(trace_id: str) -> str:
-    """The id in lower case. Raises BadValue unless it is 32 hex digits."""
+    """Return the id in lower case. Raises BadValue unless the id has 32 hex digits."""
     lower = trace_id.lower()
     if len(lower) != 32 or set(lower) - set("0123456789abcdef"):
         raise BadValue(f"trace_id: must be 32 hex digits, got {trace_id!r}", {"path": "trace_id"})
@@ -282,13 +282,13 @@ class PutSpans(Operation[SpansReply], frozen=True):
 class GetTraces(Operation[Listed[TraceSummary]], frozen=True):
     """Traces by the end of their root span, newest first.
 
-    Traces that were sent in, and the journals of root executions that have ended.
+    Sent traces, and the journals of root executions that have ended.
     """
 
     start_time: Time | None = None
-    """Only traces whose root ended then or later; an open root counts by its start."""
+    """Leave out traces whose root ended earlier; an open root counts by its start."""
     end_time: Time | None = None
-    """The same, then or earlier."""
+    """Leave out traces whose root ended later."""
     root_span_type: str | None = None
     root_span_name: str | None = None
     """Part of the name."""
@@ -296,7 +296,7 @@ class GetTraces(Operation[Listed[TraceSummary]], frozen=True):
     limit: Annotated[Int64, between(1, LIST_MAX)] = 50
     """1 to 500."""
     offset: Annotated[Int64, between(0, OFFSET_MAX)] = 0
-    """Traces to leave out, up to 10,000. Newly ended traces shift an offset, not a cursor."""
+    """Traces to leave out, up to 10,000. New traces shift an offset, but not a cursor."""
     cursor: PageCursor | None = None
 
 
@@ -304,8 +304,7 @@ class GetTraces(Operation[Listed[TraceSummary]], frozen=True):
 class GetTraceById(Operation[Trace], frozen=True):
     """All spans of a trace; an unknown trace has none.
 
-    Spans that were sent in, and the journals of the execution with that id (32 hex digits, no hyphens) and of all below
-    it.
+    Sent spans, and the journals of the execution with this id (32 hex digits, no hyphens) and its descendants.
     """
 
     trace_id: Annotated[str, _check_trace_id]

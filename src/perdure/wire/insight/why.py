@@ -1,4 +1,4 @@
-"""Why an execution is where it is: one sentence, then the details."""
+"""Why an execution is in its state: a sentence, then the details."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -18,7 +18,7 @@ from perdure.wire.runs.workers import ListedWorker
 
 
 class Fact(Record, frozen=True):
-    """A detail: `at` is a time, `text` says the rest."""
+    """A detail: `at` is a time, `text` describes what happened."""
 
     name: str
     text: str = ""
@@ -26,22 +26,22 @@ class Fact(Record, frozen=True):
 
 
 class Holder(Record, frozen=True):
-    """An execution that holds what this one waits for."""
+    """An execution that holds something the explained execution waits for."""
 
     execution_id: Uuid
     workflow_id: str
     phase: Phase
     worker_id: str | None = None
     since_us: Time | None = None
-    """When it began to run."""
+    """When the holder began to run."""
 
 
 class Difference(Record, frozen=True):
-    """A difference from the last run of the workflow that completed."""
+    """A difference from the workflow's last completed run."""
 
     what: str
     then: str
-    """In that run."""
+    """The value in the completed run."""
     now: str
 
 
@@ -49,42 +49,42 @@ class PathKind(StrEnum):
     """The use of a part of the time."""
 
     QUEUE = "queue"
-    """From ready until claimed."""
+    """Time from ready until claimed."""
     CODE = "code"
-    """The workflow's code, with the replay before it."""
+    """The workflow's code, with the replay before."""
     STEP = "step"
     PAUSE = "pause"
-    """Between a failed try and the next one."""
+    """Time between a failed try and the next."""
     WAIT = "wait"
-    """For an event or an answer."""
+    """Waiting for an event or an answer."""
     TIMER = "timer"
     CHILD = "child"
-    """A child whose own parts are not known."""
+    """A child whose parts are unknown."""
     LOST = "lost"
-    """Work of an attempt whose worker vanished, since its last outcome."""
+    """Work of an attempt since the last outcome, lost with the worker."""
     BLOCKED = "blocked"
     HELD = "held"
     REST = "rest"
-    """Parts below one per cent, together."""
+    """All parts below one per cent."""
     UNREAD = "unread"
     """Too long ago to be read."""
 
 
 class PathPart(Record, frozen=True):
-    """A part of the critical path. The parts follow one another without a gap."""
+    """A part of the critical path. Parts follow without gaps."""
 
     kind: PathKind
     name: str
-    """The step's key, the topic, the child's workflow; empty for others."""
+    """The step's key, the topic or the child's workflow; otherwise empty."""
     execution_id: Uuid
     """The execution itself or a descendant."""
     started_at_us: Time = field(name="started_at")
     seconds: Double
-    """Without the parts in between that are shown as `rest`."""
+    """Seconds, without parts in between that are shown as `rest`."""
     percent: Double
-    """Of the whole time, to a tenth. All parts together are 100."""
+    """Percent of the whole time, to a tenth. All parts have the sum 100."""
     times: Int64 = 1
-    """How many spans it stands for."""
+    """How many spans the part covers."""
 
 
 class Why(Record, frozen=True, kw_only=True):
@@ -94,26 +94,26 @@ class Why(Record, frozen=True, kw_only=True):
     phase: Phase
     sentence: str
     rule: str | None = None
-    """Of a queued execution: the rule of admission that holds it back; null if none does."""
+    """The rule of admission that holds a queued execution back; otherwise null."""
     since_us: Time | None = None
-    """Since when this is so."""
+    """When the state began."""
     until_us: Time | None = None
-    """When it ends by itself."""
+    """When the state ends by itself."""
     holders: list[Holder] = field(default_factory=list)
-    """Up to ten executions that hold the room, the turn or the worker that it waits for."""
+    """The executions, at most ten, that hold the awaited room, turn or worker."""
     held_by_count: Int64 | None = None
-    """How many executions hold it."""
+    """How many executions hold the awaited room."""
     pause: Pause | None = None
-    """The pause that holds it back."""
+    """The pause that holds the execution back."""
     remedy: str | None = None
-    """The event that lets it go on, or start."""
+    """The event that lets the execution continue or start."""
     commands: list[str] = field(default_factory=list)
-    """Commands that show more or do this."""
+    """Commands that show more or carry out the remedy."""
     facts: list[Fact] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
-    """Of a failed execution."""
+    """Differences that may explain a failure."""
     path: list[PathPart] | None = None
-    """The critical path, if the request asks for it: the use of the time from its creation to its end."""
+    """The critical path, on request: the use of the time from the execution's creation to its end."""
 
     @shown_before("sentence")
     def status(self) -> Status:
@@ -121,17 +121,17 @@ class Why(Record, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        """As `execution_id`."""
+        """The id, same as `execution_id`."""
         return self.execution_id
 
     @property
     def since(self) -> datetime | None:
-        """As `since_us`, in UTC."""
+        """The time `since_us`, in UTC."""
         return None if self.since_us is None else moment(self.since_us)
 
     @property
     def until(self) -> datetime | None:
-        """As `until_us`, in UTC."""
+        """The time `until_us`, in UTC."""
         return None if self.until_us is None else moment(self.until_us)
 
 
@@ -140,9 +140,9 @@ explanations: Final = Noun("Executions")
 
 @explanations.get("/api/v1/executions/{execution_id}/why")
 class ExplainExecution(Operation[Why], frozen=True):
-    """Why an execution is where it is, and what lets it go on.
+    """Why an execution is in its state, and what lets it continue.
 
-    With `slow`, also its critical path: which steps, waits and queues its time went into.
+    With `slow`, also the critical path: the steps, waits and queues that used the time.
     """
 
     execution_id: ExecutionId
@@ -153,10 +153,10 @@ NEXT_MAX: Final = 50
 
 
 class NextExecution(ReadyExecution, frozen=True, kw_only=True):
-    """A ready execution of a queue, and the rule that holds it back."""
+    """A ready execution of a queue, and the rule that holds the execution back."""
 
     why: Why | None = None
-    """Null: it has left the queue meanwhile."""
+    """Null: the execution has left the queue meanwhile."""
 
 
 class NextInQueue(Record, frozen=True):
@@ -167,10 +167,10 @@ class NextInQueue(Record, frozen=True):
 
 @queues.get("/api/v1/queues/{name}/next")
 class GetNextInQueue(Operation[NextInQueue], frozen=True):
-    """Ready executions of a queue in the order of claims, each with the rule that holds it back.
+    """Ready executions of a queue in the order of claims, each with the rule that holds the execution back.
 
-    Each deployment and each concurrency key has this order. So a later one may start first, if its worker or its key
-    has room.
+    Each deployment and each concurrency key has its own order. So a later execution may start first, if its worker or
+    key has room.
     """
 
     name: Name

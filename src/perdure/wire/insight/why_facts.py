@@ -23,7 +23,7 @@ BEFORE_MAX: Final = 10_000
 
 
 class Subject(Struct, frozen=True, kw_only=True, gc=False):
-    """An execution of a list or of an explanation, with the columns that both of them need beside its summary."""
+    """An execution in a list or an explanation, with columns that both need besides the summary."""
 
     summary: ExecutionSummary
     due_at_us: int | None
@@ -31,7 +31,7 @@ class Subject(Struct, frozen=True, kw_only=True, gc=False):
     gate: int
     timer_key: str | None
     python: str | None
-    """The version on which it began."""
+    """The Python version of the first attempt."""
     needs_protocol: int | None
     waits_for_turn: bool
     cancelled_at_us: int | None
@@ -44,7 +44,7 @@ class Subject(Struct, frozen=True, kw_only=True, gc=False):
 class ServingWorker(Struct, frozen=True, gc=False):
     listed: ListedWorker
     suits_python: str
-    """The version that it claims with; push workers have none."""
+    """The worker's Python version for claims; empty for push workers."""
     protocol: int
 
     @property
@@ -53,41 +53,42 @@ class ServingWorker(Struct, frozen=True, gc=False):
 
 
 class Limit(Struct, frozen=True, gc=False):
-    """A limit of an execution's queue that is reached, and how many executions run under it."""
+    """A reached limit of an execution's queue, and the number of executions that count against the limit."""
 
     most: int
     held: int
 
 
 class Queued(Struct, frozen=True):
-    """`rule` is the first rule of admission that holds it back, for the worker that it suits best."""
+    """Facts about a queued execution. `rule` is the first rule of admission that holds it back from the most suitable
+    worker."""
 
     subject: Subject
     rule: Rule | None
     newest: JournalEntry | None = None
     session_id: str | None = None
     behind_id: str | None = None
-    """The execution whose end its turn awaits."""
+    """The execution whose end the turn awaits."""
     limit: Limit | None = None
     pause: Pause | None = None
     holders: Sequence[Holder] = ()
     workers: Sequence[ServingWorker] = ()
     push: bool = False
     before: int = 0
-    """How many ready executions come before it, at most BEFORE_MAX."""
+    """Ready executions that come before, at most BEFORE_MAX."""
     beside: int = 0
-    """Under limits: how many other ready executions may go first, because groups take turns."""
+    """Other ready executions that may go first when groups with limits take turns."""
 
 
 class WaitFacts(Struct, frozen=True):
-    """Facts about an execution that waits or is held."""
+    """Facts about a waiting or held execution."""
 
     subject: Subject
     calls: Sequence[PendingCall]
     waits: Mapping[str, RecordedWait] = {}
-    """By key: more about the events and answers among the calls."""
+    """More about events and answers among the calls, by key."""
     phases: Mapping[str, Phase] = {}
-    """Of the children among the calls, by id."""
+    """Phases of children among the calls, by id."""
 
 
 class Losses(Struct, frozen=True, gc=False):
@@ -99,7 +100,7 @@ class Losses(Struct, frozen=True, gc=False):
 
 
 class Running(Struct, frozen=True):
-    """Also cancelling. `claimed_at_us` is the time of the present attempt's claim."""
+    """Facts about a running or cancelling execution. `claimed_at_us` is when the present attempt was claimed."""
 
     subject: Subject
     worker: ListedWorker | None
@@ -119,13 +120,13 @@ class Cause(Struct, frozen=True):
     workflow_id: str
     end: JournalEntry
     failed: Sequence[JournalEntry]
-    """Failed outcomes, the newest first."""
+    """Failed outcomes, newest first."""
     tries: Sequence[JournalEntry] = ()
-    """The failed tries of the step that ended it, without the last one."""
+    """Failed tries of the step that ended the execution, without the last try."""
 
     @property
     def row(self) -> JournalEntry | None:
-        """The outcome that ended it. None: its code failed by itself."""
+        """Return the outcome that ended the execution. None: the code itself failed."""
         error = read_failure(self.end.value)
         if error.steps or error.children:
             keys = {*(error.steps or ()), *(error.children or ())}
@@ -148,25 +149,25 @@ class Compared(Struct, frozen=True):
     payload_bytes: int
     completed_at_us: int
     payload: bytes | None = None
-    """None if it is too large."""
+    """None if too large."""
     steps: Sequence[JournalEntry] = ()
     step_count: int = 0
 
 
 class Failed(Struct, frozen=True):
-    """`causes` lead from the execution down to the descendant that failed first."""
+    """Facts about a failure. `causes` lead down to the descendant that failed first."""
 
     subject: Subject
     causes: Sequence[Cause]
     run: Compared
     before: Compared | None
-    """The newest completed run of the workflow that is older."""
+    """The workflow's newest completed run before the failed one."""
     later: Sequence[str] = ()
-    """The steps after the failure, about which a retry asks."""
+    """Steps after the failure for which a retry needs a decision."""
 
 
 class EndFacts(Struct, frozen=True):
-    """Completed or cancelled."""
+    """Facts about a completed or cancelled execution."""
 
     subject: Subject
     end: JournalEntry | None

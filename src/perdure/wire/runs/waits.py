@@ -35,7 +35,7 @@ class RecordedWait(PendingWait, frozen=True, gc=False):
 
     state: str = "open"
     event_type: str | None = None
-    """Of the event that answers a push worker's question."""
+    """The type of the event that answers a push worker's question."""
     batch_id: str | None = None
     answered_by: str | None = None
     execution_id: str = ""

@@ -1,4 +1,4 @@
-"""Hands on executions: their pending calls, and acts on these."""
+"""Pending calls of executions, and acts that decide the calls."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -17,7 +17,7 @@ NOTE_BYTES_MAX: Final = 2 << 10
 ERROR_BYTES_MAX: Final = 2 << 10
 
 Note = Annotated[str, text_check(NOTE_BYTES_MAX)]
-"""Why; kept beside the author's name."""
+"""The reason, kept with the author's name."""
 
 
 class PendingKind(StrEnum):
@@ -26,7 +26,7 @@ class PendingKind(StrEnum):
     PAUSE = "pause"
     """A step between two tries."""
     STEP = "step"
-    """A step that has run for more than 5 seconds."""
+    """A step that has run for at least 5 seconds."""
     TIMER = "timer"
     EVENT = "event"
     ANSWER = "answer"
@@ -35,14 +35,14 @@ class PendingKind(StrEnum):
 
 class Action(StrEnum):
     TRY = "try"
-    """Run the step again: a held one with fresh tries, a paused one now."""
+    """Run the step again: a held step with fresh tries, a paused step now."""
     FIRE = "fire"
     """Let the timer end now."""
     COMPLETE = "complete"
-    """Give it a value."""
+    """Give the call a value."""
     FAIL = "fail"
     TIME_OUT = "time_out"
-    """Raise `TimeoutError` in the code that waits."""
+    """Raise `TimeoutError` in the waiting code."""
 
 
 ACTIONS: Final[Mapping[PendingKind, tuple[Action, ...]]] = {
@@ -57,7 +57,7 @@ ACTIONS: Final[Mapping[PendingKind, tuple[Action, ...]]] = {
 
 
 class PendingCall(Record, frozen=True, kw_only=True):
-    """A call of workflow code that has no outcome yet, and the actions that it takes."""
+    """A call of workflow code without an outcome, and the possible actions."""
 
     shown_as = "PendingCallResponse"
 
@@ -68,7 +68,7 @@ class PendingCall(Record, frozen=True, kw_only=True):
     """The step's function, the topic, or the child's workflow."""
     since_us: Time | None = field(default=None, name="since")
     due_at_us: Time | None = field(default=None, name="due_at")
-    """When it ends, or is tried again, by itself."""
+    """When the call ends or is tried again without an act."""
     tries: Int32 | None = None
     """Failed tries of the step so far."""
     error: str | None = None
@@ -77,7 +77,7 @@ class PendingCall(Record, frozen=True, kw_only=True):
 
 
 class Actable(Struct, frozen=True, gc=False):
-    """An execution, as far as its pending calls depend on it."""
+    """Facts of an execution that decide its pending calls."""
 
     id: str
     phase: Phase
@@ -91,11 +91,11 @@ class Actable(Struct, frozen=True, gc=False):
     error: str | None
     push: bool
     protocol: int
-    """Of its last worker."""
+    """The last worker's protocol version."""
 
 
 class Acted(Record, frozen=True):
-    """`seq` is the row in the journal that the act wrote; of several rows the last."""
+    """`seq` is the journal row that the act wrote, or the last of several rows."""
 
     shown_as = "ActResponse"
 
@@ -117,9 +117,9 @@ acts: Final = Noun("Executions")
     order="Held and paused steps first, then in the order of their begin.",
 )
 class GetPending(Operation[Listed[PendingCall]], frozen=True):
-    """List the calls of an execution that have no outcome yet, and the actions that each takes.
+    """List the calls of an execution that have no outcome, and the possible actions of each.
 
-    Steps are listed once they have run for 5 seconds.
+    A step is listed after it has run for 5 seconds.
     """
 
     execution_id: ExecutionId
@@ -127,10 +127,10 @@ class GetPending(Operation[Listed[PendingCall]], frozen=True):
 
 @acts.post("/api/v1/executions/{execution_id}/act", idempotent=True, body="ActRequest")
 class ActOnExecution(Operation[Acted], frozen=True):
-    """Decide what is pending: try, fire, complete, fail or time out.
+    """Decide a pending call: try, fire, complete, fail or time out.
 
-    The first outcome stands. If the real one was first, the answer is 409. If the act was first, the journal notes a
-    later real outcome as ignored.
+    The first outcome stands. If the real outcome was first, the answer is 409. If the act was first, the journal notes
+    a later real outcome as ignored.
     """
 
     execution_id: ExecutionId
@@ -138,11 +138,11 @@ class ActOnExecution(Operation[Acted], frozen=True):
     key: KeyName | None = None
     """Null: the held execution as a whole."""
     value: Json = NULL
-    """For `complete`: the result, the event's data or the answer."""
+    """The value of `complete`: the result, the event's data or the answer."""
     error: Annotated[str, text_check(ERROR_BYTES_MAX)] | None = None
-    """For `fail`: the message that the code sees. The default is the recorded error."""
+    """The message of `fail`, raised in the code. Default: the recorded error."""
     deployment_id: Name | None = None
-    """For `try` in a held execution: it goes on in this deployment."""
+    """The deployment where a held execution continues after `try`."""
     note: Note | None = None
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Bulk jobs: one action on all executions that filters find."""
+"""Bulk jobs: an action on all executions that filters find."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -53,11 +53,10 @@ class Applied(NamedTuple):
     kind: str = ""
     """A key of `KINDS`."""
     single: str = ""
-    """A field that only a request for one execution has."""
+    """A field that exists only in a request for a single execution."""
 
     @property
     def options(self) -> dict[str, FieldInfo]:
-        """Fields of the operation."""
         left_out = ("execution_id", "note", self.single)
         fields = [one for one in msgspec.structs.fields(self.operation) if one.name not in left_out]
         return {_NAMES.get(one.name, one.name): one for one in fields}
@@ -82,10 +81,10 @@ _NAMES: Final = {"step_key": "key", "action": "act"}
 
 
 class BulkOptions(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The options of the action, as a request for one execution has them."""
+    """The options of the action, named as in a request for a single execution."""
 
     key: KeyName | None = None
-    """Resume, act: the step that waits for an answer, or what is pending."""
+    """Resume, act: the step that waits for an answer, or the pending call."""
     data: Json = None
     """Resume: the answer. Default: null."""
     act: Action | None = None
@@ -94,13 +93,13 @@ class BulkOptions(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_
     error: str | None = None
     """Act: the message of `fail`."""
     from_step: KeyName | None = None
-    """Retry, fork: the first step that runs again."""
+    """Retry, fork: the first step to run again."""
     from_end: bool | None = None
     """Retry: keep all outcomes, failures included."""
     keep_later: bool | None = None
-    """Retry: keep the outcomes of steps that the code called after the failure."""
+    """Retry: keep the outcomes of steps called after the failure."""
     redo_later: bool | None = None
-    """Retry: drop those outcomes."""
+    """Retry: drop the outcomes of steps called after the failure."""
     edits: Edits | None = None
     """Fork: other values for recorded outcomes, or another input."""
     deployment_id: Name | None = None
@@ -134,7 +133,7 @@ class BulkJob(Record, frozen=True, kw_only=True):
     started_by: str
     """A key, a user, or the embedding program."""
     newest: Uuid
-    """The newest execution of the job. It leaves out later ones."""
+    """The job leaves out executions newer than this."""
     total: Int64
     """How many executions matched when the job was started."""
     at_least: bool
@@ -143,18 +142,17 @@ class BulkJob(Record, frozen=True, kw_only=True):
     refused: Int64
     later: Int64
     per_second: Double | None = None
-    """While it ran."""
+    """Executions per second while the job ran."""
     created_at_us: Time
     starts_at_us: Time | None = None
-    """The end of the hold: no execution changes before it. Null: the job was not held, or was stopped or continued
+    """The end of the hold, when the first execution may change. Null: the job was not held, or was stopped or continued
     since."""
     moved_at_us: Time
-    """Its last page, stop or continuation."""
+    """When the job last finished a page, was stopped or continued."""
     ended_at_us: Time | None = None
 
     @derived
     def left(self) -> int:
-        """How many are left of `total`."""
         return 0 if self.state is JobState.COMPLETED else max(self.total - self.done - self.refused, 0)
 
 
@@ -168,7 +166,7 @@ class BulkItem(Record, frozen=True):
     state: ItemState
     at_us: Time
     made_id: Uuid | None = None
-    """The execution that the action started."""
+    """The execution started by the action."""
     reason: str | None = None
     """Why the execution was refused."""
 
@@ -183,28 +181,28 @@ class BulkPreview(Record, frozen=True):
     at_least: bool
     """Whether there may be more than `count`, because counting ended after 5 seconds."""
     newest: Uuid
-    """The newest of them. A job that gets it as `newest` leaves out later executions."""
+    """The newest execution found. A job with this `newest` leaves out later executions."""
     sample: list[Execution]
     """The newest 20."""
     later: Int64 = 0
-    """Retry: how many called steps after the failure. The job refuses them without `keep_later` or `redo_later`.
-    Executions that are not looked at within 5 seconds do not count."""
+    """Retry: how many executions called steps after the failure. The job refuses them without `keep_later` or
+    `redo_later`. Executions not examined within 5 seconds do not count."""
 
 
 bulk: Final = Noun("Bulk jobs")
 
 
 class Selection(Struct, frozen=True):
-    """An action, and the executions that it is for."""
+    """An action and its executions."""
 
     action: BulkAction
     filters: ListFilters
-    """As of the list of executions; at least one. Phases that the action cannot take are left out."""
+    """Filters of the list of executions; at least one is required. Phases that do not allow the action are left out."""
     options: BulkOptions = field(default_factory=BulkOptions)
 
     @property
     def kind(self) -> str:
-        """A key of `KINDS`. A retry takes completed executions only if a filter names them."""
+        """The key in `KINDS`. A retry takes completed executions only if a filter names them."""
         if self.action is BulkAction.RETRY and not self.filters.names_phases:
             return "failed"
         if self.action is BulkAction.ACT and self.options.key is None:
@@ -250,7 +248,7 @@ class Selection(Struct, frozen=True):
         return applied.operation(execution_id, **given)
 
     def wanted(self) -> ListFilters:
-        """The filters in their normal form, with the phases that the action takes."""
+        """Normalize the filters and add the phases that allow the action."""
         filters = validated(self.filters, "filters.")
         given = filters.wanted_phases()
         if given is None and not self.kind:
@@ -260,7 +258,7 @@ class Selection(Struct, frozen=True):
 
 
 def place_after(id: str) -> str:
-    """The place before this execution."""
+    """Return the place before this execution."""
     return id + "~"
 
 
@@ -282,7 +280,7 @@ def filters_in_words(filters: ListFilters) -> str:
 
 @bulk.post("/api/v1/bulk/preview", repeated="reads again", role=Role.ADMIN)
 class PreviewBulkJob(Selection, Operation[BulkPreview], frozen=True):
-    """Count the executions that a bulk job would take, and show the newest 20. Nothing changes."""
+    """Count the executions that a bulk job would take, and show the newest 20. The preview changes nothing."""
 
 
 JobId = Annotated[str, id_check("bulk job")]
@@ -290,16 +288,16 @@ JobId = Annotated[str, id_check("bulk job")]
 
 @bulk.post("/api/v1/bulk", role=Role.ADMIN, idempotent=True)
 class StartBulkJob(Selection, Operation[BulkJob], frozen=True, kw_only=True):
-    """Start a bulk job. It runs in the background, takes each execution once, and survives the end of its server."""
+    """Start a bulk job, which runs in the background, takes each execution once, and survives the end of its server."""
 
     newest: Annotated[str, id_check("execution")] | None = None
-    """From the preview: leave out later executions. Default: the newest that matches now."""
+    """The preview's `newest`: later executions are left out. Default: the newest that matches now."""
     expect: Int64 | None = None
-    """From the preview: refuse with 409 if another number matches now."""
+    """The count from the preview; 409 if another number matches now."""
     note: Note | None = None
-    """Why, for the list of jobs."""
+    """The reason, shown in the list of jobs."""
     hold_seconds: Annotated[int, within(0, HOLD_SECONDS_MAX)] = 0
-    """Wait so long before the first execution changes, at most 300 seconds. Stopping the job meanwhile undoes it."""
+    """Seconds before the first execution changes, at most 300. Stopping a held job leaves everything unchanged."""
 
 
 @bulk.get("/api/v1/bulk")
@@ -329,15 +327,15 @@ class ListBulkItems(Operation[BulkItemPage], frozen=True):
 
 @bulk.post("/api/v1/bulk/{job_id}/stop", repeated="no effect; 409 for a completed job", role=Role.ADMIN)
 class StopBulkJob(Operation[BulkJob], frozen=True):
-    """Stop a bulk job. After the reply it takes no execution until it is continued. A held job has changed nothing
-    then."""
+    """Stop a bulk job. After the reply the job takes no execution until continued. A job stopped during its hold has
+    changed nothing."""
 
     job_id: JobId
 
 
 @bulk.post("/api/v1/bulk/{job_id}/continue", repeated="no effect; 409 for a completed job", role=Role.ADMIN)
 class ContinueBulkJob(Operation[BulkJob], frozen=True):
-    """Continue a stopped bulk job with the executions that are left, or start a held one at once."""
+    """Continue a stopped bulk job with the remaining executions, or start a held job at once."""
 
     job_id: JobId
 
@@ -347,8 +345,8 @@ def stored(value: Record) -> bytes:
 
 
 def stored_selection(action: str, filters: bytes, options: bytes) -> Selection:
-    """Raises ValueError and msgspec.ValidationError for a job of a newer server. A filter that is not known here would
-    make the job take too many executions."""
+    """Decode a stored job. Raises ValueError and msgspec.ValidationError for a newer server's job: ignoring an unknown
+    filter would make the job take too many executions."""
     return Selection(BulkAction(action), read_stored(ListFilters, filters), read_stored(BulkOptions, options))
 
 

@@ -1,5 +1,3 @@
-"""Forks and retries of executions."""
-
 from typing import Annotated, ClassVar, Final
 
 from msgspec import Raw, Struct, field
@@ -19,7 +17,7 @@ class Edits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     payload: MaybeRaw = None
     """The fork's input."""
     steps: Annotated[dict[str, Raw], MaxItems(EDITS_MAX)] = field(default_factory=dict)
-    """Values in place of recorded outcomes, by the key of a step, a wait or a child that is kept."""
+    """Values that replace recorded outcomes, by the key of a kept step, wait or child."""
 
 
 class Fork(Record, frozen=True, kw_only=True):
@@ -30,9 +28,9 @@ class Fork(Record, frozen=True, kw_only=True):
     created_at_us: Time
     forked_from: Uuid
     forked_at_step: str | None
-    """The first step that runs again; null: all do, or only what was not recorded."""
+    """The first step that runs again. Null: all steps do, or only unrecorded ones."""
     kept_rows: Int64
-    """How many rows of the journal it starts with."""
+    """How many rows of the source's journal the fork starts with."""
     deployment_id: str | None
 
 
@@ -52,19 +50,19 @@ def _edits(value: Edits, where: str) -> Edits:
 
 @forks.post("/api/v1/executions/{execution_id}/fork", idempotent=True, body="ForkRequest")
 class ForkExecution(Operation[Fork], frozen=True):
-    """Start an execution that keeps the outcomes of another one before `from_step`.
+    """Start an execution that keeps another execution's outcomes before `from_step`.
 
-    Steps from there on run again, with the idempotency keys of the source. Children that were open are asked for again.
+    From there on steps run again, with the idempotency keys of the source. Open children are requested again.
     """
 
     execution_id: ExecutionId
     from_step: KeyName | None = None
-    """The key of the first step that runs again; null: the one after the last edited step, or all."""
+    """The key of the first step that runs again. Null: the step after the last edited step, or all steps."""
     edits: Annotated[Edits, _edits] | None = None
     deployment_id: KeyName | None = None
-    """Null: the current one."""
+    """Null: the current deployment."""
     fresh_keys: bool = False
-    """Give the steps idempotency keys of their own."""
+    """Give steps new idempotency keys."""
     key: KeyName | None = None
     """The readable key of the new execution."""
     note: Note | None = None
@@ -72,30 +70,30 @@ class ForkExecution(Operation[Fork], frozen=True):
 
 @forks.post("/api/v1/executions/{execution_id}/retry", idempotent=True, body="RetryRequest")
 class RetryExecution(Operation[Fork], frozen=True):
-    """Fork a final execution from what failed.
+    """Fork a final execution from the failed step.
 
-    The new execution takes over the key of the old one. If the code called further steps after the failure, the request
-    says `keep_later` or `redo_later`, or is refused with 409 and their names. Steps with `on_retry` are decided.
+    The new execution takes over the key of the old one. If the code called more steps after the failure, the request
+    needs `keep_later` or `redo_later`; the 409 without either names the steps. Steps with `on_retry` need neither.
     """
 
     execution_id: ExecutionId
     from_step: KeyName | None = None
-    """The key of the first step that runs again; null: the step that failed, or all if the code itself failed."""
+    """The key of the first step that runs again. Null: the failed step, or all steps if the code itself failed."""
     from_end: bool = False
     """Keep all outcomes, failures included, and run the rest of the code again."""
     keep_later: bool = False
     """Keep the outcomes of steps that the code called after the failure, such as refunds."""
     redo_later: bool = False
-    """Drop those outcomes. The steps run again if the code calls them again."""
+    """Drop the outcomes of steps that the code called after the failure. Such steps run again if called again."""
     deployment_id: KeyName | None = None
-    """Null: the current one."""
+    """Null: the current deployment."""
     fresh_keys: bool = False
-    """Give the steps idempotency keys of their own."""
+    """Give steps new idempotency keys."""
     note: Note | None = None
 
     @property
     def says_what_is_kept(self) -> int:
-        """By how many options."""
+        """How many options say what is kept."""
         return (self.from_step is not None) + self.from_end + self.keep_later + self.redo_later
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ from perdure.wire.runs.queues import Pause, PauseKind
 class EndedPause(Record, frozen=True):
     was_paused: bool
     held: Int64 = 0
-    """How many executions it held."""
+    """How many executions the pause held."""
 
 
 pauses: Final = Noun("Pauses")
@@ -29,19 +29,19 @@ def check_key(kind: PauseKind, concurrency_key: str | None) -> None:
 
 @pauses.post("/api/v1/pauses", repeated="a repeated pause takes the newer end and note", role=Role.ADMIN)
 class PutPause(Operation[Pause], frozen=True):
-    """Pause a queue, one concurrency key of a queue, a workflow or a deployment.
+    """Pause a queue, a queue's concurrency key, a workflow or a deployment.
 
-    After the answer no server hands out an execution of it. Running executions end as usual, new ones wait. Schedules
-    and event triggers go on. A repeat changes `until` and `note`. 404 for a workflow or a deployment that is not there;
-    a queue need not exist.
+    After the answer no server hands out the paused executions. Running executions end as usual, new ones wait.
+    Schedules and event triggers continue. A repeat changes `until` and `note`. 404 for an unknown workflow or
+    deployment; a queue need not exist.
     """
 
     kind: PauseKind
     name: Name
     concurrency_key: KeyName | None = None
-    """Only for the kind `key`."""
+    """The paused key, for the kind `key`."""
     until: Time | None = None
-    """When the pause ends by itself. It lasts until an admin ends it by default."""
+    """When the pause ends by itself. Default: an admin must end the pause."""
     note: Note | None = None
 
     def check(self) -> None:
@@ -50,7 +50,7 @@ class PutPause(Operation[Pause], frozen=True):
 
 @pauses.delete("/api/v1/pauses", role=Role.ADMIN)
 class EndPause(Operation[EndedPause], frozen=True):
-    """End a pause. Workers get its executions again, in their old order. A repeat is answered as well."""
+    """End a pause. Workers get the executions again, in the old order. Repeats succeed."""
 
     kind: PauseKind
     name: Name

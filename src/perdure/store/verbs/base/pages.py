@@ -69,9 +69,7 @@ async def read_entries(
     stops: bool = True,
     **where: object,
 ) -> list[JournalEntry]:
-    """Up to `limit` rows after a number, without values above `bytes_max`. `name` is a statement.
-
-    Once the values fill `room`, the page ends. If it does not stop there, later values are left out."""
+    """Read at most `limit` rows after a number, without values above `bytes_max`. `name` is a statement."""
     rows: list[JournalEntry] = []
     while len(rows) < limit and (room > 0 or not stops):
         amount = min(limit - len(rows), chunk)

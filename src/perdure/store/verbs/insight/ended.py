@@ -1,11 +1,11 @@
 """Rollups of ends: how many executions ended, by slices of time.
 
-The transaction that ends an execution does no work for them. A background duty *folds* ends into `ended_counts` some
-seconds later, each once: the counts and the marks that say which ends are counted change in one transaction. Readers
-count younger ends from the index of ends. The past of an older store is folded backwards, the newest first.
+The transaction that ends an execution does no extra work. Some seconds later a background duty *folds* ends into
+`ended_counts`, each once: a transaction changes the counts and the marks of counted ends together. Readers count
+younger ends from the index of ends. The past of an older store is folded backwards, newest first.
 
-A transaction may commit seconds after the time that its end carries. So the duty looks at each minute a second time
-and adds the ends that it missed. A deletion counts what it deletes before the duty does.
+A transaction may commit seconds after its end's time. So the duty examines each minute a second time and adds missed
+ends. A deletion counts the deleted ends before the duty does.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 60 * MINUTE_US
 DAY_US: Final = 24 * HOUR_US
 KEPT_US: Final = {MINUTE_US: 13 * HOUR_US, 15 * MINUTE_US: 8 * DAY_US, HOUR_US: 92 * DAY_US}
-"""How long slices are kept, by their length."""
+"""How long slices are kept, by length."""
 PAST_US: Final = max(KEPT_US.values())
 ROWS_MAX: Final = 10_000
 """About how many ends of each project a fold counts at once."""
@@ -29,7 +29,7 @@ PAST_ROWS_MAX: Final = 2_000
 """Ends of the past are spread over more slices, and each is a row to write."""
 SETTLED_ROWS_MAX: Final = 100_000
 GROUPS_MAX: Final = 2_000
-"""A project with more groups in one fold has too many queues. They are counted together, as `OTHER_QUEUES`."""
+"""Most groups of a project in a fold. The queues of a project with more are counted together as `OTHER_QUEUES`."""
 OTHER_QUEUES: Final = "*"
 
 
@@ -44,7 +44,7 @@ class Folds(Struct, frozen=True):
 
 
 class Group(NamedTuple):
-    """Ends of one minute that are alike."""
+    """Similar ends of a minute."""
 
     project_id: str
     at_us: int
@@ -79,7 +79,7 @@ async def begin(*, now_us: int) -> None:
 
 @verb(reads=True)
 async def piece_after(*, from_us: int, to_us: int) -> Piece:
-    """The oldest ends of the range, all of it if they are few."""
+    """Return the oldest ends of the range, or all if few."""
     place = await value("place_after", from_us=from_us, to_us=to_us, depth=ROWS_MAX)
     to_us = to_us if place is None else max(place, from_us + 1)
     return Piece(from_us, to_us, await _groups(from_us, to_us))
@@ -87,7 +87,7 @@ async def piece_after(*, from_us: int, to_us: int) -> Piece:
 
 @verb(reads=True)
 async def piece_before(*, from_us: int, to_us: int) -> Piece:
-    """The newest ends of the range, all of it if they are few."""
+    """Return the newest ends of the range, or all if few."""
     place = await value("place_before", from_us=from_us, to_us=to_us, depth=PAST_ROWS_MAX)
     from_us = from_us if place is None else place
     return Piece(from_us, to_us, await _groups(from_us, to_us))
@@ -95,7 +95,7 @@ async def piece_before(*, from_us: int, to_us: int) -> Piece:
 
 @verb(reads=True)
 async def missed(*, from_us: int, to_us: int) -> Piece:
-    """Ends of whole minutes that were folded without them. The range begins with a minute."""
+    """Return ends that folds of whole minutes missed. The range begins with a minute."""
     place = await value("place_after", from_us=from_us, to_us=to_us, depth=SETTLED_ROWS_MAX)
     to_us = to_us if place is None else max(minute(place), from_us + MINUTE_US)
     between = {"from_us": from_us, "to_us": to_us}
@@ -128,7 +128,7 @@ async def fold(*, was: Folds, now: Folds, groups: Sequence[Group], now_us: int) 
 
 @verb(sweep=True)
 async def reopen(*, was: Folds, from_us: int) -> bool:
-    """Count again from a time on, because the clock was put back to it. It begins an hour."""
+    """Count again from `from_us`, the start of an hour: the clock was put back."""
     marks = {name: min(value, from_us) for name, value in asdict(was).items() if name != "deletions"}
     if not await _move(was, replace(was, **marks)):
         return False
@@ -144,7 +144,7 @@ async def prune_counts(*, now_us: int) -> None:
 
 
 async def count_deleted(project_id: str, rows: Rows) -> None:
-    """Count deleted executions that are not counted yet. `rows` are those of `delete_execution`."""
+    """Count deleted executions that are not counted yet. `rows` come from `delete_execution`."""
     marks = await record(Folds, "read_folds") if rows else None
     if marks is None or all(marks.counts(at_us) for at_us, *_ in rows):
         return

@@ -1,4 +1,4 @@
-"""Looks for the stream of changes. Each is one read, for all its followers."""
+"""Looks for the stream of changes. Each is a single read for all followers."""
 
 import json
 from collections.abc import Mapping
@@ -19,15 +19,16 @@ Stamp: TypeAlias = list[Any]
 
 class ListLook(NamedTuple):
     stamps: Mapping[str, Stamp]
-    """Of the known executions that fit. Empty: it has changed, and its row is for the next look."""
+    """Stamps of known executions that fit. An empty stamp: the execution has changed, and the next look reads the
+    row."""
     rows: list[ExecutionSummary]
-    """The changed ones among them."""
+    """Rows of changed executions."""
     window: list[str]
     """The newest executions that fit, back to `since`."""
     more: bool
-    """Whether the window ended before."""
+    """Whether the window ended before `since`."""
     failed: frozenset[str]
-    """Of the window."""
+    """Failed executions of the window."""
 
 
 @verb(reads=True)
@@ -40,7 +41,7 @@ async def look_at_list(
     limit: int,
     rows_max: int,
 ) -> ListLook:
-    """`known` are the executions of pages, with their stamps if their rows need not be read without a change."""
+    """Look at a list. `known` are the pages' executions; a stamp skips the read of an unchanged row."""
     stamps: dict[str, Stamp] = {}
     rows: list[ExecutionSummary] = []
     if known:

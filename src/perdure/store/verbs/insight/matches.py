@@ -1,4 +1,4 @@
-"""Facts of executions that filters find, page by page. Each verb also answers where the next page starts."""
+"""Facts of executions that filters find, page by page. Each verb also returns where the next page starts."""
 
 import json
 from collections import Counter
@@ -36,7 +36,7 @@ async def found_failures(*, project_id: str, filters: ListFilters, before: str) 
 
 @verb(reads=True)
 async def found_tags(*, project_id: str, filters: ListFilters, before: str) -> tuple[list[str], str | None]:
-    """A tag of several executions comes several times."""
+    """List tags. A tag of several executions is repeated."""
     ids, following = await find_ids(project_id, filters, before, FACTS_MAX)
     counts: Counter[str] = Counter(dict(await query("matched_tags", ids=json.dumps(ids))))
     return list(counts.elements()), following

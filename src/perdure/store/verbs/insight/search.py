@@ -1,4 +1,4 @@
-"""One search for everything that has a name."""
+"""A search for everything that has a name."""
 
 from typing import Final
 
@@ -31,7 +31,7 @@ async def search(*, project_id: str, q: str, limit: int) -> SearchResults:
 
 
 async def _executions(project_id: str, q: str, limit: int) -> list[str]:
-    """The ones with this id first, then by the key, then by a later word of the key."""
+    """Find executions by id, then by key, then by a later word of the key."""
     where = {"project_id": project_id, "before": FIRST_CURSOR, "limit": limit}
     found: dict[str, None] = {}
     ids = ids_beginning_with(q)

@@ -50,9 +50,9 @@ from perdure.wire.runs.queues import Pause
 
 STUCK_MAX: Final = 1_000
 FAILURES_MAX: Final = 200
-"""Of one workflow: so many of its newest failures are sorted by error."""
+"""Newest failures per workflow that are grouped by error."""
 FAILING_MAX: Final = 10
-"""So many workflows with failures are looked at."""
+"""Most workflows whose failures are grouped."""
 DELIVERIES_MAX: Final = 200
 DEPLOYMENTS_MAX: Final = 20
 ERRORS_MAX: Final = 5
@@ -62,7 +62,7 @@ STEPS_MAX: Final = 5_000
 STEPS_SHOWN_MAX: Final = 50
 KEYS_MAX: Final = 100
 READY_US: Final = 10_000_000
-"""Work that is ready for less needs no attention: its worker may be starting."""
+"""Work that is ready for less time needs no attention: the worker may be starting."""
 
 
 class EndCounts(NamedTuple):
@@ -70,7 +70,7 @@ class EndCounts(NamedTuple):
 
     buckets: Mapping[int, Mapping[str, int]]
     classes: Mapping[int, int]
-    """Completed executions by the class of their duration."""
+    """Completed executions by class of duration."""
 
     @property
     def total(self) -> EndedCounts:
@@ -124,7 +124,7 @@ async def overview(*, project_id: str, range: Range, now_us: int) -> Overview:
 async def workflow_stats(
     *, project_id: str, range: Range, now_us: int, after: str, limit: int
 ) -> tuple[list[WorkflowStats], int | None]:
-    """By id, and since when ends are counted."""
+    """Return statistics by id, and since when ends are counted."""
     buckets = buckets_of(range, now_us)
     _, by_workflow = await _ended_by_workflow(project_id, buckets, now_us)
     opened: dict[str, int] = dict(await query("open_by_workflow", project_id=project_id))
@@ -278,7 +278,7 @@ async def _counted_from(buckets: Buckets, now_us: int) -> int | None:
 
 
 async def _open(project_id: str) -> tuple[OpenCounts, int | None]:
-    """Also since when the first of them is ready."""
+    """Return open executions, and since when the first is ready."""
     counts: Counter[str] = Counter()
     ready_us: list[int] = []
     for phase, n, since_us in await query("open_by_phase", project_id=project_id):

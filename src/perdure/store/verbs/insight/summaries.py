@@ -1,6 +1,6 @@
-"""Rows of lists, with what says where their executions stand.
+"""Rows of lists, with facts on the executions' states.
 
-Each fact takes one query for a whole page. Final executions need none.
+A fact takes one query for a whole page. Final executions need none.
 """
 
 import json
@@ -26,15 +26,15 @@ S = TypeVar("S", bound=Struct)
 
 PROGRESS_BYTES_MAX: Final = 1 << 10
 VALUE_BYTES_MAX: Final = 4 << 10
-"""Of a question, or of a failed try's error."""
+"""Most bytes of a question, or of a failed try's error."""
 ROWS_MAX: Final = 20
-"""So many of an execution's last rows are looked at."""
+"""Last rows of an execution that are examined."""
 QUEUES_MAX: Final = 20
 """Queues with limits of which the running executions are counted."""
 
 
 async def summaries_of(project_id: str, ids: Iterable[str]) -> list[ExecutionSummary]:
-    """Of the executions among `ids` that exist, the newest first."""
+    """Return the summaries of existing executions among `ids`, newest first."""
     given = {"ids": json.dumps([*ids]), "progress_bytes_max": PROGRESS_BYTES_MAX}
     page = await records(Subject, "summaries", project_id=project_id, **given)
     beside = await _beside(project_id, [one for one in page if one.summary.phase not in FINAL])
@@ -65,7 +65,7 @@ def _ids(page: list[Subject], phase: Phase) -> list[str]:
 
 
 async def _by_id(cls: type[S], name: str, key: str, ids: list[str], **given: object) -> Mapping[Any, S]:
-    """Records of a page by one of their fields. Without ids it asks nothing."""
+    """Read a page's records by a field. Without ids nothing is read."""
     found = await records(cls, name, ids=json.dumps(ids), **given) if ids else []
     return {getattr(one, key): one for one in found}
 
@@ -108,7 +108,7 @@ async def _served(project_id: str, deployments: set[str | None]) -> Mapping[str,
 async def list_summaries(
     *, project_id: str, filters: ListFilters, before: str, limit: int
 ) -> tuple[list[ExecutionSummary], str | None]:
-    """As `list_executions`, for people."""
+    """List executions like `list_executions`, for people."""
     ids, following = await find_ids(project_id, filters, before, limit)
     return await summaries_of(project_id, ids), following
 
@@ -117,7 +117,7 @@ async def list_summaries(
 async def list_ended(
     *, project_id: str, filters: ListFilters, before: str, limit: int
 ) -> tuple[list[ExecutionSummary], str | None]:
-    """Ended executions, the newest end first. `before` is NEWEST or a place that this answered."""
+    """List ended executions, newest end first. `before` is NEWEST or a returned place."""
     place = EndedSummary(UNENDED_US, FIRST_CURSOR) if before == FIRST_CURSOR else read_ended(before)
     found, following = await find_ended(project_id, filters, place, limit)
     rows = {one.id: one for one in await summaries_of(project_id, [one.id for one in found])}

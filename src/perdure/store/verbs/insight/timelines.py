@@ -1,4 +1,4 @@
-"""The facts that an execution's timeline is folded from."""
+"""The facts of a timeline."""
 
 import json
 from typing import Final
@@ -22,10 +22,10 @@ from perdure.wire.steering.acts import Actable, PendingCall, PendingKind
 
 VALUE_BYTES_MAX: Final = 48 << 10
 PAGE_BYTES_MAX: Final = 4 << 20
-"""Of the values that a page reads."""
+"""Bytes of values that a page reads."""
 CHUNK_ROWS: Final = 500
 WAITS_MAX: Final = 1_000
-"""Open and given up waits, in the last page."""
+"""Open and closed waits, in the last page."""
 
 
 @verb(reads=True)

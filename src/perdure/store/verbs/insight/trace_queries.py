@@ -1,4 +1,4 @@
-"""Traces: a list of roots, and one whole trace. Both merge spans that were sent in with journals."""
+"""Traces: a list of roots, and a whole trace. Both merge sent spans with journals."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -37,12 +37,12 @@ NEWEST: Final = Place(LAST_US, LAST_CURSOR)
 
 class SpanRow(StoredSpan, frozen=True):
     body: bytes | None = None
-    """None: it is too large."""
+    """None: too large."""
 
 
 @verb(reads=True)
 async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
-    """By id: the root ids of executions whose trace has their root's id."""
+    """Map executions to their roots, if the trace has the root's id."""
     rows = await query("homes_of", project_id=project_id, ids=msgspec.json.encode(ids).decode())
     return {id: root_id for id, root_id, traceparent in rows if traceparent is None}
 
@@ -155,7 +155,7 @@ async def _execution_root(project_id: str, trace_id: str, room: int) -> TraceSum
 
 
 class FoundTrace(NamedTuple):
-    """`executions` are those whose journals become spans."""
+    """A trace. `executions` are the executions whose journals become spans."""
 
     spans: list[StoredSpan]
     executions: list[TracedExecution]
@@ -164,7 +164,7 @@ class FoundTrace(NamedTuple):
 
 @verb(reads=True)
 async def get_trace(*, project_id: str, trace_id: str) -> FoundTrace:
-    """Values that do not fit into a reply are left out, the largest first."""
+    """Read a trace. Values that exceed a reply are left out, the largest first."""
     trace = {"project_id": project_id, "trace_id": trace_id}
     sizes = [size for (size,) in await query("span_sizes", limit=SPANS_MAX, **trace)]
     rows = await records(SpanRow, "read_spans", bytes_max=_largest(sizes), limit=SPANS_MAX, **trace)
@@ -181,13 +181,13 @@ def _span(row: SpanRow) -> StoredSpan:
 
 @verb(reads=True)
 async def journal_of(*, project_id: str, execution_id: str) -> list[TracedExecution]:
-    """The source of one execution's spans; empty if it is deleted."""
+    """Read the source of an execution's spans; empty if deleted."""
     found = await _executions("traced_execution", project_id, execution_id, bytes_max=VALUE_SHOWN_MAX)
     return [(await _with_rows(one, REPLY_BYTES_MAX))[0] for one in found]
 
 
 async def _tree(project_id: str, id: str) -> list[TracedExecution]:
-    """A root execution and its descendants, as far as a reply has room. Empty for a non-root."""
+    """Read a root execution and descendants while a reply has room. Empty for a non-root."""
     room = REPLY_BYTES_MAX
     page = await _executions("traced_execution", project_id, id, bytes_max=VALUE_SHOWN_MAX)
     if any(one.root_execution_id is not None for one in page):
@@ -231,7 +231,7 @@ async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecu
 
 
 def _largest(sizes: Sequence[int]) -> int:
-    """The largest size at which all values up to it fit into a reply."""
+    """Return the largest size such that all smaller values fit into a reply."""
     room = REPLY_BYTES_MAX
     fits = 0
     for size in sorted(sizes):

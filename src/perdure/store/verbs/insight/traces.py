@@ -1,4 +1,4 @@
-"""Traces of spans that were sent in. Requests add spans under the lock of the trace's row."""
+"""Traces of sent spans. Requests add spans under the lock of the trace's row."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class TraceRow(Struct, frozen=True):
     root_span_type: str | None
     root_span_name: str | None
     rooted: bool
-    """The root is a span without a parent."""
+    """Whether the root is a span without a parent."""
     started_at_us: int | None
     ended_at_us: int | None
     failed: bool
@@ -29,7 +29,7 @@ class TraceRow(Struct, frozen=True):
 
 @verb(locks="trace=trace_id")
 async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[StoredSpan], now_us: int) -> list[str]:
-    """Replaces spans of the same id. Answers the ids of spans beyond the trace's limit."""
+    """Replace spans of the same id. Returns the ids of spans beyond the trace's limit."""
     fresh = {span.span_id: span for span in spans}
     execution = await query("lock_execution_of_trace", project_id=project_id, id=execution_id_of(trace_id))
     trace = {"project_id": project_id, "trace_id": trace_id}
@@ -60,8 +60,8 @@ async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[StoredSpa
 
 
 def _with(trace: TraceRow, spans: Sequence[StoredSpan]) -> TraceRow:
-    """The root is the first span without a parent. A run that continued after a wait has several, and the root's time
-    covers them."""
+    """Add spans. The root is the first span without a parent. A run that continued after a wait has several, and the
+    root's time covers all."""
     for span in spans:
         alone = span.parent_span_id is None
         if alone < trace.rooted:

@@ -1,4 +1,4 @@
-"""Model calls of an execution and of all below it."""
+"""Model calls of an execution and its descendants."""
 
 import builtins
 import json
@@ -50,7 +50,7 @@ async def usage(*, project_id: str, execution_id: str) -> UsageFacts:
 
 @verb(reads=True)
 async def spend(*, project_id: str, agent_id: str | None, range: Range, now_us: int) -> Spend:
-    """Of executions that began in the range. It reads the newest ones first."""
+    """Sum the costs of executions that began in the range, newest first."""
     buckets = buckets_of(range, now_us)
     sums = SpendSums(buckets, now_us)
     names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]

@@ -39,20 +39,20 @@ from perdure.wire.runs.workers import ListedWorker
 from perdure.wire.steering.acts import PendingCall, PendingKind
 
 NAMED_MAX: Final = 11
-"""One more than an explanation names."""
+"""Rows read of a kind, one more than an explanation names."""
 ACTS_MAX: Final = 3
 LEVELS_MAX: Final = 20
 STEPS_COMPARED_MAX: Final = 1_000
 PATH_PAGE: Final = 1_000
 PATH_BYTES_MAX: Final = 64
-"""The id of a child."""
+"""Enough for a child's id."""
 READY_MAX: Final = 10_000
-"""So many ready executions of a queue are sorted, of each kind."""
+"""Ready executions of a queue that are sorted, of each kind."""
 
 
 @verb(reads=True)
 async def explained(*, project_id: str, execution_id: str, times: Mapping[str, int]) -> tuple[Facts, Sequence[Act]]:
-    """With the newest acts. `times` are the values of `read_listed_worker`."""
+    """Return facts with the newest acts. `times` are the values of `read_listed_worker`."""
     facts = await _facts(project_id, execution_id, times)
     return facts, await records(Act, "newest_acts", execution_id=execution_id, limit=ACTS_MAX)
 
@@ -73,7 +73,7 @@ async def list_waits(*, project_id: str, execution_id: str, times: Mapping[str, 
 async def next_in_queue(
     *, project_id: str, name: str, limit: int, times: Mapping[str, int]
 ) -> tuple[list[tuple[ReadyExecution, Facts | None]], bool]:
-    """Ready executions with the facts about each, and whether the order is exact."""
+    """Return ready executions with facts about each, and whether the order is exact."""
     of_queue = {"project_id": project_id, "queue_name": name, "looked": READY_MAX}
     found = await records(ReadyExecution, "next_in_queue", limit=limit, **of_queue)
     facts: list[Facts | None] = []

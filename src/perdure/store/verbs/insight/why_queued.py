@@ -1,4 +1,4 @@
-"""Facts about a queued execution, by the rules of admission that claims follow."""
+"""Facts about a queued execution, by the rules of admission for claims."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from perdure.wire.runs.workers import WorkerKind, WorkerState
 WORKERS_MAX: Final = 200
 HOLDERS_MAX: Final = 10
 Verdicts: Final = msgspec.defstruct("Verdicts", [(rule.value, bool, True) for rule in Rule], frozen=True)
-"""Rules that are not a condition of SQL are true here."""
+"""Rules outside SQL are true here."""
 
 
 async def queued(project_id: str, subject: Subject, newest: JournalEntry | None, leases: Mapping[str, int]) -> Queued:
@@ -68,14 +68,14 @@ async def queued(project_id: str, subject: Subject, newest: JournalEntry | None,
 
 
 def _takes_work(worker: ServingWorker) -> bool:
-    """A native worker whose lease has ended may still claim, until it is reaped."""
+    """Whether a worker may claim: a native worker whose lease has ended may do so until reaped."""
     return worker.listed.kind is not WorkerKind.PUSH or worker.listed.state is WorkerState.ONLINE
 
 
 async def _verdicts(
     project_id: str, subject: Subject, workers: Sequence[ServingWorker]
 ) -> tuple[set[Rule], Sequence[ServingWorker]]:
-    """The rules that hold the execution back from the workers that it suits best, and these workers."""
+    """Return the rules that hold the execution back from the most suitable workers, and the workers."""
     kinds: dict[tuple[str, int], list[ServingWorker]] = {}
     for worker in workers:
         kinds.setdefault((worker.suits_python, worker.protocol), []).append(worker)
@@ -98,7 +98,8 @@ async def _verdicts(
 
 
 async def _before(project_id: str, subject: Subject, *, mixed: bool) -> tuple[int, int]:
-    """`mixed`: other workers may take executions behind it, and with them the room of its group."""
+    """Count ready executions before. `mixed`: other workers may take executions behind, and use the room of the
+    group."""
     order: dict[str, object] = {
         "project_id": project_id,
         "deployment_id": subject.summary.deployment_id or "",

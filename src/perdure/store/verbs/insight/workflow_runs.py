@@ -1,4 +1,4 @@
-"""Root executions by the type of their workflow."""
+"""Root executions by workflow type."""
 
 from typing import Final
 
@@ -23,9 +23,9 @@ async def list_runs(
     limit: int,
     offset: int,
 ) -> tuple[list[WorkflowRun], str | None]:
-    """A page of runs, newest first, and the next place.
+    """List a page of runs, newest first, and the next place.
 
-    A page cannot end early, because its reader counts on `limit`. Raises BadRequest if it is too large.
+    A page cannot end early, because the reader counts on `limit`. Raises BadRequest if the page is too large.
     """
     floor_id = await list_floor(project_id, before, LIST_DEPTH)
     wanted: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""Rules of admission that count. `admission.sql` has the others."""
+"""Rules of admission that count; the other rules are in `admission.sql`."""
 
 import sys
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from perdure.wire.runs.admission import Rule
 
 
 class GroupRoom(Struct, frozen=True, gc=False):
-    """The limits of a (queue, key) group, and how many executions hold places under each."""
+    """The limits of a (queue, key) group, and the places held under each limit."""
 
     total_limit: int | None = None
     held_of_queue: int | None = None
@@ -34,7 +34,7 @@ async def group_room(project_id: str, queue_name: str, concurrency_key: str) -> 
 
 
 def room(group: GroupRoom) -> tuple[int, Rule | None]:
-    """How many more executions may run, and the first limit that is reached.
+    """Return how many more executions may run, and the first limit reached.
 
     >>> room(GroupRoom(total_limit=10, held_of_queue=7, key_limit=2, held_of_key=2))
     (0, <Rule.KEY_LIMIT: 'key_limit'>)

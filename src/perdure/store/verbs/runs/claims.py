@@ -33,14 +33,14 @@ from perdure.wire.runs.workflows import WorkflowType
 
 _AFTER_EVERY_KEY = "\U0010ffff"
 _ARRIVED = "+"
-"""A claim's id with this sorts before the next claim's id."""
+"""A claim's id plus this sorts before the next claim's id."""
 REAPED = "reaped_at_us"
 """Key in `meta` of the last reap's time."""
 PUSHED = 2
 """`workers.embedded` of push workers."""
 GROUPS_PER_CLAIM = 256
 SHORT_ROWS = 16
-"""A journal with fewer rows is read together with others."""
+"""Journals with fewer rows are read together."""
 
 
 class RankRange(NamedTuple):
@@ -53,14 +53,14 @@ class RankRange(NamedTuple):
 
 
 Held = list[tuple[str, int, int]]
-"""Executions, each with its attempt and last seq."""
+"""Executions with attempt and last seq."""
 
 
 class Beat(NamedTuple):
     project_id: str
     worker_id: str
     now_us: int
-    """When it came."""
+    """When the beat came."""
     steps: Sequence[StepInFlight] = ()
 
 
@@ -69,9 +69,9 @@ class Looked(NamedTuple):
     python: str
     protocol: int
     heads: Sequence[tuple[int, int]] = ()
-    """With `ranges`: by rank, when its first execution became ready."""
+    """Ranks, each with the time when its first execution became ready; filled with `ranges`."""
     repeated: bool = False
-    """No ready execution was looked for."""
+    """The claim was a repeat, so no ready execution was looked for."""
 
 
 @verb(sweep=True)
@@ -84,10 +84,10 @@ async def register(
     schedule_ids: Sequence[str] = (),
     trigger_ids: Sequence[str] = (),
 ) -> None:
-    """Open a registration, with a fresh id for each of its schedules and event triggers.
+    """Open a registration, with fresh ids for schedules and event triggers.
 
-    The current deployment's declarations replace earlier ones. An ended registration stays ended, even if a copy of its
-    first message comes late. Raises LeaseLost, Conflict.
+    The current deployment's declarations replace earlier ones. An ended registration stays ended, even if a late copy
+    of its first message arrives. Raises LeaseLost, Conflict.
     """
     if await query("read_ended", id=request.worker_id):
         raise _not_registered(request.worker_id)
@@ -174,8 +174,8 @@ async def claim(
     bytes_max: int = REPLY_BYTES_MAX,
     ranges: Sequence[RankRange] | None = None,
 ) -> tuple[list[tuple[Claimed, int]], tuple[str, str], Looked]:
-    """Claim up to `capacity` executions. Answers each with its parked seq (0: none), and the limited group where the
-    next claim goes on.
+    """Claim up to `capacity` executions. Returns each with the parked seq (0: none), and the limited group where the
+    next claim starts.
 
     Claim ids ascend. The newest id again gets the unacknowledged part of its batch. An older id is a late copy and gets
     nothing.
@@ -211,7 +211,7 @@ async def pick(
     limited_first: bool,
     ranges: Sequence[RankRange] | None = None,
 ) -> tuple[tuple[str, str], Sequence[tuple[int, int]]]:
-    """Claim ready executions into `room.picked`. Answers the next limited group, and `Looked.heads`."""
+    """Claim ready executions into `room.picked`. Returns the next limited group, and `Looked.heads`."""
     heads: Sequence[tuple[int, int]] = ()
     if not limited_first:
         heads = await _claim_ready(values, room, ranges)
@@ -321,7 +321,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
 
 @verb(locks="worker=worker_id")
 async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> None:
-    """The newest claim's answer has arrived, so `recall` leaves its work."""
+    """Note that the newest claim's answer has arrived, so `recall` leaves its work."""
     worker = await _worker(project_id, worker_id)
     if worker.last_claim_id == claim_id:
         await query("note_claim", id=worker_id, claim_id=claim_id + _ARRIVED)
@@ -329,10 +329,10 @@ async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> Non
 
 @verb(sweep=True)
 async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int) -> int:
-    """Take back the unacknowledged part of the worker's newest claim. Answers how many executions.
+    """Take back the unacknowledged part of the worker's newest claim. Returns the count of executions.
 
-    They count as deliveries in vain, so the next worker acknowledges first. Code that blocks an event loop thus blocks
-    at most two workers.
+    Such executions count as deliveries in vain, so the next worker acknowledges first. Thus code that blocks an event
+    loop blocks at most two workers.
     """
     worker = await record(StoredWorker, "read_worker", id=worker_id)
     if worker is None or worker.last_claim_id != claim_id:
@@ -345,7 +345,7 @@ async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int)
 
 @verb(reads=True)
 async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> list[tuple[list[Row], bool]]:
-    """Journals, each after a seq, and whether rows were left out for size."""
+    """Read journals, each after a seq. Each answer says whether rows were left out for size."""
     short = await _short_journals(wanted, min(rows_max, SHORT_ROWS), bytes_max)
     found: list[tuple[list[Row], bool]] = []
     room = bytes_max
@@ -359,7 +359,7 @@ async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_ma
 
 
 async def _short_journals(wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> Mapping[str, list[Row]]:
-    """All rows of the executions that have few, while there is room: two queries in place of two for each."""
+    """Read short journals whole while they fit: two queries in place of two per journal."""
     places: dict[int, list[str]] = {}
     for execution_id, after in wanted:
         places.setdefault(after, []).append(execution_id)
@@ -388,7 +388,7 @@ def _json(ids: Sequence[str]) -> str:
 async def beat(
     *, project_id: str, worker_id: str, now_us: int, lease_us: int, steps: Sequence[StepInFlight] = ()
 ) -> Held | None:
-    """`steps` are in flight. None: the lease has ended, so the worker must drop everything."""
+    """Renew a lease; `steps` are in flight. None: the lease has ended, so the worker must drop everything."""
     rows = await query(
         "beat_worker",
         id=worker_id,
@@ -405,7 +405,7 @@ async def beat(
 
 @verb(sweep=True)
 async def beat_together(*, beats: Sequence[Beat], lease_us: int) -> dict[str, Held]:
-    """As `beat`, for many workers. Leaves locked ones out, and those whose lease has ended."""
+    """Renew many workers' leases like `beat`. Leaves out locked workers and ended leases."""
     rows = [
         {
             "id": beat.worker_id,
@@ -425,13 +425,13 @@ async def beat_together(*, beats: Sequence[Beat], lease_us: int) -> dict[str, He
 
 @verb(sweep=True)
 async def renew_leases(*, leases: Sequence[tuple[int, str]]) -> None:
-    """Ends of leases and their workers."""
+    """Write the ends of leases, each with its worker."""
     await query_many("renew_lease", leases)
 
 
 @verb(reads=True)
 async def read_lease(*, project_id: str, worker_id: str) -> tuple[int, bytes | None, Held] | None:
-    """The lease's end, the running steps as `workers.write_steps` makes them, and what the worker holds."""
+    """Read the lease's end, the running steps as `workers.write_steps` makes them, and the held executions."""
     for lease_until_us, steps in await query("read_lease", id=worker_id, project_id=project_id):
         held = await query("held_by", worker_id=worker_id)
         return lease_until_us, steps, [(id, attempt, seq) for _, id, attempt, seq in held]
@@ -445,15 +445,15 @@ async def any_lease_until(*, until_us: int) -> bool:
 
 @verb(locks="worker=worker_id")
 async def cut_lease(*, worker_id: str, until_us: int, granted_us: int | None = None) -> None:
-    """The worker's connection is gone: end its lease at `until_us`, unless a beat has moved its end from
+    """End the lease at `until_us`, because the worker's connection is gone, unless a beat has moved the end from
     `granted_us`."""
     await query("cut_lease", id=worker_id, lease_until_us=until_us, granted_us=granted_us)
 
 
 @verb(sweep=True)
 async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> int | None:
-    """The server was away, so give every registration a full lease. Answers how many are locked; the caller grants
-    again before it reaps.
+    """The server was away, so give every registration a full lease. Returns the count of locked registrations; the
+    caller grants again before reaping.
 
     None: another server has reaped since `unless_from_us`.
     """
@@ -469,7 +469,7 @@ async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> i
 
 @verb(sweep=True)
 async def limit_leases(*, until_us: int) -> int:
-    """After the clock went back, cut leases to `until_us`. Answers how many are locked."""
+    """Cut leases to `until_us`, because the clock went back. Returns the count of locked leases."""
     await query("limit_leases", lease_until_us=until_us)
     left: int = await value("count_longer_leases", lease_until_us=until_us)
     return left
@@ -477,7 +477,7 @@ async def limit_leases(*, until_us: int) -> int:
 
 @verb(sweep=True)
 async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = False) -> None:
-    """Its executions go back at once, without a loss unless its process `died`."""
+    """Return the worker's executions at once, without a loss unless the process `died`."""
     worker = await record(StoredWorker, "read_worker", id=worker_id)
     if worker is None and not died:
         await forgive(project_id, worker_id)
@@ -489,7 +489,7 @@ async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = Fa
 
 
 async def forgive(project_id: str, worker_id: str) -> None:
-    """A worker that was given up is alive: its losses become deliveries in vain."""
+    """Turn losses into deliveries in vain, because a worker taken for lost is alive."""
     await query("forgive_losses", project_id=project_id, worker_id=worker_id)
     await query("drop_losses", project_id=project_id, worker_id=worker_id)
 
@@ -506,9 +506,9 @@ async def end_registration(worker_id: str, now_us: int, *, released: bool = Fals
 
 @verb(sweep=True)
 async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bool = False) -> int:
-    """End registrations whose lease ran out, except those with locked rows. Answers how many.
+    """End registrations whose lease ran out, except locked ones. Returns their count.
 
-    It poisons executions only `patience_us` after the lease, when their worker can no longer prove alive (`forgive`).
+    Executions are poisoned only `patience_us` after the lease, when the worker can no longer prove alive (`forgive`).
     With `by_database` the database's clock must agree, because another server may have followed its jump.
     """
     ended = 0
@@ -524,9 +524,9 @@ async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bo
 
 @verb(locks=f"meta='{REAPED}'")
 async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
-    """While any lease can run out, mark every `every_us` that a server reaps.
+    """Mark every `every_us` that a server reaps, while any lease can run out.
 
-    False: another server is writing the mark, so this one reaps later, unless the mark is older than `locked_us`.
+    False: another server is writing the mark, so this server reaps later, unless the mark is older than `locked_us`.
     """
     reaped_at_us = await value("read_meta", name=REAPED)
     age_us = locked_us if reaped_at_us is None else now_us - int(reaped_at_us)
@@ -549,7 +549,7 @@ async def try_take_back(worker_id: str, now_us: int, *, sure: bool = True) -> bo
 
 @verb(sweep=True)
 async def end_embedded(*, now_us: int) -> None:
-    """A process opened the file alone, so the embedded workers of earlier processes are gone."""
+    """End the embedded workers of earlier processes, because this process opened the file alone."""
     for worker_id, _ in await query("embedded_workers"):
         await end_registration(worker_id, now_us)
     for project_id, id, attempt, worker_id in await query("orphaned", limit=10_000):

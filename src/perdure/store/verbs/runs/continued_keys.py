@@ -1,4 +1,4 @@
-"""The idempotency keys of children that a fork starts anew: they continue those of earlier starts."""
+"""Idempotency keys of children that a fork restarts: earlier starts' keys continue."""
 
 from collections.abc import Sequence
 from uuid import UUID, uuid5
@@ -13,9 +13,9 @@ from perdure.wire.runs.requests import WORKER_PROTOCOL
 
 
 async def continued(project_id: str, parent: Parent, news: Sequence[New]) -> tuple[list[New], dict[str, str]]:
-    """The children to start, and by their ids the executions whose keys they continue.
+    """Return the children to start, and map their ids to the executions whose keys continue.
 
-    A readable key that an earlier start of the child has stays with that one.
+    If an earlier start of the child has a readable key, the key stays there.
     """
     found: dict[str, str] = {}
     started: list[New] = []
@@ -34,7 +34,7 @@ async def continued(project_id: str, parent: Parent, news: Sequence[New]) -> tup
 
 
 async def _old_child(project_id: str, parent: Parent, key: str | None) -> tuple[str | None, str | None]:
-    """The child that was started under `key` before, and the id whose keys it has."""
+    """Return the child started under `key` before, and the id whose keys the child has."""
     for id in (parent.forked_from, parent.keys_id):
         told = None if id is None else await value("started_child_of", execution_id=id, key=key)
         if told is not None:
@@ -49,13 +49,13 @@ async def _old_child(project_id: str, parent: Parent, key: str | None) -> tuple[
 
 
 async def _keys_of(project_id: str, id: str) -> str | None:
-    """None: it is deleted."""
+    """Return the id whose keys an execution has. None: the execution is deleted."""
     keys: str | None = await value("keys_of", project_id=project_id, id=id)
     return keys
 
 
 async def continue_keys(project_id: str, keys: dict[str, str]) -> None:
-    """`keys` are by the ids of executions that were started just now. They also have the random numbers: a provider
-    refuses a known key with another request."""
+    """Copy the keys (by the ids of new executions) and their random numbers: a provider refuses a known key with
+    another request."""
     same = {"project_id": project_id, "needs_protocol": WORKER_PROTOCOL}
     await query_many("set_keys", [{"id": id, "keys_id": keys_id, **same} for id, keys_id in keys.items()])

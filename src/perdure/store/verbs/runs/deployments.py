@@ -1,5 +1,5 @@
-"""Deployments. The kind of a deployment's workers, native or push, changes only while it has no worker of the other
-kind."""
+"""Deployments. Workers of a deployment are all native or all push; the kind may change while no worker of the other
+kind is registered."""
 
 import re
 from collections.abc import Sequence
@@ -38,21 +38,22 @@ from perdure.wire.runs.workflows import (
 )
 
 IDLE_MAX: Final = 1_000
-"""So many waiting executions are looked at for the end of a drain."""
+"""Waiting executions examined for the end of a drain."""
 
 _MARKED: Final = re.compile(r"_[0-9a-f]{6}$")
-"""The end of a tool's name that does not say the whole id of its workflow."""
+"""A tool name with this end lacks part of its workflow's id."""
 
 
 class RegistrationEffect(NamedTuple):
     fresh: bool
-    """Unknown so far, or retired: new executions go there from now on."""
+    """The deployment was unknown or retired: new executions go there from now on."""
     changes_sides: bool
-    """Its workers so far were of the other kind."""
+    """Workers were of the other kind before."""
 
 
 async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> RegistrationEffect:
-    """Before a registration's first write. Raises Conflict while workers of the other kind serve the deployment."""
+    """Check a registration before the first write. Raises Conflict while workers of the other kind serve the
+    deployment."""
     known = await _lock(project_id, deployment_id)
     if known is None:
         return RegistrationEffect(fresh=True, changes_sides=False)
@@ -68,14 +69,14 @@ async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *
 
 
 async def _lock(project_id: str, deployment_id: str) -> tuple[bool, bool] | None:
-    """Whether it has push workers, and whether it is retired."""
+    """Lock a deployment. Return whether its workers are push, and whether it is retired."""
     for push, retired_at_us in await query("lock_deployment", project_id=project_id, id=deployment_id):
         return bool(push), retired_at_us is not None
     return None
 
 
 async def _lock_active(project_id: str, deployment_id: str) -> bool:
-    """Whether it has push workers. Raises DeploymentNotFound."""
+    """Lock a deployment, and return whether its workers are push. Raises DeploymentNotFound."""
     known = await _lock(project_id, deployment_id)
     if known is None or known[1]:
         raise unknown_deployment(deployment_id)
@@ -85,14 +86,14 @@ async def _lock_active(project_id: str, deployment_id: str) -> bool:
 async def enter_deployment(
     project_id: str, deployment_id: str, now_us: int, standing: RegistrationEffect, *, push: bool
 ) -> None:
-    """After `look_at_deployment`, make the deployment active."""
+    """Make the deployment active, after `look_at_deployment`."""
     await query("upsert_deployment", project_id=project_id, id=deployment_id, now_us=now_us, push=int(push))
     if standing.fresh:
         await _make_current(project_id, deployment_id, now_us)
 
 
 async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
-    """Release the executions that waited for this registration."""
+    """Release the executions that waited for a registration."""
     unblocked = await query("unblock", project_id=project_id, deployment_id=deployment_id, now_us=now_us)
     await query_many(
         "insert_journal",
@@ -112,7 +113,8 @@ async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) 
 
 
 async def adopt_early(name: str, project_id: str, deployment_id: str) -> int:
-    """Adopt early executions by the query `name`. Their gates become those of limits, so pauses mark them again."""
+    """Adopt early executions by the query `name`. Pauses mark them again, because their gates become those of
+    limits."""
     adopted = await query(name, project_id=project_id, deployment_id=deployment_id)
     if adopted:
         await query("mark_again", project_id=project_id)
@@ -122,7 +124,7 @@ async def adopt_early(name: str, project_id: str, deployment_id: str) -> int:
 @verb(sweep=True)
 async def catch_up() -> int:
     """Release starts that raced with their project's first registration. Servers of the previous release may also miss
-    a queue's first limit. Answers how many."""
+    a queue's first limit. Returns the count."""
     amount = 0
     for project_id, name in await query("unmarked_queues"):
         limits = await query("lock_queue", project_id=project_id, name=name)
@@ -180,7 +182,8 @@ async def register_queues(*, project_id: str, deployment_id: str, queues: Sequen
 
 
 async def active_deployment(project_id: str, deployment_id: str | None) -> str:
-    """By default the current one. Raises DeploymentNotFound if it is not active, BadRequest if the project has none."""
+    """Return the deployment, by default the current one. Raises DeploymentNotFound if the deployment is not active,
+    BadRequest if the project has none."""
     if deployment_id is None:
         deployment_id = await value("current_deployment", project_id=project_id)
         if deployment_id is None:
@@ -219,7 +222,7 @@ class RegistryPlace(NamedTuple):
     after_id: str
     before_us: int
     after: str
-    """Its deployment."""
+    """The deployment of the place."""
 
 
 FIRST_REGISTERED: Final = RegistryPlace("", 0, "")
@@ -254,7 +257,7 @@ async def _described(project_id: str, found: RegisteredWorkflow) -> RegisteredWo
 
 @verb(reads=True)
 async def list_startable(*, project_id: str, after_id: str, limit: int) -> tuple[list[RegisteredWorkflow], str | None]:
-    """Workflows and agents of active deployments, each in its newest one, and the last name if there are more."""
+    """List workflows and agents of active deployments, each from the newest, and the last name if more follow."""
     rows = await records(
         RegisteredWorkflow, "list_startable", project_id=project_id, after_id=after_id, limit=STARTABLE_ROWS
     )
@@ -274,7 +277,7 @@ async def list_startable(*, project_id: str, after_id: str, limit: int) -> tuple
 
 @verb(reads=True)
 async def startable_by(*, project_id: str, tool: str) -> list[RegisteredWorkflow]:
-    """The workflow or agent that an MCP tool runs, or none. Reads names only, and one description."""
+    """Find the workflow or agent that an MCP tool runs, or none. Reads names, and the description of the match."""
     if len(tool) > TOOL_CHARS_MAX or not tool.startswith(TOOL_PREFIX):
         return []
     names = [tool.removeprefix(TOOL_PREFIX)]
@@ -293,7 +296,7 @@ async def _names(project_id: str) -> list[str]:
 
 
 async def check_room(project_id: str, ids: Sequence[str]) -> None:
-    """Raises BadValue if a project would have too many workflows. The count includes those of retired deployments."""
+    """Raises BadValue if a project would have too many workflows. Workflows of retired deployments count."""
     known = set(await _names(project_id))
     count = len(known.union(ids))
     if count > WORKFLOWS_MAX and not known.issuperset(ids):

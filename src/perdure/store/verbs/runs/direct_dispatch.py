@@ -27,7 +27,7 @@ class WaitingClaim(NamedTuple):
 
 
 class HandedOut(Struct, frozen=True, gc=False):
-    """`seq` and `at_us` are those of the claim's row."""
+    """An execution given to a claim. `seq` and `at_us` are from the claim's row."""
 
     claimed: Claimed
     seq: int
@@ -40,7 +40,7 @@ class HandedOut(Struct, frozen=True, gc=False):
     """The worker's reply cannot be lost."""
 
     def to_claimed(self, worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:
-        """The claim, and the last seq that its worker has parked (0: none)."""
+        """Return the claim, and the last seq that the worker has parked (0: none)."""
         parked = 0 if again or self.parked_worker != worker_id else self.parked_seq or 0
         attempt = self.claimed.attempt
         claimed = structs.replace(
@@ -64,13 +64,13 @@ class DirectDispatch:
         self._opened = False
 
     async def open(self, project_id: str) -> None:
-        """Check that the worker is unchanged since its claim, and that no ready execution would be overtaken."""
+        """Check that the worker is unchanged since the claim, and that no ready execution would be overtaken."""
         if not self._opened:
             worker = await record(StoredWorker, "check_waiting_claim", worker_id=self.waiting_claim.worker_id)
             self.see(project_id, worker)
 
     def see(self, project_id: str, worker: StoredWorker | None) -> None:
-        """`open`, if the caller has read the worker; None: it is gone or locked."""
+        """Check like `open`, with a worker that the caller has read; None: the worker is gone or locked."""
         self._opened = True
         mine = self.waiting_claim
         if worker is None or worker.anything or (worker.last_claim_id or "") >= mine.claim_id:
@@ -96,8 +96,8 @@ class DirectDispatch:
         key: str | None,
         started: bytes | None,
     ) -> bool:
-        """Deliver an outcome to an execution that this worker has parked, and claim it. False: it is parked elsewhere,
-        or the room is full."""
+        """Deliver an outcome to an execution that this worker has parked, and claim it. False: another worker has
+        parked the execution, or the room is full."""
         if (self.room if self._opened else self.waiting_claim.capacity) <= 0:
             return False
         waiting_claim = self.waiting_claim

@@ -1,5 +1,5 @@
-"""Effects of a report beyond its own execution: child starts, events, answers and transcripts. Each is the outcome of
-a call, so it brings a row of the journal."""
+"""Effects of a report beyond its own execution: child starts, events, answers and transcripts. Each is the outcome of a
+call and gets a journal row."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -41,7 +41,7 @@ async def make_effect(
     fresh: Iterator[str],
     started: Iterator[tuple[bool, bytes]],
 ) -> JournalRow:
-    """The effect and its row are one transaction (I6)."""
+    """Make an effect and its row in one transaction (I6)."""
     name: str | None
     if isinstance(entry, TRANSCRIPT):
         name, ok, value = await turns.answer(at.project_id, at.execution_id, entry, at.now_us)
@@ -103,7 +103,7 @@ async def start_children(
     moved: ChangedParent,
     dispatch: DirectDispatch | None,
 ) -> list[tuple[bool, bytes]]:
-    """For each child: whether it was started, and its id or the reason."""
+    """Start children. Returns for each whether it was started, and its id or the reason."""
     if moved.phase is Phase.CANCELLING:
         problem = Problem("The execution is being cancelled; it starts no more children.", "CANCELLING")
         return [(False, _problem(problem))] * len(entries)

@@ -1,4 +1,4 @@
-"""An attempt stops while its execution goes on: suspended, retried, released, blocked or held."""
+"""Ends of attempts whose execution goes on: suspended, retried, released, blocked or held."""
 
 from collections.abc import Sequence
 
@@ -32,8 +32,8 @@ class ReportContext(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 async def cannot_wait(at: ReportContext, end: Suspend, *, sure: bool) -> Problem | list[str] | None:
-    """`sure`: a child of this report, or its cancel, will wake the execution. A list holds the open waits, if they had
-    to be read."""
+    """Return why a suspend is refused, or the open waits if a wait of `end` is open. `sure`: a child of this report, or
+    its cancel, will wake the execution."""
     if end.timer is not None:
         if await _has_fired(at.execution_id, end.timer[0]):
             message = f"Timer {end.timer[0]!r} has fired already; each timer of an execution has a key of its own."
@@ -53,14 +53,14 @@ async def _open_waits(at: ReportContext) -> list[str]:
 
 
 async def _has_fired(execution_id: str, key: str | None) -> bool:
-    """A second row of a timer would make every wake-up of due timers fail."""
+    """Whether the timer has fired: a second row of a timer would make every wake-up of due timers fail."""
     return key is not None and bool(await query("timer_fired", execution_id=execution_id, key=key))
 
 
 async def suspend_next(
     project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int
 ) -> ItemReply | None:
-    """Suspend with one guarded write. None: it wrote nothing, and the general path decides."""
+    """Suspend with one guarded write. None: nothing was written, and the general path decides."""
     if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
         return None
     at = _at(project_id, worker_id, item, now_us)
@@ -92,7 +92,7 @@ async def start_and_wait(
     ids: Sequence[str],
     dispatch: DirectDispatch,
 ) -> ItemReply | None:
-    """Start a child and wait for it, with one guarded write to the parent. None: as in `suspend_next`."""
+    """Start a child and wait for it, with one guarded write to the parent. None: as for `suspend_next`."""
     if len(item.entries) != 1 or item.logs or item.progress or item.stream or item.open_calls is not None:
         return None
     entry = item.entries[0]
@@ -150,7 +150,7 @@ async def start_and_wait(
 
 
 async def suspend(at: ReportContext, end: Suspend, seen: int, open_waits: Sequence[str] | None) -> bool:
-    """False: its code has not seen every outcome in its journal (I5). `open_waits`, if they are known."""
+    """Suspend. False: the code has not seen every outcome in the journal (I5). Pass `open_waits` if known."""
     moved = await record(ChangedExecution, "suspend", **_parking(at, end, seen))
     if moved is not None:
         await _suspended(at, end, moved, open_waits)
@@ -256,7 +256,7 @@ async def _hold(at: ReportContext, end: Hold, fence: dict[str, object]) -> bool:
 
 
 async def take_back(execution_id: str, keys: Sequence[str]) -> bytes:
-    """Make room for new outcomes of failed steps. Answers their rows, for the row `retried`."""
+    """Make room for new outcomes of failed steps. Returns their rows, for the row `retried`."""
     back = await query_many("take_back_step", [{"execution_id": execution_id, "key": key} for key in keys])
     seqs = sorted(seq for (seq,) in back)
     return msgspec.json.encode(seqs if len(seqs) > 1 else seqs[0] if seqs else None)

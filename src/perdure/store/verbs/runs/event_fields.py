@@ -3,9 +3,9 @@
 A hash stands for a field with its value. Equal JSON values have equal hashes. Hashes only select candidates;
 `Fields.match` decides.
 
-An entry is a hash and the distance of its event to the last event of the row. A publish adds one row of entries. Once a
+An entry is a hash and the distance of its event to the row's last event. A publish adds one row of entries. Once a
 block of events is complete, its rows become one row per part: the entries whose hashes begin with the same bits. So a
-publish writes next to the publish before it, and a search reads two parts of each block.
+publish writes next to the publish before, and a search reads two parts of each block.
 """
 
 import json
@@ -23,24 +23,24 @@ import msgspec
 BLOCK: Final = 1_024
 """Events. Below 2 to the 16, because an entry keeps a distance in two bytes."""
 PARTS: Final = 16
-"""The numbers stand in the SQL, too."""
+"""Parts of a complete block. The SQL has the numbers, too."""
 NEW: Final = 16
-"""The part of the events after the last complete block."""
+"""The part of events after the last complete block."""
 ANY: Final = 17
-"""The part of hashes that stand for more than one value; they begin with a zero byte."""
+"""The part of hashes for several values, which begin with a zero byte."""
 FIELDS_MAX: Final = 64
-"""An event with more is a candidate of each search."""
+"""A search always compares events with more fields."""
 VALUE_BYTES_MAX: Final = 256
 """An event with a longer object or list under a name is a candidate of each search for an object or list there."""
 NAMES_BYTES_MAX: Final = 512
-"""A wait for longer names is compared with each event. PostgreSQL limits the columns of an index."""
+"""Waits for longer names are compared with each event. PostgreSQL limits the columns of an index."""
 UNKNOWN: Final = bytes(6)
 COUNTED_BYTES_MIN: Final = 4 << 10
-"""A larger event with more than `FIELDS_MAX` fields is not decoded whole: 700,000 fields take half a second."""
+"""Larger events with more than `FIELDS_MAX` fields are not decoded whole: 700,000 fields take half a second."""
 READ_MAX: Final = 32
-"""One pass over such an event reads so many fields. Each takes a millisecond at most."""
+"""Fields read in one pass over a large event; a pass takes a millisecond at most."""
 PASSES_MAX: Final = 4
-"""Then it is decoded whole after all."""
+"""Passes before a large event is decoded whole."""
 
 _ENTRY: Final = 8
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -51,12 +51,12 @@ Wanted = Mapping[str, object] | None
 
 
 def wanted_by(match: bytes | None) -> Wanted:
-    """Top-level fields; None: any event matches."""
+    """Return top-level fields; None: any event matches."""
     return None if match is None else json.loads(match)
 
 
 class Fields:
-    """An event's top-level fields. It decodes each at most once, and a large event only in part."""
+    """An event's top-level fields. Each is decoded at most once, and a large event only in part."""
 
     __slots__ = ("_data", "_hashes", "_passes", "_raw", "_read")
 
@@ -66,17 +66,17 @@ class Fields:
         self._read: dict[str, object] = {}
         self._hashes: dict[str, bytes] = {}
         self._passes: int | None = None
-        """How many may follow; None: it is not known whether the event has many fields."""
+        """Passes left; None: whether the event has many fields is unknown."""
 
     @property
     def raw(self) -> dict[str, msgspec.Raw] | None:
-        """None: it is not an object."""
+        """The event's fields, or None if the event is not an object."""
         if self._raw is None and self._data.lstrip().startswith(b"{"):
             self._raw = _FIELDS.decode(self._data)
         return self._raw
 
     def _have(self, names: Collection[str]) -> Mapping[str, msgspec.Raw] | None:
-        """Fields with these among them; None: one is missing."""
+        """Return fields including `names`, or None if a name is missing."""
         found: Mapping[str, msgspec.Raw] | None
         if self._raw is None and self._has_many() and self._passes and (read := _reader(tuple(names))) is not None:
             self._passes -= 1
@@ -110,7 +110,7 @@ class Fields:
         return found
 
     def match_hash(self, names: Sequence[str]) -> int | None:
-        """Of the values under these names together; None: a field is missing."""
+        """Hash the values under these names together; None: a field is missing."""
         fields = self._have(names)
         if fields is None:
             return None
@@ -118,7 +118,7 @@ class Fields:
         return int.from_bytes(blake2b(together, digest_size=8).digest(), "big", signed=True)
 
     def hashes(self) -> Iterable[bytes]:
-        """For the index of events."""
+        """Return hashes for the index of events."""
         if self._has_many():
             return (UNKNOWN,)
         raw = self.raw
@@ -136,7 +136,7 @@ class Fields:
         return found
 
     def searches(self) -> list[tuple[bytes, bytes]]:
-        """Of a match: by field its hash, and the hash of a long value that may be equal."""
+        """Return for each field of a match its hash, and the hash of a long value that may be equal."""
         return [
             (self._hash(name, text), long_hash(name) if _holds_more(bytes(text)) else UNKNOWN)
             for name, text in (self.raw or {}).items()
@@ -144,7 +144,7 @@ class Fields:
 
 
 class _Name(Enum):
-    """The name of any field. It counts itself."""
+    """A field name that counts how many names were decoded."""
 
     ANY = "\0"
 
@@ -158,7 +158,7 @@ class _Name(Enum):
 
     @classmethod
     def are_many(cls, data: bytes) -> bool:
-        """It stops at the first name too many."""
+        """Whether names exceed `FIELDS_MAX`; decoding stops at the first name too many."""
         global _names_left
         _names_left = FIELDS_MAX
         try:
@@ -174,7 +174,7 @@ _NAMED: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw])
 
 @lru_cache
 def _reader(names: tuple[str, ...]) -> Callable[[bytes], Mapping[str, msgspec.Raw]] | None:
-    """Skips all other fields. None: they are too many, or msgspec has no field of a name."""
+    """Make a decoder that skips all other fields. None: too many names, or a name that msgspec refuses."""
     if len(names) > READ_MAX:
         return None
     try:
@@ -205,7 +205,7 @@ def _same(left: object, right: object) -> bool:
 
 
 def _is_plain(text: bytes) -> bool:
-    """Whether `_plain` gives the same text for the value."""
+    """Whether `_plain` would not change the text."""
     first = text[:1]
     if first == b'"':
         return b"\\" not in text
@@ -213,7 +213,7 @@ def _is_plain(text: bytes) -> bool:
 
 
 def _plain(value: object) -> bytes:
-    """The same text for values that `_same` finds equal."""
+    """Write the value as text. Values that `_same` finds equal have the same text."""
     return json.dumps(_whole(value), ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -239,7 +239,7 @@ def _holds_more(text: bytes) -> bool:
 
 
 def names_of(match: bytes) -> str | None:
-    """The names of a match in order, as JSON."""
+    """Return a match's names in order, as JSON."""
     names = msgspec.json.encode(sorted(_FIELDS.decode(match)))
     return names.decode() if len(names) <= NAMES_BYTES_MAX else None
 
@@ -249,7 +249,7 @@ def read_names(names: str) -> list[str]:
 
 
 def hash_of(match: bytes | None) -> dict[str, Any]:
-    """The columns of a wait by which publishing finds it."""
+    """Return the columns of a wait by which publishing finds the wait."""
     names = None if match is None else names_of(match)
     if match is None or names is None:
         return {"match_names": None, "match_hash": None}
@@ -257,7 +257,7 @@ def hash_of(match: bytes | None) -> dict[str, Any]:
 
 
 class FieldsRow(msgspec.Struct, frozen=True, gc=False):
-    """Entries of some events. `seq` is the number of the last one."""
+    """Entries of some events. `seq` is the number of the last event."""
 
     seq: int
     entries: bytes
@@ -265,7 +265,7 @@ class FieldsRow(msgspec.Struct, frozen=True, gc=False):
 
 
 def new_rows(first: int, events: Sequence[Fields]) -> list[FieldsRow]:
-    """The entries of events, the number of the first is given. No row crosses a block."""
+    """Make the entries of events that are numbered from `first` on. No row crosses a block."""
     rows: list[FieldsRow] = []
     beyond = first + len(events)
     while first < beyond:
@@ -281,7 +281,7 @@ def new_rows(first: int, events: Sequence[Fields]) -> list[FieldsRow]:
 
 
 def block_rows(last: int, rows: Iterable[FieldsRow]) -> list[FieldsRow]:
-    """All rows of a block, up to its event `last`, by part."""
+    """Make all rows of a block by part, up to its event `last`."""
     together: list[int] = []
     for row in rows:
         away = last - row.seq
@@ -315,7 +315,7 @@ def part_of(hash: bytes) -> int:
 
 
 def events_in(row: FieldsRow, hashes: Iterable[bytes]) -> Iterable[int]:
-    """The numbers of the events whose entries have one of these hashes."""
+    """Return the numbers of events with one of these hashes."""
     for wanted in hashes:
         place = row.entries.find(wanted)
         while place >= 0:

@@ -1,4 +1,4 @@
-"""Looks for the first event of a topic that a wait matches. The caller has locked the topic, or shares it."""
+"""Finds the first event of a topic that matches a wait. The caller has locked or shared the topic."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -20,11 +20,11 @@ from perdure.wire.runs.events import Event
 
 PAGE: Final = 500
 ROWS_MAX: Final = 64
-"""Of the index, by query."""
+"""Index rows per query."""
 
 
 async def events_page(project_id: str, topic: str, after: int, limit: int, bytes_max: int) -> tuple[list[Event], bool]:
-    """Also whether there may be more."""
+    """Read a page of events, and whether more may follow."""
     fits, more = await page_of("event_sizes", after, limit, bytes_max, project_id=project_id, topic=topic)
     if not fits:
         return [], more
@@ -38,7 +38,7 @@ async def first_event(
     match: bytes | None,
     after: int,
 ) -> Event | None:
-    """The first matching event that the execution has not taken."""
+    """Find the first matching event that the execution has not taken."""
     search = _Search(project_id, execution_id, topic, wanted_by(match))
     hashes = [] if match is None else Fields(match).searches()
     return await (search.by_index(after, hashes) if hashes else search.scan(after))
@@ -54,7 +54,7 @@ class _Search:
         self._has_read_taken = False
 
     async def _pass_taken(self, after: int) -> int:
-        """Before a page is read. A search without candidates needs no look at what the execution has taken."""
+        """Pass taken events before a page is read. A search without candidates need not know the taken events."""
         if not self._has_read_taken:
             found = await query("taken_events", execution_id=self._execution_id, topic=self._topic)
             self._taken = {seq for (seq,) in found}
@@ -64,7 +64,7 @@ class _Search:
         return after
 
     async def _page(self, after: int, limit: int) -> tuple[Event | None, int, bool]:
-        """The first matching event of a page, the page's end, and whether there may be more."""
+        """Return a page's first matching event, the page's end, and whether more may follow."""
         page, more = await events_page(self._project_id, self._topic, after, limit, REPLY_BYTES_MAX)
         for event in page:
             if event.sequence_id not in self._taken and Fields(bytes(event.data)).match(self._wanted):
@@ -98,7 +98,7 @@ class _Search:
         return None
 
     async def _candidates(self, after: int, hashes: Sequence[tuple[bytes, bytes]]) -> tuple[Sequence[int], int, bool]:
-        """In order, up to which number all are among them, and whether there may be more."""
+        """Return candidates in order, the number up to which the list is complete, and whether more may follow."""
         found: set[int] | None = None
         first, upto = after, None
         for hash, long in hashes:

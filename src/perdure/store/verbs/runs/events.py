@@ -1,7 +1,6 @@
 """Topics: publish, read, and wait for events.
 
-Publishing and registering a wait lock the topic's row, so no event falls between them (I5). The row also numbers events
-(I13).
+Publishing and opening a wait lock the topic's row, so no event falls between (I5). The row also numbers events (I13).
 """
 
 import json
@@ -66,8 +65,8 @@ async def publish(
     asked_by: str | None = None,
     answered_by: str | None = None,
 ) -> PublishedEvents:
-    """`asked_by` asks the questions among the events, by default the run's only execution. `answered_by` is the author
-    of answers."""
+    """Publish events. `asked_by` asks the questions among the events, by default the run's only execution.
+    `answered_by` is the author of answers."""
     first = await recall(project_id, idempotency)
     if first is not None:
         numbers, at_us = _PUBLISHED.decode(first)
@@ -88,7 +87,7 @@ class WaitingExecution(Struct, frozen=True, gc=False):
     match: bytes | None
     after_seq: int | None
     event_type: str | None
-    """Of a suspended step of a push worker: the type of its answer."""
+    """The answer's type, for a push worker's suspended step."""
     fingerprint: str | None
     opened_at_us: int
     match_names: str | None
@@ -105,10 +104,10 @@ def _oldest_first(wait: WaitingExecution) -> tuple[str, int, str]:
 
 
 class CandidateWaits:
-    """The open waits that some events of a topic may meet."""
+    """Open waits that events of a topic may meet."""
 
     def __init__(self, events: Sequence[Fields], compared: Sequence[WaitingExecution], names: Sequence[str]) -> None:
-        """`compared`: with each event. `names`: the sets of names that other waits match."""
+        """Each event meets the waits in `compared`. `names` are the sets of names in other waits' matches."""
         self._compared = sorted(compared, key=_oldest_first)
         several = [(text, read_names(text)) for text in names]
         self._hashes = [[(text, event.match_hash(names)) for text, names in several] for event in events]
@@ -116,7 +115,7 @@ class CandidateWaits:
         self._met: set[tuple[str, str]] = set()
 
     def wanted(self) -> list[dict[str, object]]:
-        """Which waits to `add`."""
+        """Return the keys of waits to `add`."""
         pairs = dict.fromkeys(pair for pairs in self._hashes for pair in pairs if pair[1] is not None)
         return [{"match_names": names, "match_hash": hash} for names, hash in pairs]
 
@@ -124,7 +123,7 @@ class CandidateWaits:
         self._matching.setdefault((wait.match_names, wait.match_hash), []).append(wait)
 
     def for_event(self, n: int) -> Sequence[WaitingExecution]:
-        """The oldest of an execution first."""
+        """Return waits; an execution's oldest wait comes first."""
         lists = [self._compared, *(self._matching[pair] for pair in self._hashes[n] if pair in self._matching)]
         if self._met:
             for waits in lists:
@@ -146,8 +145,8 @@ async def publish_events(
     answers: str | None = None,
     answered_by: str | None = None,
 ) -> list[int]:
-    """Append to the topic and resolve matching waits. `answers` names the only execution whose question may be
-    answered; empty: none may."""
+    """Append to the topic and resolve matching waits. Only questions of the execution `answers` are answered; if empty,
+    none are."""
     named = any(event.dedup_key is not None for event in events)
     if named:  # some may exist already; the topic's lock makes the count exact
         [(last,)] = await query("lock_topic", project_id=project_id, topic=topic)
@@ -224,7 +223,7 @@ async def publish_events(
 
 
 async def _index(project_id: str, topic: str, first: int, events: Sequence[Fields]) -> None:
-    """Add events to the index of the topic's events. The number of the first is given."""
+    """Index events that are numbered from `first` on."""
     where = {"project_id": project_id, "topic": topic}
     await query_many("insert_event_fields", [asdict(row) | where for row in new_rows(first, events)])
     last = (first + len(events) - 1) // BLOCK * BLOCK
@@ -241,9 +240,9 @@ def event_value(event: Event) -> bytes:
 async def open_wait(
     project_id: str, execution_id: str, attempt: int, wait: OpenWait, now_us: int, at_us: int
 ) -> JournalRow | None:
-    """Register a wait, or answer the outcome's row if its event or answer is there already.
+    """Open a wait, or return the outcome's row if the event or answer has come already.
 
-    A later attempt that opens the wait again changes nothing, unless it shows other data. An answer must name this new
+    If a later attempt opens the wait again, nothing changes, unless the data differ: an answer must then name the new
     question.
     """
     topic = wait.topic
@@ -307,7 +306,7 @@ async def open_wait(
 
 
 async def share_topic(project_id: str, topic: str) -> int:
-    """Keep publishers out, but not verbs that open waits. Answers the number of the newest event."""
+    """Keep publishers out, but not verbs that open waits. Returns the newest event's number."""
     found = await query("share_topic", project_id=project_id, topic=topic)
     if not found:
         await query("make_topic", project_id=project_id, topic=topic)
@@ -326,14 +325,14 @@ async def _start_of(project_id: str, execution_id: str, wait: OpenWait, last: in
 
 
 async def number_before(project_id: str, execution_id: str, topic: str) -> int:
-    """The number of the last event before the execution started."""
+    """Return the number of the last event before the execution started."""
     where = {"project_id": project_id, "topic": topic, "execution_id": execution_id}
     return await value("last_event_before", **where) or 0
 
 
 @verb(reads=True)
 async def topic_end(*, project_id: str, topic: str) -> int:
-    """The number of the newest event, deleted or not; 0 without one."""
+    """Return the newest event's number, deleted or not; 0 without one."""
     for _, last in await query("topics_at", project_id=project_id, topics=json.dumps([topic])):
         return int(last)
     return 0
@@ -343,8 +342,8 @@ async def topic_end(*, project_id: str, topic: str) -> int:
 async def list_topics(
     *, project_id: str, prefix: str, after: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[ListedTopic], bool]:
-    """A page of topics by name, and whether there are more. SQLite reads an event's data to reach its time, so large
-    events make a page short."""
+    """List topics by name, and whether more follow. SQLite reads an event's data to reach its time, so large events
+    make a page short."""
     where = {
         "project_id": project_id,
         "first": max(prefix, after),
@@ -360,7 +359,7 @@ async def list_topics(
 async def read_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
-    """A page of events, and whether there may be more."""
+    """Read a page of events, and whether more may follow."""
     return await events_page(project_id, topic, after, limit, bytes_max)
 
 
@@ -368,7 +367,7 @@ async def read_events(
 async def newest_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
-    """As `read_events`, newest first."""
+    """Read events like `read_events`, newest first."""
     where: dict[str, object] = {"project_id": project_id, "topic": topic}
     newest = await value("newest_event", **where) or 0
     amount, ahead, first = 0, 2, newest + 1

@@ -1,4 +1,4 @@
-"""One look for all that clients of this server await, because hints may be lost."""
+"""One query for everything that this server's clients await, because hints may be lost."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from perdure.wire.runs.executions import Finished
 
 class Awaited(NamedTuple):
     ends: Mapping[str, Sequence[str]]
-    """Executions, by project."""
+    """Executions by project."""
     journals: Sequence[str]
     """Executions with a followed journal or log."""
     topics: Mapping[str, Sequence[str]]
-    """By project."""
+    """Topics by project."""
     streams: Mapping[str, Sequence[str]]
-    """Root executions, by project."""
+    """Root executions by project."""
     workers: Sequence[str]
     deployments: Mapping[str, Sequence[str]]
     """Deployments with a waiting claim, by project."""
@@ -26,12 +26,12 @@ class Awaited(NamedTuple):
 
 class PolledChanges(NamedTuple):
     ended: Sequence[tuple[str, Finished]]
-    """With the project."""
+    """Projects with ended executions."""
     journals: Sequence[tuple[str, int, int]]
-    """Execution, last seq of its journal and last number of its log."""
+    """Execution, last seq of the journal and last number of the log."""
     topics: Sequence[tuple[str, str, int]]
     streams: Sequence[tuple[str, str, int]]
-    """Project, root execution, and a number that grows with the streams below it."""
+    """Project, root execution, and a number that grows with the tree's streams."""
     changed: Sequence[tuple[str, str, int]]
     """Worker, execution and seq, if another writer wrote the journal's last row."""
     unacknowledged: Sequence[tuple[str, str]]

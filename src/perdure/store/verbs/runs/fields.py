@@ -1,7 +1,7 @@
 """Searchable fields of payloads and results.
 
-An execution gets the terms of its workflow's fields when it starts and when it completes. Executions that are older
-than a field get them in the background, the newest first.
+An execution gets terms for its workflow's fields at its start and completion. Executions older than a field get terms
+in the background, newest first.
 """
 
 import json
@@ -20,7 +20,7 @@ FILLED_AT_ONCE: Final = 500
 
 
 async def declare_fields(project_id: str, workflows: Sequence[WorkflowSpec], now_us: int) -> None:
-    """After the registration of the workflows."""
+    """Declare fields, after the registration of the workflows."""
     fields = [(project_id, spec.id, field, now_us) for spec in workflows for field in spec.searchable]
     if fields:
         await query_many("put_search_field", fields)
@@ -35,7 +35,7 @@ async def terms_of_fields(
     payload: bytes | None = None,
     result: bytes | None = None,
 ) -> list[tuple[str, str, str]]:
-    """In the order of `insert_term`'s values."""
+    """Return terms in the order of `insert_term`'s values."""
     fields = [field for (field,) in await query("search_fields_of", project_id=project_id, workflow_id=workflow_id)]
     return [(project_id, term, execution_id) for term in field_terms(fields, payload=payload, result=result)]
 
@@ -44,7 +44,7 @@ async def terms_of_fields(
 async def fill_fields(*, declared_before_us: int) -> bool:
     """Give some older executions the terms of a newer field. False: no field is left.
 
-    Transactions that began before a field was declared do not write its terms. They must have ended by now.
+    Transactions that began before a field was declared write no terms for the field. Such transactions must have ended.
     """
     rows = await query("next_search_field", before_us=declared_before_us)
     for project_id, workflow_id, field, place in rows:

@@ -1,7 +1,7 @@
-"""Find executions by filters, the newest first.
+"""Find executions by filters, newest first.
 
-A *walk* goes down one index. Its *floor* is the id at which it has passed a number of entries. Of all walks that lead
-to the wanted executions, the one with the lowest floor passes the fewest others.
+A *walk* goes down one index. A walk's *floor* is the id reached after a number of entries. Of all walks that lead to
+the wanted executions, the walk with the lowest floor passes the fewest others.
 """
 
 import json
@@ -20,14 +20,14 @@ from perdure.wire.runs.executions import Execution, ListFilters, read_tags
 from perdure.wire.runs.search_terms import Terms, beginning_with, error_terms
 
 DEPTHS: Sequence[int] = (2_000, 20_000, 100_000)
-"""How many index entries each further window of a search passes."""
+"""Index entries that each further window of a search passes."""
 MATCHES_MAX = 10_000
-"""So many matches of a term are sorted by id. A term with more is looked for in a walk."""
+"""Matches of a term that are sorted by id. A walk searches a term with more."""
 WORKFLOWS_MAX: Final = 100
 FIELDS_NAMED: Final = 20
 AMONG: Final = 500
 CLOCKS_APART_US: Final = 60_000_000
-"""Ids have the time of the server, `created_at_us` that of the store."""
+"""Most microseconds between two clocks: ids have the server's time, `created_at_us` has the store's."""
 FLOORS: Final = {
     "list_all": "all_floor",
     "list_open": "open_floor",
@@ -54,34 +54,33 @@ _SIMPLE: Final = {
 }
 _BY_PHASE: Final = {Phase.FAILED.value: "list_failed", Phase.CANCELLED.value: "list_cancelled"}
 _ID_PART: Final = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,28}", re.IGNORECASE)
-"""A shorter beginning is in the ids of more than a minute."""
+"""A shorter beginning fits the ids of more than a minute."""
 _OPEN: Final = frozenset(Phase) - FINAL
 _FILTERS: Final = {*ListFilters.__struct_fields__, "tag_name", "not_tag_name", "terms"}
 UNENDED_US: Final = 1 << 62
-"""After every end."""
 _NAMES: Final = ("workflow_id", "queue_name", "deployment_id")
 
 
 class FoundIds(NamedTuple):
     ids: list[str]
     following: str | None
-    """Where the next look starts; None: nothing older fits."""
+    """The place where the next look starts; None: nothing older fits."""
 
 
 class Way(NamedTuple):
     """Walks that together lead to the wanted executions."""
 
     walks: Sequence[tuple[str, dict[str, str]]]
-    """Each with its own values."""
+    """Walks, each with its own values."""
     covers: Sequence[str] = ()
-    """The filters that all of its executions fit."""
+    """The filters that all executions of the walks fit."""
 
 
 @verb(reads=True)
 async def list_executions(
     *, project_id: str, filters: ListFilters, before: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Execution], str | None]:
-    """A page of executions, and where the next page starts. It may be short or empty before the last one."""
+    """List a page of executions, and where the next page starts. A page before the last may be short or empty."""
     ids, following = await find_ids(project_id, filters, before, limit)
     sizes = await query("sizes_of", project_id=project_id, ids=json.dumps(ids))
     fits = fitting((size for _, size in sizes), bytes_max)
@@ -93,14 +92,14 @@ async def list_executions(
 
 @verb(reads=True)
 async def created_at(*, project_id: str, id: str) -> int | None:
-    """When the oldest execution with this id or a greater one was created."""
+    """Return when the oldest execution with an id from `id` on was created."""
     created_us: int | None = await value("created_from", project_id=project_id, id=id)
     return created_us
 
 
 async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int, *, since: str = "") -> FoundIds:
-    """At most `limit` executions older than `before`, and not older than `since`. It ends early after the windows of
-    DEPTHS."""
+    """Find at most `limit` executions older than `before`, and not older than `since`. The search ends early after the
+    windows of DEPTHS."""
     if filters.field is not None:
         await _check_field(project_id, filters.field, several(filters.workflow_id))
     terms = _terms(filters)
@@ -167,7 +166,7 @@ async def find_ended(
 
 
 async def that_fit(project_id: str, filters: ListFilters, ids: Sequence[str]) -> list[str]:
-    """The executions among `ids` that fit now."""
+    """Return the executions among `ids` that fit now."""
     rows = await query("list_among", **_wanted(project_id, filters, _terms(filters)), ids=json.dumps(ids))
     return [id for (id,) in rows]
 
@@ -189,7 +188,7 @@ async def _check_field(project_id: str, asked: str, workflow_ids: Sequence[str] 
 
 @verb(reads=True)
 async def searchable_from(*, project_id: str, field: str, workflow_id: str | None, now_us: int) -> int | None:
-    """Since when executions were created whose values of a field can be found. None: all can."""
+    """Return the time from which executions are searchable by a field. None: all are."""
     workflow_ids = several(workflow_id) or []
     one = workflow_ids[0] if len(workflow_ids) == 1 else None
     rows = await query("find_search_field", project_id=project_id, field=field, workflow_id=one)
@@ -201,12 +200,12 @@ async def searchable_from(*, project_id: str, field: str, workflow_id: str | Non
 
 
 async def list_floor(project_id: str, before: str, depth: int) -> str:
-    """The last of the `depth` newest ids; empty if there are fewer."""
+    """Return the last of the `depth` newest ids; empty if fewer exist."""
     return await value("all_floor", project_id=project_id, before=before, depth=depth) or ""
 
 
 def _terms(filters: ListFilters) -> list[Terms]:
-    """An execution that fits has a term of each range."""
+    """Return ranges of terms. An execution that fits has a term in each range."""
     field = [] if filters.field is None else [Terms(f"f:{filters.field}", f"f:{filters.field}")]
     return [*(beginning_with(term) for term in error_terms(filters.error or "")), *field]
 
@@ -252,13 +251,13 @@ def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> di
 
 
 def _tag(given: str | None) -> tuple[str | None, str | None]:
-    """Its name and its value; None: any."""
+    """Split a tag into name and value; None: any."""
     name, equals, value = (given or "").partition("=")
     return name or None, value if equals else None
 
 
 def several(value: str | None) -> list[str] | None:
-    """The names in a filter. A name may have a comma itself."""
+    """Split the names in a filter. A name may have a comma itself."""
     if value is None:
         return None
     return [value, *filter(None, value.split(","))] if "," in value else [value]
@@ -269,8 +268,8 @@ def ids_beginning_with(q: str) -> Terms | None:
 
 
 async def id_bounds(wanted: dict[str, Any], before: str) -> tuple[str, str]:
-    """Below which id, and from which on, executions of the wanted time are. Ids have the time, but perhaps of another
-    clock: a bound holds only if its neighbour beyond was created outside."""
+    """Return the ids between which executions of the wanted time lie. Ids have a time, but perhaps another clock's: a
+    bound holds only if the next id beyond was created outside."""
     project_id, after_us, before_us = (wanted[name] for name in ("project_id", "created_after_us", "created_before_us"))
     least = ""
     if after_us is not None:
@@ -285,20 +284,19 @@ async def id_bounds(wanted: dict[str, Any], before: str) -> tuple[str, str]:
 
 
 def _id_at(at_us: int) -> str:
-    """The smallest id of this millisecond."""
     digits = f"{min(max(at_us // 1_000, 0), (1 << 48) - 1):012x}"
     return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
 
 
 async def _matching(wanted: dict[str, Any], terms: Sequence[Terms], before: str) -> set[str] | None:
-    """None: no filter has few matches."""
+    """Return matches, or None if every filter has many."""
     asked = [await _matches(wanted["project_id"], before, queries) for queries in _sets(wanted, terms)]
     sets = [ids for ids in asked if ids is not None]
     return set.intersection(*sets) if sets else None
 
 
 def _sets(wanted: dict[str, Any], terms: Sequence[Terms]) -> Sequence[Sequence[tuple[str, dict[str, str]]]]:
-    """Queries whose matches are in no order, by filter."""
+    """Return queries by filter, whose matches come in no order."""
     key, part, end = wanted["key"], wanted["key_part"], wanted["key_end"]
     sets = [_with_key(key, key)] if key is not None else []
     if part is not None:
@@ -328,7 +326,7 @@ def _with_term(terms: Terms) -> tuple[str, dict[str, str]]:
 
 
 async def _matches(project_id: str, before: str, queries: Sequence[tuple[str, dict[str, str]]]) -> set[str] | None:
-    """None: too many."""
+    """Return the matches of queries. None: too many."""
     ids: set[str] = set()
     for name, values in queries:
         rows = await query(name, project_id=project_id, before=before, limit=MATCHES_MAX + 1, **values)
@@ -337,7 +335,7 @@ async def _matches(project_id: str, before: str, queries: Sequence[tuple[str, di
 
 
 async def _among(wanted: dict[str, Any], ids: Iterable[str], limit: int) -> list[str]:
-    """The newest that fit, one more than `limit`."""
+    """Return the newest that fit, one more than `limit`."""
     newest = sorted(ids, reverse=True)
     found: list[str] = []
     for start in range(0, len(newest), AMONG):
@@ -384,7 +382,7 @@ def _covered(phases: str | None) -> list[str]:
 
 
 async def _ways_by_phase(wanted: dict[str, Any]) -> list[Way]:
-    """One way through all workflows, if only the phase is narrow and there are few workflows."""
+    """Return one way through all workflows, if only the phase is narrow and workflows are few."""
     phases = wanted["phases"]
     if phases is None or wanted["workflow_id"] is not None:
         return []
@@ -401,7 +399,7 @@ async def _ways_by_phase(wanted: dict[str, Any]) -> list[Way]:
 
 
 async def _floor(way: Way, wanted: dict[str, Any], before: str, depth: int) -> str:
-    """How far down the way leads with `depth` entries; empty: to the end."""
+    """Return how far down the way leads with `depth` entries; empty: to the end."""
     deep = max(depth // max(len(way.walks), 1), 1)
     ends = await _each(way, wanted | {"before": before, "depth": deep}, floors=True)
     return max(ends, default="")

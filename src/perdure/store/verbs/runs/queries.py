@@ -56,7 +56,7 @@ async def get(*, project_id: str, execution_id: str) -> Execution:
 async def finished(
     *, project_id: str, ids: Sequence[str], bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Finished], list[str]]:
-    """The final executions among `ids`, and the unknown ids."""
+    """Read the final executions among `ids`, and the unknown ids."""
     sizes: dict[str, int | None] = dict(await query("end_sizes", project_id=project_id, ids=json.dumps(ids)))
     missing = [id for id in ids if id not in sizes]
     final = [(id, size) for id in ids if (size := sizes.get(id)) is not None]
@@ -68,7 +68,7 @@ async def finished(
 
 @verb(reads=True)
 async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
-    """None while the execution is open."""
+    """Return the end; None while the execution is open."""
     rows = await query("how_ended", project_id=project_id, id=execution_id)
     if not rows:
         raise unknown_execution(execution_id)
@@ -80,7 +80,7 @@ async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
 async def journal(
     *, project_id: str, execution_id: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Row], bool]:
-    """A page of a journal, and whether there may be more."""
+    """Read a page of a journal, and whether more may follow."""
     if not await query("read_state", project_id=project_id, id=execution_id):
         raise unknown_execution(execution_id)
     fits, more = await page_of("journal_sizes", after, limit, bytes_max, execution_id=execution_id)
@@ -98,7 +98,7 @@ async def logs(*, project_id: str, execution_id: str, after: int, limit: int) ->
 
 @verb(reads=True)
 async def doctor(*, checks: Sequence[str] = DOCTOR) -> dict[str, list[str]]:
-    """The violations of each invariant, normally none."""
+    """Return each invariant's violations, normally none."""
     return {name.removeprefix("doctor_"): [str(id) for id, *_ in await query(name)] for name in checks}
 
 
@@ -117,18 +117,18 @@ async def unserved(*, before_us: int) -> Rows:
 
 @verb(reads=True)
 async def database_time() -> int | None:
-    """In microseconds since the epoch; None: the database has no clock of its own."""
+    """Return microseconds since the epoch; None: the database has no own clock."""
     now_us: int | None = await value("database_time")
     return now_us
 
 
 class Snapshot(NamedTuple):
-    """An old view of the database. While it lasts, rows deleted since then cannot be cleaned up."""
+    """An old view of the database. Until the view ends, rows deleted since then cannot be cleaned up."""
 
     kind: str
     """session, prepared (a prepared transaction), slot (of replication) or standby."""
     name: str
-    """The pid of its session, or its own name."""
+    """A session's pid, or the snapshot's name."""
     application: str
     user: str
     state: str
@@ -137,7 +137,7 @@ class Snapshot(NamedTuple):
 
 @verb(reads=True)
 async def old_snapshots(*, seconds: int, transactions: int) -> list[Snapshot]:
-    """Snapshots older than `seconds` or, if their age is unknown, than `transactions`."""
+    """Return snapshots older than `seconds`, or than `transactions` if the age is unknown."""
     return [Snapshot(*row) for row in await query("old_snapshots", seconds=seconds, transactions=transactions)]
 
 
@@ -153,5 +153,5 @@ class RegisteredWorker(Struct, frozen=True):
 
 @verb(reads=True)
 async def list_workers(*, project_id: str) -> list[RegisteredWorker]:
-    """Also workers whose lease has just ended."""
+    """List workers, including workers whose lease has just ended."""
     return await records(RegisteredWorker, "list_workers", project_id=project_id)

@@ -6,7 +6,7 @@ from perdure.wire.runs.requests import QueueSpec
 
 
 async def put_queue(project_id: str, queue: QueueSpec, *, keep_total: bool = False) -> None:
-    """Make a queue, or change its limits. If this adds the first limit or removes the last, mark the queue's open
+    """Make a queue, or change its limits. Adding the first limit or removing the last marks the queue's open
     executions."""
     before = await record(QueueSpec, "read_queue", project_id=project_id, name=queue.name) or QueueSpec(queue.name)
     total_limit = before.total_limit if keep_total else queue.total_limit
@@ -27,5 +27,5 @@ def _is_limited(queue: QueueSpec) -> bool:
 
 @verb(reads=True)
 async def list_queues(*, project_id: str, name: str | None = None) -> list[QueueState]:
-    """Queues with limits, a pause, or executions that are ready or running."""
+    """List queues with limits, a pause, or executions that are ready or running."""
     return await records(QueueState, "list_queues", project_id=project_id, name=name)

@@ -1,4 +1,4 @@
-"""A worker's report of one execution, as one verb. If its guarded write matches no row, one look tells a lost execution
+"""A worker's report of an execution, as one verb. If the guarded write matches no row, one look tells a lost execution
 from a repeat, which gets the first answer again."""
 
 from collections.abc import Sequence
@@ -117,9 +117,10 @@ def _size(item: ReportItem) -> int:
 async def report(
     *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = (), decides: bool = True
 ) -> ItemReply:
-    """`decides`: the worker's key may answer questions.
+    """Take a report. `decides`: the worker's key may answer questions.
 
-    `ids` are fresh ids for the children and events that the item creates, in order."""
+    `ids` are fresh ids for the children and events that the item creates, in order.
+    """
     if item.number == 0:
         return await _look(project_id, worker_id, item)
     end = item.end
@@ -147,7 +148,7 @@ async def report_and_dispatch(
     waiting_claim: WaitingClaim,
     decides: bool = True,
 ) -> tuple[ItemReply, list[Claimed]]:
-    """As `report`. Also answers the children, or the parent, that the waiting claim took at once."""
+    """Report, and return the children, or the parent, that the waiting claim took at once."""
     # The end of a worker locks the worker's row first. This locks it late, and only if it is free.
     dispatch = DirectDispatch(waiting_claim)
     end = item.end
@@ -164,8 +165,7 @@ async def report_and_dispatch(
 async def record_steps(
     *, project_id: str, worker_id: str, items: Sequence[ReportItem], now_us: int
 ) -> Sequence[ItemReply]:
-    """As `report`, for `items` of different executions that all are `is_small_step`, with two statements for all of
-    them."""
+    """Report `items` of different executions with two statements. Each item must pass `is_small_step`."""
     # `_fence` in the order of the SQL: by name, a step would cost 10 % more here.
     fences = [
         (item.number, now_us, project_id, item.execution_id, item.attempt, worker_id, item.seen + 1) for item in items
@@ -312,8 +312,8 @@ async def _take(
 
 
 def _is_news(row: Row, first: int) -> bool:
-    """Whether the worker must see `row` before it may suspend. Child starts of the same report (`seq` from `first` on)
-    are exempt."""
+    """Whether the worker must see `row` before suspending. Child starts of the same report (`seq` from `first` on) are
+    exempt."""
     if row.kind in _RELEASES:
         return row.key is not None
     return row.kind in OUTCOMES and not (row.kind is Kind.CHILD_STARTED and row.ok and row.seq >= first)
@@ -377,7 +377,7 @@ def _outcome(of: ReportContext | ReportItem, seq: int, at_us: int, entry: Entry)
 
 
 async def _given(item: ReportItem, before: int) -> set[str]:
-    """Keys of steps and timers whose outcomes acts gave since the worker looked."""
+    """Return keys of steps and timers that acts decided since the worker looked."""
     if not any(type(entry) in (StepDone, TimerFired) for entry in item.entries):
         return set()
     found = await query("given_since", execution_id=item.execution_id, after=item.seen, before=before)
@@ -489,7 +489,7 @@ async def _log(item: ReportItem) -> None:
 
 
 def _own_step(item: ReportItem, result: bytes) -> int | None:
-    """The number of the item's step, if a large result equals its value."""
+    """Return the number of the item's step, if a large result equals the step's value."""
     [step] = item.entries
     is_same = is_large(result) and type(step) is StepDone and bytes(step.value) == result
     return item.seen + 1 if is_same else None

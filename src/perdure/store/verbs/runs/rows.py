@@ -1,4 +1,4 @@
-"""Outcomes of executions, and their ends."""
+"""Outcomes and ends of executions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -19,12 +19,12 @@ from perdure.wire.runs.search_terms import error_terms
 
 NULL_BYTES = b"null"
 WOKEN_RANK = 1_000_000
-"""A fresh execution's rank is this minus its priority; a woken one's is minus its priority."""
+"""A fresh execution's rank is this minus its priority; a woken execution's rank is minus its priority."""
 
 OUTSIDE = 1
 SESSIONS = 2
 SEARCHABLE = 4
-"""Flags in `told`: the end has webhooks; the execution has to do with sessions; its workflow has searchable fields."""
+"""Flags in `told`, for who must hear of an end: webhooks, the session, the search index."""
 
 ROW_BYTES = 120
 """Approximate size of a journal row in a reply, without its value."""
@@ -33,7 +33,7 @@ ROW_BYTES = 120
 async def journal_after(
     execution_id: str, seq: int, *, rows_max: int, bytes_max: int, before: int | None = None
 ) -> tuple[list[Row], bool]:
-    """Rows between `seq` and `before`, at least one, and whether some were left out for size."""
+    """Read rows between `seq` and `before`, at least one row, and whether size left rows out."""
     left = rows_max + 1 if before is None else min(before - seq - 1, rows_max + 1)  # numbers have no gaps
     fits, more = left, False
     if left > 1:  # one always passes
@@ -50,7 +50,7 @@ async def journal_after(
 
 
 Outcome = Callable[[int, int, int], JournalRow]
-"""Makes an outcome's row from its seq, time and attempt."""
+"""Makes an outcome's row from seq, time and attempt."""
 
 
 class Taker(Protocol):
@@ -64,7 +64,7 @@ class Taker(Protocol):
         key: str | None,
         started: bytes | None,
     ) -> bool:
-        """Write the outcome and claim the execution. False: it did nothing."""
+        """Write the outcome and claim the execution. False: nothing was done."""
 
 
 async def deliver(
@@ -81,7 +81,7 @@ async def deliver(
     started: bytes | None = None,
     taker: Taker | None = None,
 ) -> bool:
-    """As `add_row`. False: it did nothing. `taker` may claim the execution at once."""
+    """Deliver a row like `add_row`. False: nothing was done. `taker` may claim the execution at once."""
 
     def outcome(seq: int, at_us: int, attempt: int) -> JournalRow:
         return JournalRow(
@@ -102,7 +102,7 @@ async def add_row(
     key: str | None = None,
     started: bytes | None = None,
 ) -> ChangedExecution | None:
-    """Write an outcome into an execution's journal and wake it if it waits.
+    """Write an outcome into an execution's journal, and wake a waiting execution.
 
     None: the execution is final or unknown, or its journal does not say that it `started` this child under `key`.
     """
@@ -139,7 +139,7 @@ async def note_end(
     error: str | None = None,
     detail: bytes | None = None,
 ) -> None:
-    """Also writes the last row of the journal."""
+    """Note an end, and write the journal's last row."""
     value = NULL_BYTES if detail is None else detail
     row = JournalRow(
         execution_id, end.seq, end.at_us, Kind(phase), end.attempt, name=name, ok=detail is None, value=value
@@ -209,7 +209,7 @@ async def _tell_parent(
     value: bytes,
     taker: Taker | None,
 ) -> None:
-    """A start by the API may name any parent, so the parent's journal must say that it started this child."""
+    """Tell the parent, if its journal says that it started the child: a start by the API may name any parent."""
     parent_id, step_key, batch_id = end.parent_execution_id, end.step_key, end.batch_id
     assert parent_id is not None and step_key is not None
     if (
@@ -233,13 +233,13 @@ async def _tell_parent(
 
 
 def _is_derived(batch_id: str) -> bool:
-    """Whether the parent's code numbered the batch (UUID version 5). It waits for each child, which saves two
+    """Whether the parent's code numbered the batch (UUID version 5) and waits for each child, which saves two
     queries."""
     return batch_id[14:15] == "5"
 
 
 async def _ended_in_batch(project_id: str, parent_id: str, step_key: str, batch_id: str, now_us: int) -> bool:
-    """False: the parent does not wait for the batch as one."""
+    """Note an end in a batch. False: the parent does not wait for the batch as a whole."""
     # Lock the parent first: of two simultaneous ends the later one then sees that it is the last.
     if not await query("lock_state", project_id=project_id, id=parent_id):
         return False
@@ -260,7 +260,7 @@ _DELETED = "The execution was deleted before the batch had ended."
 
 
 def batch_value(children: Mapping[str, Sequence[Any]], ids: Sequence[str]) -> bytes:
-    """The ends of a batch, in the order of the request. A deleted execution keeps its place."""
+    """Encode a batch's ends in the order of the request. A deleted execution keeps its place."""
     ends = []
     for id in ids:
         if id not in children:

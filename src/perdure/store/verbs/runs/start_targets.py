@@ -1,4 +1,4 @@
-"""The deployment that a start goes to: whether it can run the workflow and takes the input."""
+"""The deployment of a start: whether it can run the workflow and takes the input."""
 
 import shlex
 
@@ -13,7 +13,7 @@ from perdure.wire.base.wording import did_you_mean
 from perdure.wire.runs.requests import StartItem
 
 NEIGHBOURS = 20
-"""Names before and after an unknown one that are compared with it."""
+"""Names compared with an unknown name, on each side."""
 
 
 class StartTarget(Struct, frozen=True, gc=False):
@@ -29,12 +29,12 @@ class StartTarget(Struct, frozen=True, gc=False):
     queue: str | None
     """The queue's name, if it has a row."""
     gate: int
-    """Without the pauses of concurrency keys."""
+    """Gates of pauses, except those of concurrency keys."""
     key_pauses: bool
-    """Whether its queue has any."""
+    """Whether the queue has paused concurrency keys."""
     searchable: bool
     shares_budget: bool
-    """Whether its project has shared budgets."""
+    """Whether the project has shared budgets."""
     push: bool
     """Push workers run any workflow of their program, registered or not."""
 
@@ -45,7 +45,7 @@ class StartTarget(Struct, frozen=True, gc=False):
 
 class DispatchTarget(StartTarget, frozen=True, gc=False):
     worker: StoredWorker | None
-    """None: it is gone, or locked."""
+    """None: the worker is gone, or locked."""
 
 
 Where = tuple[str | None, str, str | None, bool]
@@ -58,7 +58,7 @@ def where_of(item: StartItem) -> Where:
 async def find_target(
     project_id: str, workflow_id: str, deployment_id: str | None = None, queue_name: str | None = None
 ) -> StartTarget | None:
-    """In this deployment or the current one. None: the project does not exist."""
+    """Find the target in this deployment or the current one. None: the project does not exist."""
     return await record(
         StartTarget,
         "start_target",
@@ -70,7 +70,7 @@ async def find_target(
 
 
 async def target_of(project_id: str, item: StartItem, *, suggests: bool = True) -> StartTarget:
-    """Raises the refusal of an item that no worker could run. If `suggests`, it names the nearest workflow."""
+    """Raises the refusal of an item that no worker could run. If `suggests`, the refusal names the nearest workflow."""
     found = await find_target(project_id, item.workflow_id, item.deployment_id, item.queue_name)
     hint = ""
     if found is not None and suggests and not found.runs:
@@ -79,7 +79,7 @@ async def target_of(project_id: str, item: StartItem, *, suggests: bool = True) 
 
 
 async def dispatch_target(project_id: str, item: StartItem, dispatch: DirectDispatch) -> StartTarget:
-    """As `target_of`, and opens the dispatch."""
+    """Find the target like `target_of`, and open the dispatch."""
     found = await record(
         DispatchTarget,
         "dispatch_target",
@@ -95,7 +95,7 @@ async def dispatch_target(project_id: str, item: StartItem, dispatch: DirectDisp
 
 
 async def suggestion(project_id: str, target: StartTarget, workflow_id: str) -> str:
-    """The sentence that names the nearest workflow of the deployment. Empty: none is near."""
+    """Suggest the deployment's nearest workflow in a sentence; empty: none is near."""
     near = {"project_id": project_id, "deployment_id": target.deployment_id, "workflow_id": workflow_id}
     return did_you_mean(
         workflow_id, [name for (name,) in await query("neighbouring_workflows", **near, limit=NEIGHBOURS)]
@@ -127,7 +127,7 @@ def _checked(project_id: str, item: StartItem, target: StartTarget | None, hint:
 async def check_payload(
     project_id: str, workflow_id: str, target: StartTarget | None, payload: Raw, at: str = "payload"
 ) -> None:
-    """Raises BadValue if the payload does not fit the schema that the target registered."""
+    """Raises BadValue if the payload does not fit the schema registered by the target."""
     if target is None or target.input_check is None:
         return
     check = find_check(target.input_check)

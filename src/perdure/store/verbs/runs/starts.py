@@ -1,5 +1,3 @@
-"""Start executions."""
-
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
@@ -33,11 +31,11 @@ from perdure.wire.runs.requests import Claimed, StartAnswer, Started, StartItem
 from perdure.wire.runs.search_terms import key_terms
 
 INLINE_BYTES_MAX = 1 << 10
-"""A larger payload has a row of its own."""
+"""A larger payload gets its own row."""
 COMPARED_BYTES_MAX = 16 << 10
 """Larger inputs are compared as bytes, not as JSON values."""
 LARGE = 100
-"""A verb that starts more than this runs in a group of its own."""
+"""A verb that starts more executions runs in its own group."""
 SUGGESTIONS_MAX = 3
 """Later targets of a transaction get no "Did you mean"."""
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
@@ -65,11 +63,11 @@ async def start_items(
     targets: dict[Where, StartTarget | PerdureError] | None = None,
     budgeted: dict[str | None, bool] | None = None,
 ) -> list[Started | Problem]:
-    """Start the items. If `independent`, a refused item does not disturb the rest.
+    """Start the items. If `independent`, a refused item does not disturb other items.
 
-    `checks_input` refuses inputs that do not fit the registered schema. `input_check` names a check that the caller has
-    made of them. `dispatch` claims some at once. `parents`,
-    `targets` and `budgeted` (by root id) hold rows that the caller has read.
+    `checks_input` refuses inputs that do not fit the registered schema; `input_check` names a check already made by the
+    caller. `dispatch` claims some at once. `parents`, `targets` and `budgeted` (by root id) hold rows that the caller
+    has read.
     """
     if dispatch is not None:
         await dispatch.open(project_id)
@@ -97,7 +95,7 @@ async def start_items(
 
 
 class _Starts:
-    """Executions that one transaction plans one by one, and inserts together."""
+    """Executions that a transaction plans singly and inserts together."""
 
     def __init__(self, project_id: str, now_us: int, dispatch: DirectDispatch | None) -> None:
         self.project_id = project_id
@@ -107,26 +105,25 @@ class _Starts:
         self.checks_input = False
         self.input_check: str | None = None
         self.payload_at = "payload"
-        """In the request."""
         self.parents: dict[str, Parent] = {}
         self.targets: dict[Where, StartTarget | PerdureError] = {}
         self.budgeted: dict[str | None, bool] = {}
         self.rows: list[NewExecution] = []
         self._queues: set[str] = set()
-        """Limited queues that these items create."""
+        """Limited queues that the items create."""
         self._keys: dict[tuple[str, str], tuple[Started, Raw]] = {}
         """The started execution and the input, by workflow and key."""
         self._claimed: list[Claimed] = []
         self._current: str | None = None
-        """The current deployment, if an item names none."""
+        """The current deployment, if an item names no deployment."""
         self._tags: list[dict[str, object]] = []
         self._terms: list[tuple[str, str, str]] = []
-        """In the order of `insert_term`'s values."""
+        """Terms in the order of `insert_term`'s values."""
         self._extras: list[dict[str, object]] = []
         self._large: list[dict[str, object]] = []
         self._webhooks: list[dict[str, object]] = []
         self._messages: list[tuple[str, str, str]] = []
-        """Open turn, waiting turn and its workflow."""
+        """Open turn, waiting turn and workflow."""
 
     async def plan(self, id: str, item: StartItem) -> Started:
         target = self.targets.get(where_of(item)) or await self._find_target(item)
@@ -218,7 +215,7 @@ class _Starts:
         return 0
 
     async def _limit(self, item: StartItem, target: StartTarget) -> int:
-        """The gate. Also creates a queue that the item limits."""
+        """Return the gate. If the item limits a queue, create the queue."""
         name = target.queue_name
         if name in self._queues:
             return max(target.gate, 1)
@@ -368,7 +365,7 @@ class _Starts:
 
 
 def _due_at_us(item: StartItem, now_us: int) -> int | None:
-    """None: it starts now."""
+    """Return when the execution is due. None: now."""
     due_at_us = item.start_at_us
     if item.delay_seconds is not None:
         due_at_us = now_us + int(item.delay_seconds * 1_000_000)
@@ -378,7 +375,7 @@ def _due_at_us(item: StartItem, now_us: int) -> int | None:
 async def _holder_of_key(
     project_id: str, item: StartItem, before: tuple[Started, Raw | bytes | None] | None
 ) -> Started | None:
-    """The execution with the item's key: `before`, from the same request, or a stored one. Raises Conflict if it has
+    """Return the execution with the item's key: `before`, from the same request, or a stored one. Raises Conflict for
     another input."""
     if before is None:
         found = await query(
@@ -422,7 +419,7 @@ def item_locks(item: StartItem) -> Locks:
 
 
 def news_locks(arguments: Arguments) -> Locks:
-    """Without a waiting claim's worker, because a start does not wait for it."""
+    """Lock without a waiting claim's worker, because a start does not wait for the worker."""
     for new in arguments["news"]:
         yield from item_locks(new.item)
 
@@ -447,7 +444,7 @@ async def start(
     input_check: str | None = None,
     waiting_claim: WaitingClaim | None = None,
 ) -> tuple[list[Started | Problem], list[Claimed]]:
-    """Start independent executions. The answer includes the executions that the waiting claim took.
+    """Start independent executions. Returns also the executions that the waiting claim took.
 
     `input_check`: as for `start_items`.
     """
@@ -460,7 +457,7 @@ async def start(
 async def start_batch(
     *, project_id: str, news: Sequence[New], batch_id: str, now_us: int, idempotency: Idempotency | None = None
 ) -> list[Started | Problem]:
-    """All or none."""
+    """Start all or none."""
     if not news:
         raise BadRequest("A batch needs at least one workflow.")
     return await _once(project_id, news, now_us, idempotency, batch_id=batch_id)

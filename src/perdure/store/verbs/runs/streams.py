@@ -19,7 +19,7 @@ BYTES_MAX: Final = 8 << 20
 TRIM_ITEMS: Final = 500
 TRIM_BYTES: Final = 1 << 20
 FAMILY_MAX: Final = 1_000
-"""The newest descendants of a root that are followed."""
+"""The newest descendants of a root to follow."""
 
 
 async def append(project_id: str, item: ReportItem, now_us: int) -> None:
@@ -40,7 +40,7 @@ async def append(project_id: str, item: ReportItem, now_us: int) -> None:
 
 @verb(reads=True)
 async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, int], limit: int) -> StreamPage:
-    """New items of an execution's and its descendants' streams, after `seen` (by `short_id`): by number within one
+    """Read new items of an execution's and its descendants' streams, after `seen` (by `short_id`): by number within an
     execution, else by time."""
     # Read first: if the execution is final now, it has all its items.
     state = await query("stream_state", project_id=project_id, id=execution_id)
@@ -86,7 +86,7 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
 
 
 async def _next_of_each(ids: Sequence[str], seen: Mapping[str, int], limit: int) -> Mapping[str, int]:
-    """The next items of each execution, counted without their data."""
+    """Count the next items of each execution, without reading data."""
     times = []
     for id in ids:
         rows = await query("stream_item_times", execution_id=id, after=seen.get(short_id(id), 0), limit=limit)
@@ -95,12 +95,12 @@ async def _next_of_each(ids: Sequence[str], seen: Mapping[str, int], limit: int)
 
 
 def _changed(id: str, newest: int | None, seen: Mapping[str, int]) -> int:
-    """How many unseen items an execution has; the oldest may be deleted."""
+    """Return how many unseen items an execution has; the oldest may be deleted."""
     return max(0, (newest or 0) - seen.get(short_id(id), 0))
 
 
 def _path(id: str, top_id: str, above: Mapping[str, tuple[str, str | None]]) -> tuple[str, ...]:
-    """The keys from `top_id` down to an execution; empty if it is not below."""
+    """Return the keys from `top_id` down to an execution; empty if the execution is elsewhere."""
     keys: list[str] = []
     while id != top_id:
         if id not in above:

@@ -32,17 +32,17 @@ from perdure.wire.insight.timeline_fold import LostWork, RunningStep
 from perdure.wire.runs.executions import CANCEL
 
 LOSSES_MAX = 5
-"""Losses without a newly recorded outcome that poison an execution."""
+"""Losses without a newly recorded outcome after which an execution is poisoned."""
 UNDELIVERED_MAX = 100
-"""Deliveries in vain in a row that poison an execution (I9). It is high because neither a lost message nor a departing
-worker is a crash."""
+"""Deliveries in vain in a row after which an execution is poisoned (I9). The bound is high because neither a lost
+message nor a departing worker is a crash."""
 BACKOFF_MAX_US = 300_000_000
 RESTING: Final = frozenset({Phase.WAITING, Phase.QUEUED})
-"""Phases whose due times `wake_due` serves; `end_overdue` serves the held ones."""
+"""Phases whose due times `wake_due` serves; `end_overdue` serves leased ones."""
 
 
 class Overdue(Struct, frozen=True, order=True):
-    """Overdue executions are handled in this order."""
+    """An overdue execution. Executions are handled in this order."""
 
     due_at_us: int
     project_id: str
@@ -59,7 +59,7 @@ class Woken(ChangedExecution, frozen=True, gc=False, kw_only=True):
 
 
 class Canceller(NamedTuple):
-    """`cancelled_by` is a column of the execution, and the rest an act on it."""
+    """The author of a cancel. `cancelled_by` is a column of the execution; the other fields become an act."""
 
     cancelled_by: str
     acted_by: str | None = None
@@ -154,8 +154,8 @@ async def try_lose(
     sure: bool = True,
     steps: Sequence[RunningStep] = (),
 ) -> bool:
-    """As `lose`, without waiting for locks. False: a row is locked, or the loss would poison the execution and is not
-    `sure`."""
+    """Lose like `lose`, but without waiting for locks. False: a row is locked, or the loss would poison the execution
+    and is not `sure`."""
     if not await try_lock(project_id, execution_id):
         return False
     state = await record(State, "read_state", project_id=project_id, id=execution_id)
@@ -182,12 +182,13 @@ async def lose(
     refused: bool = False,
     steps: Sequence[RunningStep] = (),
 ) -> None:
-    """Take an execution back from a worker that is gone, that `released` it, or that `refused` it.
+    """Take an execution back from a worker that is gone, that `released` the execution, or that `refused` the
+    execution.
 
-    `steps` were in flight at its newest beat.
+    `steps` were in flight at the newest beat.
 
     A crash is a loss, which `claims.forgive` takes back if the worker proves alive. An unacknowledged delivery is a
-    lost message. A hand-back of `begun` work counts alike, because the code may do it each time.
+    lost message. A hand-back of `begun` work counts alike, because the code may repeat it each time.
     """
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None or state.attempt != attempt or state.assigned_to_worker != worker_id:
@@ -243,7 +244,7 @@ async def lose(
 
 
 def _backoff_us(execution_id: str, count: int) -> int:
-    """0 s after the first loss, then 1 s, 2 s, 4 s …, at most 5 minutes, shortened by up to half.
+    """Return 0 s after the first loss, then 1 s, 2 s, 4 s …, at most 5 minutes, shortened by up to half.
 
     The reduction differs by execution. Otherwise an execution that kills its workers would meet, and poison, the same
     neighbours each time.
@@ -275,7 +276,7 @@ async def _poison(values: dict[str, Any], losses: int, undelivered: int, lost: S
 
 @verb(sweep=True)
 async def wake_due(*, now_us: int, limit: int) -> int:
-    """Wake due timers and ready delayed starts, except locked ones. Answers how many."""
+    """Wake due timers and ready delayed starts, except locked ones. Returns the count."""
     woken = await records(Woken, "wake_timers", now_us=now_us, limit=limit)
     await query_many(
         "insert_journal",
@@ -294,15 +295,15 @@ async def wake_due(*, now_us: int, limit: int) -> int:
 
 @verb(reads=True)
 async def set_ahead(*, now_us: int) -> tuple[int, int] | None:
-    """How many timers were set by a clock that was ahead, and the duration of the shortest."""
+    """Count timers set by a clock that was ahead, and return the shortest duration."""
     [(amount, shortest_us)] = await query("set_ahead", now_us=now_us)
     return (amount, shortest_us) if amount else None
 
 
 @verb(sweep=True)
 async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
-    """After the clock's step back, make timers due that last no longer than `passed_us`. Answers whether there may be
-    more."""
+    """Make timers due that last no longer than `passed_us`, after the clock's step back. Returns whether more may be
+    left."""
     found = await query("bring_forward", now_us=now_us, passed_us=passed_us, limit=limit)
     if found:
         await Notify(Due(now_us))
@@ -320,8 +321,8 @@ async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Ov
 
 @verb(sweep=True)
 async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_us: int) -> bool:
-    """Cancel an execution after its run timeout, or end one after its grace. False: it is no longer overdue, or a row
-    is locked."""
+    """Cancel an execution after its run timeout, or end an execution after its grace. False: the execution is no longer
+    overdue, or a row is locked."""
     for phase, due_at_us in await query("try_lock_execution", project_id=project_id, id=execution_id):
         if phase not in LEASED or due_at_us is None or due_at_us > now_us:
             return False

@@ -1,4 +1,4 @@
-"""Answers to suspended steps. None is lost, whether it comes before, during or after the wait (I5)."""
+"""Answers to suspended steps. No answer is lost, whether before, during or after the wait (I5)."""
 
 from uuid import UUID, uuid5
 
@@ -33,7 +33,7 @@ async def resume(
     answered_by: str,
     question_id: str | None = None,
 ) -> ResumeReply:
-    """With `question_id`, answer only that question. An early answer is kept until `open_wait` decides."""
+    """Answer a step; with `question_id`, only this question. An early answer is kept until `open_wait` decides."""
     await lock_topic_of_wait(project_id, execution_id, step_key)
     return await give_answer(
         project_id, execution_id, step_key, data, now_us, answered_by=answered_by, question_id=question_id
@@ -41,8 +41,7 @@ async def resume(
 
 
 async def lock_topic_of_wait(project_id: str, execution_id: str, step_key: str) -> StoredWait | None:
-    """The outcome may be an event, as the answer to a push worker's question is. Topics are locked before
-    executions."""
+    """Lock the topic before the execution: the outcome may be an event, like the answer to a push worker's question."""
     wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
     if wait is not None and wait.topic is not None:
         await query("lock_topic", project_id=project_id, topic=wait.topic)
@@ -85,9 +84,10 @@ async def answer_wait(
     decides: bool = True,
     at: str = "data",
 ) -> AnswerState | Problem:
-    """Without `decides`, only a wait that shows nothing to a person is answered.
+    """Answer a wait; without `decides`, only if the wait shows nothing to a person.
 
-    The first answer that fits stands. The same bytes again get the first result, because its reply may be lost."""
+    The first answer that fits counts. The same bytes again get the first result, because the reply may be lost.
+    """
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None:
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
@@ -123,7 +123,7 @@ async def answer_wait(
 async def _refusal(
     execution_id: str, step_key: str, wait: StoredWait | None, phase: Phase, now_us: int, question_id: str | None
 ) -> str | None:
-    """Why an answer is refused; None: it is taken."""
+    """Return why an answer is refused; None: the answer is taken."""
     what = f"Step {step_key!r} of execution {execution_id!r}"
     state = None if wait is None else wait.state
     if phase in FINAL or state in ("met", "early", "closed"):
@@ -174,7 +174,7 @@ async def was_timed_out(execution_id: str, step_key: str) -> bool:
 
 
 async def standing(execution_id: str, step_key: str) -> Approval | None:
-    """The newest answer under a key."""
+    """Return the newest answer under a key."""
     return await record(Approval, "read_approvals", execution_id=execution_id, key=step_key)
 
 

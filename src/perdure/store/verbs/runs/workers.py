@@ -1,4 +1,4 @@
-"""Workers as operators see them, and the steps that they had in flight at their last beat."""
+"""Workers as operators see them, with the steps in flight at their last beat."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from perdure.wire.runs.requests import StepInFlight
 from perdure.wire.runs.workers import ListedWorker
 
 LOOK_ROWS: Final = 1_000
-"""Rows of a journal that are searched for outcomes newer than the beat."""
+"""Journal rows searched for outcomes newer than the beat."""
 _decode: Final = msgspec.json.Decoder(list[StepInFlight]).decode
 
 
@@ -38,7 +38,7 @@ def write_steps(steps: Sequence[StepInFlight]) -> bytes | None:
 
 
 async def steps_of(worker_id: str) -> Mapping[str, list[RunningStep]]:
-    """By execution."""
+    """Return a worker's running steps by execution."""
     found: dict[str, list[RunningStep]] = {}
     for (said,) in await query("worker_in_flight", worker_id=worker_id):
         for id, key, tries, started_at_us in _decode(said):
@@ -47,7 +47,7 @@ async def steps_of(worker_id: str) -> Mapping[str, list[RunningStep]]:
 
 
 async def without_outcome(execution_id: str, next_seq: int, steps: Iterable[RunningStep]) -> list[RunningStep]:
-    """Without those that the journal has got since."""
+    """Leave out steps whose outcomes the journal has got since the beat."""
     wanted = {step.key: step for step in steps}
     if not wanted:
         return []

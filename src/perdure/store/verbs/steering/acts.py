@@ -1,4 +1,4 @@
-"""Acts on what is pending. An act writes the outcome that the code waits for; `acts` keeps who did it and why."""
+"""Acts on pending calls. An act writes the outcome that the code waits for; `acts` keeps the author and the reason."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -44,7 +44,7 @@ from perdure.wire.steering.acts import Actable, Acted, Action, ActOnExecution, P
 NEW_PROTOCOL: Final = 2
 """Workers of an older protocol do not know acts."""
 NAMED_MAX: Final = 20
-"""Keys that a refusal names."""
+"""Keys listed in a refusal."""
 _ACTED = msgspec.json.Decoder(Acted)
 _WAITED: Final = frozenset({Kind.EVENT, Kind.RESUME})
 _WORDS: Final[Mapping[Kind, str]] = {
@@ -67,8 +67,6 @@ _KIND_WORDS: Final[Mapping[PendingKind, str]] = {
 
 
 class _ActContext(NamedTuple):
-    """An act, and the locked execution that it concerns."""
-
     project_id: str
     act: ActOnExecution
     acted_by: str
@@ -87,7 +85,7 @@ class _ActContext(NamedTuple):
 
 
 class _WrittenRow(NamedTuple):
-    """The last row that the act wrote."""
+    """The act's last row."""
 
     seq: int
     at_us: int
@@ -114,7 +112,7 @@ async def act(
 
 
 async def act_on(project_id: str, request: ActOnExecution, *, acted_by: str, event_id: str, now_us: int) -> Acted:
-    """The body of `act`. It refuses before it writes."""
+    """Act without a transaction of its own. Refuses before the first write."""
     execution_id = request.execution_id
     wait = None
     if request.key is not None:
@@ -159,7 +157,6 @@ async def act_on(project_id: str, request: ActOnExecution, *, acted_by: str, eve
 
 
 async def _on_hold(on: _ActContext) -> _WrittenRow:
-    """On the held execution as a whole."""
     hold = on.tries.hold
     if not on.is_held or hold is None:
         raise Conflict(
@@ -212,7 +209,6 @@ async def _on_call(on: _ActContext, key: str, wait: StoredWait | None, event_id:
 
 
 async def _on_step(on: _ActContext, key: str, call: PendingCall) -> _WrittenRow:
-    """On a held, a paused or a running step."""
     hold = on.tries.hold
     if on.act.action is Action.TRY:
         if on.is_held and hold is not None and key in hold.take_back:
@@ -234,14 +230,14 @@ async def _on_step(on: _ActContext, key: str, call: PendingCall) -> _WrittenRow:
 
 
 async def _try_code(on: _ActContext, hold: Failure, *more: JournalRow) -> _WrittenRow:
-    """The failures that ended the code are taken back, as a retry of the workflow does."""
+    """Take back the failures that ended the code, as a retry of the workflow does."""
     taken = await take_back(on.id, hold.take_back)
     retried = _row(on, Kind.RETRIED, None, name=hold.message[:500], ok=False, value=taken)
     return await _release(on, [retried, *more], fresh=True)
 
 
 async def _release(on: _ActContext, rows: list[JournalRow], *, fresh: bool = False) -> _WrittenRow:
-    """`fresh`: the workflow's own retries count anew."""
+    """Release a held execution. `fresh` restarts the count of the workflow's own retries."""
     deployment_id = on.act.deployment_id
     moved = await record(
         ChangedExecution,
@@ -260,7 +256,7 @@ async def _release(on: _ActContext, rows: list[JournalRow], *, fresh: bool = Fal
 
 
 async def _give_up(on: _ActContext, hold: Failure) -> _WrittenRow:
-    """Held steps get their failures as outcomes, so that a retry finds what failed."""
+    """End a held execution. Held steps get their failures as outcomes, so a retry finds the failed steps."""
     rows = [
         _row(on, Kind.STEP, key, name=row.name, ok=False, value=error_of(row.value or b"{}"), tries=row.tries)
         for key, row in on.tries.held.items()
@@ -279,7 +275,7 @@ async def _give_up(on: _ActContext, hold: Failure) -> _WrittenRow:
 
 
 async def _answer(on: _ActContext, key: str, wait: StoredWait) -> _WrittenRow:
-    """An answer like any other, so that the first one stands and its author is shown."""
+    """Answer like any caller, so the first answer counts and its author is shown."""
     data = _value(on)
     question = None if wait.topic is not None else question_name(on.id, wait.opened_at_us)
     became = await answer_wait(on.project_id, on.id, key, data, on.now_us, question_id=question, at="value")
@@ -292,7 +288,7 @@ async def _answer(on: _ActContext, key: str, wait: StoredWait) -> _WrittenRow:
 
 
 async def _add(on: _ActContext, row: JournalRow, *, new: bool = False) -> _WrittenRow:
-    """`new`: workers of an older protocol do not understand the row, or a late outcome that it overtakes."""
+    """Add a row. `new`: workers of an older protocol do not understand the row, or a late outcome after the row."""
     moved = await add_row(
         on.project_id,
         on.id,
@@ -327,7 +323,7 @@ def _act(on: _ActContext, seq: int, at_us: int, key: str | None = None) -> dict[
 
 
 def _row(on: _ActContext, kind: Kind, key: str | None, **values: Any) -> JournalRow:
-    """Its place in the journal is known later."""
+    """Make a row; its place in the journal is known later."""
     return JournalRow(on.id, 0, 0, kind, 0, key=key, **values)
 
 
@@ -336,7 +332,7 @@ def _value(on: _ActContext) -> Raw:
 
 
 def _outcome(on: _ActContext, recorded: bytes | None = None) -> dict[str, Any]:
-    """A value or, for `fail`, the requested message or the recorded error."""
+    """Return the act's outcome: a value or, for `fail`, the requested message or the recorded error."""
     if on.act.action is Action.COMPLETE:
         return {"ok": True, "value": _value(on)}
     if on.act.error is None and recorded is not None:
@@ -354,7 +350,6 @@ async def _check_target(on: _ActContext) -> None:
 
 
 async def _not_pending(on: _ActContext, key: str) -> NotFound | Conflict:
-    """The real outcome may have been first."""
     what = f"{key!r} of execution {on.id!r}"
     rows = await records(Row, "outcomes_of_key", execution_id=on.id, key=key)
     for row in sorted(rows, key=lambda one: -one.seq):

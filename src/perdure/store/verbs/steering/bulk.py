@@ -1,11 +1,11 @@
-"""Bulk jobs: one action on all executions that filters find.
+"""Bulk jobs: an action on all executions that filters find.
 
-A job walks from its newest execution to the oldest. One transaction per page acts on the executions, writes an item for
-each, and moves the job's place. A server that is killed leaves the old place or the new one, and servers that work at
-the same job see each other's place: each execution is taken once.
+A job walks from the newest execution to the oldest. A page is one transaction, which acts on executions, writes an item
+for each, and moves the job's place. A killed server leaves the old place or the new one, and servers that work at the
+same job see each other's place: each execution is taken once.
 
-An execution of which another transaction holds a row is for later: a job that waited for rows in any order could meet
-a deadlock. The job takes these after its walk.
+If another transaction holds a row of an execution, the job takes the execution after the walk: a job that waited for
+rows in any order could meet a deadlock.
 """
 
 import json
@@ -51,15 +51,15 @@ from perdure.wire.steering.bulk import (
 from perdure.wire.steering.forks import ForkExecution, RetryExecution
 
 WALKED = ""
-"""The place of a job that has only items for later."""
+"""The place of a job whose remaining items are for later."""
 OPEN_MAX = 100
-"""Running and held jobs of one project."""
+"""Running and held jobs per project."""
 PAUSE_US = 5_000_000
-"""A longer time between two pages does not count as work."""
+"""Microseconds between two pages. A longer time does not count as work."""
 
 
 class MatchingPage(NamedTuple):
-    """Executions that match, newest first, and the place before which the next ones are; None: there are no more."""
+    """Matching executions, newest first. The next ones are before `place`; None: the list is complete."""
 
     ids: list[str]
     place: str | None
@@ -73,19 +73,18 @@ class RunningJob(Struct, frozen=True):
 
 
 class BulkPage(Struct, frozen=True):
-    """Executions to take next: from a place of the job to another one."""
+    """The executions to take next, between two places of the job."""
 
     selection: Selection
     place: str
     following: str
     ids: Mapping[str, str]
-    """Executions, each with an id for what the action makes of it."""
+    """Executions, each with an id for the execution that the action starts."""
     refusal: str | None = None
-    """Refuse the executions with this reason, because the action failed on them."""
+    """Refuse the executions with this reason: the action failed on them."""
 
     @property
     def again(self) -> bool:
-        """Whether these are items for later."""
         return self.place == WALKED
 
 
@@ -97,7 +96,7 @@ class _Locked(Exception):
 async def find_matching(
     *, project_id: str, selection: Selection, before: str, limit: int, sample: int = 0
 ) -> MatchingPage:
-    """`sample`: how many of them to read."""
+    """Find executions, and read the first `sample` of them."""
     wanted = selection.wanted()
     if selection.action is BulkAction.RETRY and wanted.retried is None:
         wanted = replace(wanted, retried=False)
@@ -115,7 +114,7 @@ async def find_matching(
 
 @verb(reads=True)
 async def count_later(*, project_id: str, ids: Sequence[str]) -> int:
-    """How many of these executions a retry asks about."""
+    """Count the executions for which a retry needs `keep_later` or `redo_later`."""
     return sum([bool(await later_keys(project_id, id)) for id in ids])
 
 
@@ -185,8 +184,8 @@ async def list_items(*, project_id: str, op: ListBulkItems) -> list[BulkItem]:
 
 @verb(locks="bulk_job=job_id")
 async def set_running(*, project_id: str, job_id: str, runs: bool, now_us: int) -> BulkJob:
-    """Stop or continue a job. A stop waits for a page that is under way, and a held job continues at once. Raises
-    NotFound, and Conflict if the job is completed."""
+    """Stop or continue a job. A stop waits for the page under way. A held job continues at once. Raises NotFound, and
+    Conflict if the job is completed."""
     state = JobState.RUNNING if runs else JobState.STOPPED
     for before, ended_at_us, starts_at_us in await query("lock_job", project_id=project_id, id=job_id):
         if before == JobState.COMPLETED:
@@ -206,14 +205,13 @@ def _too_many() -> Conflict:
 
 @verb(reads=True)
 async def due_jobs(*, now_us: int, limit: int) -> tuple[list[RunningJob], int | None]:
-    """The jobs of all projects that may run now, and when the next held one may."""
+    """List jobs of all projects that may run now, and when the next held job may run."""
     jobs = await records(RunningJob, "due_jobs", now_us=now_us, limit=limit)
     return jobs, await value("next_job_due", now_us=now_us)
 
 
 @verb(reads=True)
 async def selection_of(*, project_id: str, job_id: str) -> Sequence[tuple[str, bytes, bytes]]:
-    """At most one row."""
     return await query("selection_of_job", project_id=project_id, id=job_id)
 
 
@@ -224,8 +222,8 @@ async def later_items(*, job_id: str, after: str, limit: int) -> list[str]:
 
 @verb(sweep=True)
 async def work_job(*, project_id: str, job_id: str, page: BulkPage, now_us: int, grace_us: int) -> int | None:
-    """Take a page of executions. Answers how many are done or refused; None: the job is not running, or another server
-    works at it."""
+    """Take a page of executions. Returns the count of done and refused executions, or None if the job is not running or
+    another server works at the job."""
     for place, started_by, note, later in await query("try_lock_job", project_id=project_id, id=job_id):
         if place != page.place:
             return None
@@ -270,7 +268,7 @@ class _Job(NamedTuple):
     grace_us: int
 
     async def take(self, id: str) -> BulkItem:
-        """Act on one execution. Actions refuse before their first write, so a refusal leaves the page whole."""
+        """Act on an execution. Actions refuse before the first write, so a refusal leaves the page whole."""
         if self.page.refusal is not None:
             return BulkItem(id, ItemState.REFUSED, self.now_us, reason=self.page.refusal)
         try:
@@ -282,7 +280,7 @@ class _Job(NamedTuple):
         return BulkItem(id, ItemState.DONE, self.now_us, made_id)
 
     async def _apply(self, id: str, op: Operation[Any], fresh_id: str) -> str | None:
-        """Answers the execution that it started, if any. Raises PerdureError, and _Locked."""
+        """Return the id of the execution started, if any. Raises PerdureError, and _Locked."""
         project_id, now_us, author = self.project_id, self.now_us, self.started_by
         key = self.page.selection.options.key
         wait = None if key is None else await lock_topic_of_wait(project_id, id, key)
@@ -322,8 +320,8 @@ def _demand(locked: bool) -> None:
 
 @verb(sweep=True)
 async def prune_jobs(*, before_us: int, limit: int) -> bool:
-    """Delete the oldest job that was stopped or completed before, with at most `limit` of its items. Answers whether
-    there may be more."""
+    """Delete the oldest job that ended before `before_us`, with at most `limit` of its items. Returns whether more may
+    be left."""
     for project_id, job_id in await query("oldest_job", before_us=before_us):
         if len(await query("prune_items", job_id=job_id, limit=limit)) < limit:
             await query("delete_job", project_id=project_id, id=job_id)

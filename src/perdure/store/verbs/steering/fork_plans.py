@@ -1,4 +1,4 @@
-"""Where forks and retries cut the journal of their source, and which outcomes they change."""
+"""Plans of forks and retries: where to cut the source's journal, and which outcomes change."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ _EDITABLE = (Kind.STEP, Kind.RESUME, Kind.EVENT, Kind.CHILD)
 
 
 class ForkSource(Execution, frozen=True, kw_only=True, gc=False):
-    """Its statements leave the result out. `session_id` is None if it is the first of its session."""
+    """The source, without its result. `session_id` is None if the source is the first execution of its session."""
 
     priority: int
     seed_id: str | None
@@ -42,7 +42,7 @@ class Kept(Struct, frozen=True):
     attempt: int = 0
     cancel_seq: int | None = None
     cut_at_us: int | None = None
-    """Of the first row that is not kept."""
+    """When the first dropped row was written."""
 
 
 class StartedChild(Struct, frozen=True):
@@ -53,18 +53,18 @@ class StartedChild(Struct, frozen=True):
 
 class Plan(Struct, frozen=True):
     cut: int
-    """The first row that is not kept."""
+    """The seq of the first dropped row."""
     at_step: str | None = None
     failures: dict[str, int] = {}
     """The rows of kept failures whose steps and children run again, by key."""
     lost: Sequence[str] = ()
-    """The keys among `failures` that are children."""
+    """Children's keys among `failures`."""
     dropped: Sequence[int] = ()
     """Kept rows whose outcomes do not count."""
     edits: Sequence[tuple[Row, Raw]] = ()
     payload: Raw | None = None
     retries: bool = False
-    """The fork takes over the source's key, and results that its children have had since."""
+    """The fork takes over the source's key, and the results that children have had since."""
 
 
 async def plan_fork(source: ForkSource, from_step: str | None, edits: Edits) -> Plan:
@@ -89,7 +89,7 @@ async def _edited_row(source: ForkSource, key: str) -> Row:
 
 
 def _edited(source: ForkSource, row: Row, given: Raw) -> tuple[Row, Raw]:
-    """An event keeps its topic and its number. One that an act timed out has none, as one that an act gave."""
+    """An edited event keeps its topic and number. Events that an act decided have neither."""
     if row.kind is not Kind.EVENT:
         return row, given
     if not row.ok:
@@ -125,7 +125,7 @@ def _known(keys: list[str]) -> str:
 
 
 async def plan_retry(source: ForkSource, request: RetryExecution) -> Plan:
-    """Raises LaterOutcomes if outcomes that came after the failure wait for a decision."""
+    """Plan a retry. Raises LaterOutcomes if outcomes after the failure need a decision."""
     end = source.next_seq - 1
     if request.from_step is not None:
         return Plan(await _first_row(source, request.from_step), at_step=request.from_step, retries=True)
@@ -157,7 +157,7 @@ async def plan_retry(source: ForkSource, request: RetryExecution) -> Plan:
 
 
 async def later_keys(project_id: str, execution_id: str) -> list[str]:
-    """The steps that a retry asks about."""
+    """Return the steps for which a retry needs a decision."""
     source = await record(ForkSource, "read_source", project_id=project_id, id=execution_id)
     if source is None or source.phase not in FINAL:
         return []
@@ -181,7 +181,7 @@ async def _hold_at(source: ForkSource, cut: int) -> Failure:
 
 
 async def ask_anew(source: ForkSource, plan: Plan) -> Plan:
-    """Also run the kept calls again that waited for a budget at the cut: the fork has a budget of its own."""
+    """Plan to repeat calls that waited for a budget at the cut: the fork has its own budget."""
     if plan.cut == 1:
         return plan
     waits = [(topic, after) for topic, after in await query("budget_waits_at", execution_id=source.id, cut=plan.cut)]
@@ -197,7 +197,7 @@ async def ask_anew(source: ForkSource, plan: Plan) -> Plan:
 
 
 def _budget_wait(row: Row) -> tuple[str, int] | None:
-    """The topic that a refused call waits for, and the event that it has seen."""
+    """Return the topic that a refused call waits for, and the last event that the call has seen."""
     try:
         refused = msgspec.convert(read_failure(row.value).details, ReserveReply | None)
     except msgspec.ValidationError:  # it failed otherwise

@@ -1,7 +1,7 @@
-"""Forks and retries: executions that begin with a copy of another one's journal.
+"""Forks and retries: executions that begin with a copy of another journal.
 
-The copies keep their `seq`, so every statement on journals, retention and a fork of a fork need no rule of their own.
-All refusals come before the first write.
+Copies keep their `seq`, so statements on journals, retention and forks of forks need no special rule. All refusals come
+before the first write.
 """
 
 import json
@@ -46,12 +46,12 @@ from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecuti
 
 CHILDREN_MAX = 10_000
 SHOWN_BYTES = 100
-"""Open children that one fork starts again; 10,000 take some seconds."""
+"""Open children that a fork restarts; 10,000 take some seconds."""
 _OPTIONS = (
     *("workflow_id", "payload", "queue_name", "concurrency_key", "priority", "session_id", "user_id"),
     *("run_timeout_seconds", "webhook_url"),
 )
-"""Options that a fork, and a child that is asked for again, have from before."""
+"""Options that a fork or a restarted child takes over."""
 
 
 class TranscriptRead(Struct, frozen=True):
@@ -61,7 +61,7 @@ class TranscriptRead(Struct, frozen=True):
 
 
 class RestartedChild(Struct, frozen=True):
-    """A child that was open at the cut and is asked for again."""
+    """A child, open at the cut, that the fork restarts."""
 
     id: str
     row: StartedChild
@@ -79,8 +79,8 @@ async def fork(
     principal: Principal | None = None,
     idempotency: Idempotency | None = None,
 ) -> Fork:
-    """Fork or retry. Raises NotFound, Conflict, BadValue, TooLarge, what a start raises, and Forbidden if the principal
-    may not edit answers."""
+    """Fork or retry. Raises NotFound, Conflict, BadValue, TooLarge, the errors of a start, and Forbidden if the
+    principal may not edit answers."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=Fork)
@@ -143,7 +143,7 @@ def _key_is_taken(source: ForkSource, key: str | None, holder: str) -> Conflict:
 
 
 async def _key_to_take(project_id: str, source: ForkSource) -> str | None:
-    """None: a start took the key after the last retry was deleted."""
+    """Return the key to take over. None: a start took the key after the last retry was deleted."""
     if source.key is None:
         return None
     holder = await value("holder_of_key", project_id=project_id, workflow_id=source.workflow_id, key=source.key)
@@ -176,9 +176,9 @@ class _Making:
         self.kept = Kept()
         self.again: list[RestartedChild] = []
         self.results: list[tuple[str, Raw]] = []
-        """Of children that have completed since."""
+        """Results of children that have completed since."""
         self.readings: dict[str, int] = {}
-        """By session, the oldest version that a kept row has read."""
+        """Maps a session to the oldest version that a kept row has read."""
 
     async def make(self, key: str | None, acted_by: str) -> Fork:
         await self._look(key)
@@ -294,11 +294,11 @@ class _Making:
 
     @property
     def _at_us(self) -> int:
-        """The time of a journal never goes back."""
+        """Return the time of new rows; a journal's time never goes back."""
         return max(self.now_us, self.kept.at_us or 0)
 
     async def _has_session(self) -> bool:
-        """Or one of its own, or that of the parent, whose conversation it does not continue."""
+        """Whether the source's session is neither its own nor just inherited from the parent."""
         source = self.source
         if source.session_id in (None, source.seed_id):
             return False
@@ -320,7 +320,7 @@ class _Making:
         )
 
     def _item(self, old: ForkSource, again: RestartedChild | None = None) -> StartItem:
-        """Start `old` anew, as a child of the fork if it is asked for `again`."""
+        """Start `old` again, as a child of the fork if `again` is given."""
         elsewhere = old.deployment_id != self.source.deployment_id
         given: dict[str, Any] = {name: getattr(old, name) for name in _OPTIONS}
         if again is not None:
@@ -353,7 +353,7 @@ class _Making:
         }
 
     async def _own_rows(self) -> list[JournalRow]:
-        """The rows after the copies."""
+        """Make the rows after the copies."""
         plan = self.plan
         taken = set(plan.failures.values())
         for (told,) in await query("retried_after", execution_id=self.source.id, cut=plan.cut):
@@ -441,7 +441,7 @@ class _Making:
 
 
 def _ids_after(id: str) -> Iterator[str]:
-    """Ids for what is made with `id`, of the same time."""
+    """Make ids from `id`, with the same time."""
     high = UUID(id).int >> 64
     for number in count():
         low = int.from_bytes(blake2b(f"{id}/{number}".encode(), digest_size=8).digest()) >> 2

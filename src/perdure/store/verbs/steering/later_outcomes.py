@@ -1,8 +1,8 @@
-"""The outcomes that came after a failure which a retry takes back, such as refunds.
+"""Outcomes after a failure that a retry takes back, such as refunds.
 
-The rule: an outcome is *later* if the code made its call after the failure had been delivered to it. The worker says
-which calls these are when the code ends. Where it did not say (an older worker, or very many calls), every outcome
-recorded after the failure counts. `@step(on_retry=…)` decides for its step; the caller decides for the others.
+An outcome is *later* if the code made the call after receiving the failure. When the code ends, the worker reports the
+keys of later calls. Without a report (an older worker, or very many calls), every outcome recorded after the failure
+counts. `@step(on_retry=…)` decides for its step; the caller decides for other steps.
 """
 
 import json
@@ -17,25 +17,25 @@ from perdure.wire.base.wording import listed, quoted
 from perdure.wire.steering.forks import RetryExecution
 
 LATER_MAX = 1_000
-"""Keys that a refusal lists."""
+"""Keys listed in a refusal."""
 Told = Mapping[str, str | None] | None
-"""The keys of later calls, each with the `on_retry` of its step. None: the worker did not say."""
+"""Maps the keys of later calls to their steps' `on_retry`. None: the worker did not report."""
 
 
 class Later(Struct, frozen=True):
-    """The journal rows of later outcomes, by what becomes of them."""
+    """Journal rows of later outcomes, by decision."""
 
     undecided: Sequence[JournalEntry] = ()
     redo: Sequence[JournalEntry] = ()
 
     @property
     def keys(self) -> list[str]:
-        """Undecided ones, in the order of the journal."""
+        """Undecided keys, in the order of the journal."""
         return list(dict.fromkeys(row.key or "" for row in self.undecided))
 
 
 async def find_later(execution_id: str, failures: Mapping[str, int], told: Told, cut: int) -> Later:
-    """Among the rows before `cut`. `failures` are the rows that are taken back, by key."""
+    """Find later outcomes before `cut`. `failures` are the rows to take back, by key."""
     if not failures or told == {}:
         return Later()
     if told is None:

@@ -1,7 +1,8 @@
 """Pauses of queues, concurrency keys, workflows and deployments.
 
-A pause counts from its row on, because claims ask for it (`admission.sql`). Its number in `gate` keeps held executions
-out of the indexes of ready ones. `mark` writes it to those that were ready before, and `release` takes it away.
+A pause counts once its row exists, because claims check for a row (`admission.sql`). The pause's number in `gate` keeps
+held executions out of the indexes of ready ones. `mark` writes the number to executions that were ready before, and
+`release` removes the number.
 """
 
 from typing import Final
@@ -17,7 +18,7 @@ from perdure.wire.base.times import rfc3339
 from perdure.wire.runs.queues import Pause, PauseKind
 
 MARKED_AT_ONCE: Final = 2_000
-"""Claims share PostgreSQL's sweep connection, so these batches are short."""
+"""Executions per batch; short, because claims share PostgreSQL's sweep connection."""
 RELEASED_AT_ONCE: Final = 500
 
 
@@ -41,7 +42,8 @@ class PauseWork(Struct, frozen=True, gc=False):
 
 @verb(sweep=True)
 async def pause(*, what: PauseTarget, until_us: int | None, note: str | None, paused_by: str, now_us: int) -> Pause:
-    """Answers it without `held`. Raises BadValue for an end that is past, WorkflowNotFound, DeploymentNotFound."""
+    """Pause, and return the pause without `held`. Raises BadValue for a past end, WorkflowNotFound,
+    DeploymentNotFound."""
     if until_us is not None and until_us <= now_us:
         raise BadValue(f"until: {rfc3339(until_us)} is past; name a later time.", {"path": "until"})
     if what.kind is PauseKind.DEPLOYMENT:
@@ -59,7 +61,7 @@ async def pause(*, what: PauseTarget, until_us: int | None, note: str | None, pa
 
 @verb(sweep=True)
 async def unpause(*, what: PauseTarget) -> bool:
-    """False: it was not paused."""
+    """End a pause. False: the target was not paused."""
     await query("begin_pause")
     if not await query("end_pause", **asdict(what)):
         return False
@@ -74,7 +76,7 @@ async def read_pause(*, what: PauseTarget) -> Pause | None:
 
 @verb(sweep=True)
 async def end_due(*, now_us: int) -> list[PauseTarget]:
-    """End the pauses whose time is over. Answers what they held."""
+    """End the pauses whose time is over, and return their targets."""
     await query("begin_pause")
     ended = await records(PauseTarget, "end_due_pauses", now_us=now_us)
     await Notify(*{Ready(one.project_id, None) for one in ended})
@@ -88,13 +90,14 @@ async def list_pauses(*, project_id: str) -> list[Pause]:
 
 @verb(reads=True)
 async def pauses_to_work() -> list[PauseWork]:
-    """Pauses with executions to mark or to release, and those that end by themselves."""
+    """List pauses with executions to mark or release, and pauses that end by themselves."""
     return await records(PauseWork, "pauses_to_work")
 
 
 @verb(sweep=True)
 async def mark(*, number: int) -> bool:
-    """Give the pause's number to the next executions that were ready before it. False: another server does."""
+    """Give the pause's number to the next executions that were ready before the pause. False: another server does
+    so."""
     pause = await record(_Marked, "try_lock_pause", number=number, state="marking")
     if pause is None:
         return False
@@ -116,7 +119,8 @@ async def mark(*, number: int) -> bool:
 
 @verb(sweep=True)
 async def release(*, number: int) -> bool:
-    """Release the next executions that the ended pause holds. False: another server does, or they are locked."""
+    """Release the next executions that an ended pause holds. False: another server does so, or the executions are
+    locked."""
     pause = await record(_Marked, "try_lock_pause", number=number, state="ending")
     if pause is None:
         return False

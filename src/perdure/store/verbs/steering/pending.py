@@ -1,4 +1,4 @@
-"""Pending calls: those of an execution's code that have no outcome yet."""
+"""Pending calls: calls of an execution's code without an outcome."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -17,19 +17,19 @@ from perdure.wire.runs.waits import RecordedWait
 from perdure.wire.steering.acts import ACTIONS, Actable, Action, PendingCall, PendingKind
 
 LOOK_ROWS: Final = 10_000
-"""So far back it looks for failed tries."""
+"""Newest journal rows searched for failed tries."""
 LISTED_MAX: Final = 1_000
 
 
 class Tries:
-    """The failed tries of steps that have no outcome yet. A worker reads the same from the same rows."""
+    """Failed tries of steps without an outcome, read from rows exactly as workers read them."""
 
     def __init__(self, rows: Iterable[JournalEntry]) -> None:
         self.paused: dict[str, tuple[JournalEntry, int]] = {}
-        """With the time of the next try."""
+        """Paused steps, each with the time of the next try."""
         self.held: dict[str, JournalEntry] = {}
         self.hold: Failure | None = None
-        """The last one."""
+        """The last hold."""
         self.hold_row: JournalEntry | None = None
         for row in rows:
             if row.kind is Kind.HELD:
@@ -104,7 +104,7 @@ def _failed(kind: PendingKind, row: JournalEntry, due_at_us: int | None = None) 
 
 
 async def others(project_id: str, execution_id: str, of: Actable, key: str | None = None) -> list[PendingCall]:
-    """Children, timers, waits and steps that run for long: all, or those under one key."""
+    """List children, timers, waits and long steps: all, or those under `key`."""
     calls = await children(project_id, execution_id, key)
     calls += [call for call in await running(execution_id, of) if key in (None, call.key)]
     for wait in await open_waits(execution_id, key=key):
@@ -114,13 +114,13 @@ async def others(project_id: str, execution_id: str, of: Actable, key: str | Non
 
 
 async def open_waits(execution_id: str, *, key: str | None = None, bytes_max: int = 0) -> list[RecordedWait]:
-    """The oldest first, without values above `bytes_max`."""
+    """List open waits, oldest first, without values above `bytes_max`."""
     of = {"execution_id": execution_id, "key": key, "bytes_max": bytes_max}
     return await records(RecordedWait, "explained_waits", limit=LISTED_MAX, **of)
 
 
 async def children(project_id: str, execution_id: str, key: str | None = None) -> list[PendingCall]:
-    """Open ones that the journal says were started, and without an outcome that an act gave."""
+    """List open children whose start is journaled and whose outcome no act decided."""
     found = await query("open_children", project_id=project_id, id=execution_id, key=key, limit=LISTED_MAX)
     return [
         structs.replace(_made(step_key, PendingKind.CHILD, workflow_id, created_at_us), child_id=id)
