@@ -123,7 +123,6 @@ def at_of(core: Core, scope: Scope) -> At:
 
 class Services:
     def __init__(self, core: Core, services: Sequence[Service], modules: Sequence[ModuleType]) -> None:
-        """`modules` have the verbs that serve operations."""
         self.methods: dict[type, Serve] = {}
         for module in modules:
             for prepare in vars(module).values():

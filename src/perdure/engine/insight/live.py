@@ -440,7 +440,6 @@ class Live(Service):
 
 
 def _read_states(cursor: str | None) -> dict[str, str]:
-    """Read the states by watch."""
     if not cursor:
         return {}
     if len(cursor) > 1_000 or not _STATE.fullmatch(cursor):

@@ -482,7 +482,6 @@ class Worker:
             pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
     async def _refused(self, runners: Sequence[Runner], items: Sequence[ReportItem], error: PerdureError) -> None:
-        """Refuses only the guilty item."""
         logger.error("A report was refused: %s", error)
         if len(items) > 1:
             for runner, item in zip(runners, items, strict=True):

@@ -299,7 +299,6 @@ def encode_scheduled(workflow: "Workflow[Any, Any] | str", input: object) -> Raw
 
 
 def _is_empty(input: object) -> bool:
-    """Inputs that clients send for no input."""
     return input is None or (isinstance(input, dict) and not input)
 
 

@@ -134,7 +134,6 @@ class SQLiteRun:
             coroutine.close()
 
     def _moved(self, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """The names of the changed rows."""
         execute, changes, sql = self._execute, self._changes, statement.sql
         assert statement.holds is not None
         place = statement.holds[1]

@@ -223,7 +223,6 @@ async def publish_events(
 
 
 async def _index(project_id: str, topic: str, first: int, events: Sequence[Fields]) -> None:
-    """Index events that are numbered from `first` on."""
     where = {"project_id": project_id, "topic": topic}
     await query_many("insert_event_fields", [asdict(row) | where for row in new_rows(first, events)])
     last = (first + len(events) - 1) // BLOCK * BLOCK
