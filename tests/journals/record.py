@@ -1,5 +1,5 @@
-"""Record the journals of this release: `python -m tests.journals.record VERSION`. Run once per release, then never
-again: what it has recorded stays as it is, and only what is new is added."""
+"""Record the journals of this release: `python -m tests.journals.record VERSION`. Run the command once per release: old
+journals stay, and only new ones are added."""
 
 import asyncio
 import sys
@@ -52,8 +52,8 @@ async def keep(
     before: Transcript | None = None,
     of: Handle[Any] | None = None,
 ) -> None:
-    """Write down an execution when it has ended. `before` is what it read of its session: its journal has the version
-    alone, and a summary ends that. `of` is the one that it was forked from, whose id seeds it."""
+    """Write down an ended execution. `before` is the session's transcript, of which a journal has only the version, and
+    which a summary ends. `of` is the source of a fork, whose id is the seed."""
     try:
         await handle.result(timeout=30)
     except PerdureError as error:

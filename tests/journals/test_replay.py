@@ -32,10 +32,10 @@ class Kept(msgspec.Struct):
     result: Raw
     rows: list[Row]
     seed: str | None = None
-    """The execution that this one was forked from."""
+    """The source of a fork."""
     session_id: str | None = None
     readings: dict[int, tuple[int, list[tuple[int, Raw, int | None]]]] = {}
-    """Transcripts that were read, by the row that says so: the version, and each entry as an array."""
+    """Transcripts by the row of the reading: the version, and each entry as an array."""
 
 
 def test_there_are_journals() -> None:

@@ -1,7 +1,7 @@
-"""The model: what an execution's life should look like, told without a database.
+"""The model: an execution's expected life, told without a database.
 
-A dict of lives, each with its phase, attempt, journal, waits, and the moment at which something is due. Written from
-the design's sentences and not from the verbs: where the two disagree, one of them is wrong.
+A dict of lives, each with its phase, attempt, journal, waits, and due moment. Written from the design and not from the
+verbs: if the two disagree, either is wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LIMITS: dict[str, tuple[int | None, int | None]] = {"one": (1, None), "two": (No
 """Queues with a limit by key, and with a total."""
 LOSSES_MAX = 5
 Told = tuple[Kind, str | None, int | bool | None]
-"""A row of a journal as the model tells it: kind, key, and which event it was or whether the child did well."""
+"""A row of a journal in the model: kind, key, and the event's number or the child's success."""
 
 
 @dataclass
@@ -29,14 +29,14 @@ class Wait:
     match: int | None = None
     after: int = 0
     opened_us: int = 0
-    """Of an early answer: when it came."""
+    """The moment of an early answer."""
 
 
 @dataclass
 class Life:
     id: str
     events_before: dict[str, int]
-    """By topic: how many events it had when the execution was started."""
+    """The number of events of each topic at the execution's start."""
     queue: str
     key: str | None
     priority: int
@@ -60,9 +60,9 @@ class Life:
     timer_key: str | None = None
     retried: bool = False
     held_step: str | None = None
-    """The step that it is held for; None: its code has failed."""
+    """The step that caused the hold; None: the code has failed."""
     held_steps: list[str] = field(default_factory=list)
-    """All steps that were not released yet, also those whose hold was refused."""
+    """All unreleased steps, including steps with a refused hold."""
     rows: list[Told] = field(default_factory=list)
     waits: dict[str, Wait] = field(default_factory=dict)
     taken: set[tuple[str, int]] = field(default_factory=set)
@@ -91,7 +91,7 @@ class Model:
         self.now_us = now_us
         self.lives: dict[str, Life] = {}
         self.topics: dict[str, list[tuple[int, int]]] = {}
-        """By topic: (published at, number in it) of each event, in order."""
+        """(published at, number) of each event of a topic, in order."""
         self.leases: dict[str, int] = {}
         self.since: dict[str, int] = {}
         """When each worker registered."""
@@ -114,12 +114,12 @@ class Model:
     # --- ready and claimed --------------------------------------------------------------------------------------------
 
     def ready(self, *, limited: bool) -> list[Life]:
-        """What a claim may take, in its order: what wakes before what is new, then by priority, then by age."""
+        """The claimable lives in order: waking lives before new ones, then by priority, then by age."""
         found = [life for life in self.in_phase(Phase.QUEUED) if life.due_us is None and life.limited == limited]
         return sorted(found, key=lambda life: (life.rank, life.ready_us, life.id))
 
     def room(self, queue: str, key: str | None) -> int:
-        """How many more of this queue and key may run."""
+        """The free slots of this queue and key."""
         held = [life for life in self.in_phase(*LEASED) if life.queue == queue and life.limited]
         by_key, total = LIMITS[queue]
         room = 1_000_000
@@ -225,7 +225,7 @@ class Model:
         life.due_us = None
 
     def release_hold(self, life: Life, kind: Kind, key: str | None) -> None:
-        """An act writes a row, and it goes on. Its code gets fresh retries."""
+        """An act writes a row and ends the hold. The code gets fresh retries."""
         self.move("release_hold", life)
         life.note(kind, key)
         life.recorded()
@@ -245,8 +245,8 @@ class Model:
         self.ended(life, Kind.FAILED)
 
     def decided(self, life: Life, key: str) -> None:
-        """An act completes an open wait or times it out: the outcome stands, and no answer is the same again. Its event
-        has no number."""
+        """An act completes an open wait or times out the wait: the outcome stands, and no answer counts as a repeat.
+        The event has no number."""
         wait = life.waits[key]
         wait.state = "decided"
         self.deliver(life, Kind.EVENT if wait.topic is not None else Kind.RESUME, key, 0 if wait.topic else None)
@@ -254,7 +254,7 @@ class Model:
     # --- forks --------------------------------------------------------------------------------------------------------
 
     def fork(self, source: Life, id: str, at: int, cut_us: int) -> Life:
-        """A life that begins with the first `at` rows of another one."""
+        """A life that begins with the first `at` rows of `source`."""
         kept = source.rows[:at]
         outcomes = {key: detail for kind, key, detail in kept if kind in (Kind.EVENT, Kind.RESUME)}
         fork = self.lives[id] = Life(
@@ -285,7 +285,7 @@ class Model:
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     def ended(self, life: Life, row: Kind) -> None:
-        """What follows from a final phase."""
+        """Apply a final phase."""
         life.note(row, None)
         life.due_us = None
         for wait in life.waits.values():
@@ -368,7 +368,7 @@ class Model:
                 self.overrule(life)
 
     def lose(self, life: Life, *, released: bool = False) -> None:
-        """Its worker is gone."""
+        """The life's worker is gone."""
         if life.phase is Phase.CANCELLING:
             self.overrule(life)
             return
@@ -400,7 +400,7 @@ class Model:
                 self.lose(life, released=released)
 
     def newer(self, worker: str) -> bool:
-        """Whether another worker, of the one deployment there is, registered after this one."""
+        """Whether another worker of the only deployment registered after `worker`."""
         return any(self.since[other] > self.since[worker] for other in self.leases)
 
     def registered(self, worker: str) -> None:

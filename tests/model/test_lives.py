@@ -1,7 +1,6 @@
-"""Random lives: whatever callers, workers and the clock do in whatever order, store and model agree after every step.
+"""Random lives: in any order of callers, workers and clock, store and model agree after every step.
 
-Runs until everything that can happen has happened often enough: a machine that never poisons anything proves nothing
-about poison.
+Runs until each event has happened often enough: a machine that never poisons proves nothing about poison.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ _STEPS = frozenset({Kind.STEP, Kind.STEP_FAILED, Kind.TIMER, Kind.EVENT, Kind.RE
 
 
 def _forkable(life: Life) -> dict[str, int]:
-    """The steps from which it can be forked, each with the place of its first row."""
+    """The steps from which a life can be forked, each with its first row."""
     places: dict[str, int] = {}
     for at, (kind, key, _) in enumerate(life.rows):
         if kind in _STEPS and key is not None:
@@ -91,11 +90,11 @@ def _forkable(life: Life) -> dict[str, int]:
 
 
 class Lives(RuleBasedStateMachine):
-    """What anybody may do to one project, with the model beside it."""
+    """Every act on one project, mirrored by the model."""
 
     kind: ClassVar[str] = databases.SQLITE
     done: ClassVar[Counter[str]] = Counter()
-    """Over all runs."""
+    """Counts over all runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +138,7 @@ class Lives(RuleBasedStateMachine):
         return data.draw(st.sampled_from(sorted(lives, key=lambda life: life.id)), label="life")
 
     def _held(self, data: st.DataObject) -> Life:
-        """A life in some worker's hands; a fresh one when there is none."""
+        """A life held by a worker; a fresh life if none is."""
         held = self.model.in_phase(*LEASED)
         if len(held) < 2:
             worker = next(iter(self.model.leases), WORKERS[0])
@@ -275,7 +274,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: any(_forkable(life) for life in self.model.lives.values()))
     @rule(data=st.data(), retry=st.booleans())
     def fork(self, data: st.DataObject, retry: bool) -> None:
-        """From any step of any execution, or a retry from there."""
+        """Fork from any step of any execution, or retry from there."""
         lives = [life for life in self.model.lives.values() if _forkable(life)]
         parents = [life for life in lives if any(one.phase not in FINAL for one in self.model.children(life.id))]
         late = data.draw(st.booleans(), label="late")
@@ -351,7 +350,7 @@ class Lives(RuleBasedStateMachine):
                 self.model.done["held back by a limit"] += 1
 
     def _report(self, life: Life, entries: list[Entry], end: End | None = None, seen: int | None = None) -> ItemReply:
-        """Send a report that is taken, and note that the execution was heard of."""
+        """Send an accepted report, and note the sign of life."""
         worker, attempt = life.worker or "", life.attempt
         seen = life.seq if seen is None else seen
         reply = self._do(self.world.report(life.id, entries, end, worker=worker, seen=seen))
@@ -419,7 +418,7 @@ class Lives(RuleBasedStateMachine):
         assert [told(row) for row in reply.rows] == life.rows[seen:]
 
     def _key_to_open(self, data: st.DataObject, life: Life, topic: str | None) -> str:
-        """A new key, or one that was answered early or given up and is asked for once more."""
+        """A new key, or a key already answered early or given up."""
         known = sorted(key for key, wait in life.waits.items() if topic is None and wait.topic is None)
         again = data.draw(st.booleans(), label="again")
         return data.draw(st.sampled_from(known), label="key") if known and again else self._name("k")
@@ -464,7 +463,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def stop(self, data: st.DataObject) -> None:
-        """A running one is asked to stop; one that was asked before confirms."""
+        """Ask a running execution to stop, or confirm an earlier request."""
         if self.model.in_phase(Phase.CANCELLING):
             self._end(data, "cancelled")
             return
@@ -580,7 +579,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: any(life.cleans for life in self.model.in_phase(Phase.WAITING)))
     @rule(data=st.data(), worker=st.sampled_from(WORKERS))
     def cancel_a_sleeper(self, data: st.DataObject, worker: str) -> None:
-        """One that wakes to clean up."""
+        """The sleeper wakes to clean up."""
         life = self._pick(data, [life for life in self.model.in_phase(Phase.WAITING) if life.cleans])
         self._do(self.world.cancel(life.id))
         self.model.cancel(life, "user")
@@ -597,7 +596,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: any(life.attempt for life in self.model.lives.values()))
     @rule(data=st.data(), end=st.sampled_from([None, Complete(raw(2)), failure(), RELEASE, BLOCK, CANCELLED]))
     def stale(self, data: st.DataObject, end: End | None) -> None:
-        """I4: an attempt before the present one says something, or somebody who does not hold it."""
+        """I4: an earlier attempt reports, or a worker without the execution."""
         life = self._pick(data, [life for life in self.model.lives.values() if life.attempt])
         attempt = data.draw(st.integers(1, life.attempt), label="attempt")
         holds = attempt == life.attempt and life.phase in LEASED
@@ -635,7 +634,7 @@ class Lives(RuleBasedStateMachine):
         self._pass(seconds, beats=beats)
 
     def _pass(self, seconds: float, *, beats: bool) -> None:
-        """What is due is done, exactly that; leases run out unless they are renewed."""
+        """Do exactly the due work; leases run out unless renewed."""
         self.world.advance(seconds)
         self.model.now_us = self.world.now_us
         for worker in WORKERS:
@@ -661,7 +660,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(data=st.data(), times=st.sampled_from([1, 1, 2, 6]))
     def crash_again(self, data: st.DataObject, times: int) -> None:
-        """An execution takes its workers with it, one after the other."""
+        """An execution takes down its workers, one after the other."""
         life = self._held(data)
         for _ in range(times):
             if life.phase not in LEASED:
@@ -680,7 +679,7 @@ class Lives(RuleBasedStateMachine):
         self._crash(worker)
 
     def _crash(self, worker: str) -> None:
-        """A worker dies: its connection is cut, its lease ends at once, and somebody takes its place."""
+        """A worker dies: its connection is cut, its lease ends at once, and a successor registers."""
         if worker not in self.model.leases:
             self._register(worker)
             return
@@ -763,7 +762,7 @@ WANTED: tuple[str, ...] = (
     "fork refused",
     "retry of a final one",
 )
-"""What has to happen in any run, whatever its size."""
+"""Events required in any run, of any size."""
 
 
 def live(kind: str, *, programs: int, most: int, steps: int, enough: int) -> Counter[str]:

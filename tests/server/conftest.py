@@ -20,8 +20,7 @@ ON_BOTH = {
     "test_schedules.py",
     "test_waiting_claims.py",
 }
-"""What the other files try of the store, tests/store tries on both databases: on PostgreSQL they are part of the full
-suite."""
+"""tests/store tries both databases. The other files run on PostgreSQL only in the full suite."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,21 +29,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """What the fast suite leaves out and is slow to collect."""
+    """The fast suite leaves out files that are slow to collect."""
     slow = collection_path.name == "test_schemathesis_long.py"
     return True if slow and "not slow" in str(config.getoption("markexpr")) else None
 
 
 @pytest.fixture(autouse=True)
 def passwords_cost_nothing() -> Iterator[None]:
-    """What takes a tenth of a second on purpose is tried once, in tests/engine/people/test_passwords.py."""
+    """Only tests/engine/people/test_passwords.py spends the deliberate tenth of a second."""
     with cheap_passwords():
         yield
 
 
 @pytest.fixture(autouse=True)
 def failures_count_however_long_a_test_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server forgives one every six seconds."""
+    """The server forgives a failure every six seconds."""
     monkeypatch.setattr(auth, "REFILL_SECONDS", 3_600.0)
 
 

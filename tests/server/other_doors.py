@@ -1,6 +1,6 @@
-"""Malformed requests to the doors that take no JSON: the pages' forms, OpenTelemetry's protocol, and streams.
+"""Malformed requests to the doors without JSON: the pages' forms, OpenTelemetry's protocol, and streams.
 
-Of streams only such as are refused: the others do not end.
+Streams are only refused here: other streams do not end.
 """
 
 import gzip
@@ -25,14 +25,14 @@ QUESTION: Final = {
         ]
     }
 }
-"""One field is never sent: so the question stays open, and each form is read to its end."""
+"""One field is never sent, so the question stays open, and each form is read to the end."""
 FIELDS: Final = b"question=q&f0=true&f1=12&f2=1.5&f3=a&f4=fine%0D%0A&next=%2F&key=KEY&email=a%40b.example&password=p"
 BOMB: Final = gzip.compress(b"\0" * (64 << 20), 1)
 """More than eight times what may be unpacked."""
 
 
 class OtherDoors:
-    """Makes them: something that is good, with something that goes wrong."""
+    """Makes malformed requests: breaks a good request somewhere."""
 
     def __init__(self, random: random.Random, key: str, question: str, words: Sequence[bytes]) -> None:
         self.random = random
@@ -71,7 +71,7 @@ class OtherDoors:
         return b"\r\n".join([*always, *headers, b"", b""]) + body
 
     def form(self) -> bytes:
-        """What a browser would not send from a page: nobody needs a key to get as far as the parser."""
+        """Make a form that no browser would send: no key is needed to reach the parser."""
         # An address is a password to be hashed, which takes its time; so most name none.
         fields = FIELDS.replace(b"KEY", self.key)
         if self.random.random() < 0.9:

@@ -1,4 +1,4 @@
-"""A push worker that does as it is told: a small HTTP server that remembers its calls, and what it says back."""
+"""An obedient push worker: a small HTTP server that remembers calls and gives set answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOOPBACK = ("127.0.0.1",)
 
 
 class Call(NamedTuple):
-    """A call that came."""
+    """A received call."""
 
     method: str
     path: str
@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
 
 class PushWorker:
-    """Answers `/execute` as `answer` says of its body: a status, HANG or DROP."""
+    """Answers `/execute` with the result of `answer` for the body: a status, HANG or DROP."""
 
     def __init__(self, served: Served, deployment: str = "push", capacity: int = 10) -> None:
         self.client = served.client
@@ -47,7 +47,7 @@ class PushWorker:
         self.health_answer: int | str = 200
         self.came = asyncio.Event()
         self.go_on = asyncio.Event()
-        """What hangs is answered with 200 once this is set."""
+        """Setting the event answers hanging calls with 200."""
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
@@ -96,7 +96,7 @@ class PushWorker:
         return [body for body in bodies if execution_id in (None, body["execution_id"])]
 
     async def until(self, true: Callable[[], bool]) -> None:
-        """Until something holds that depends on the calls that came."""
+        """Wait for a condition on the received calls."""
         async with asyncio.timeout(60):
             while not true():
                 self.came.clear()
@@ -165,7 +165,7 @@ class PushWorker:
 async def push_worker(
     served: Served, *, register: bool = True, deployment: str = "push", capacity: int = 10
 ) -> AsyncIterator[PushWorker]:
-    """A push worker that listens, and is registered and online unless said otherwise."""
+    """A listening push worker, registered and online unless said otherwise."""
     worker = PushWorker(served, deployment, capacity)
     await worker.listen()
     if register:

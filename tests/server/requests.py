@@ -1,4 +1,4 @@
-"""Requests for any route of the table, made from what its document says: paths, queries and bodies that fit."""
+"""Requests for any route of the table, made from the route's document: fitting paths, queries and bodies."""
 
 import re
 from typing import Any
@@ -13,15 +13,15 @@ ROUTES = all_routes()
 PROTOCOL = {"perdure-protocol": "1"}
 UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 IDS = {"execution_id", "schedule_id", "project_id", "user_id", "key_id", "worker_id", "trigger_id", "webhook_id"}
-"""What paths name by ids that the server gives. The others are words of the caller's own, which mean another thing in
-each project; of a trace that nobody wrote there is nothing to see."""
+"""Names in paths with ids from the server. The other names are the caller's words, with another meaning in each
+project; an unwritten trace is empty."""
 NOBODY = "192.0.2.1"
-"""An address that nobody has: no name to look up. A server is to be told that it may be called (`outbound_hosts`)."""
+"""An unused address without a name to look up. A server may call the address if listed in `outbound_hosts`."""
 URL = f"https://{NOBODY}/"
 INSTEAD = frozenset({"usd", "from_end"})
-"""Fields that stand for another one: a body has either."""
+"""Alternative fields: a body has either."""
 LEFT_OUT = {"act_on_execution": ("value", "error"), "retry_execution": ("keep_later", "redo_later")}
-"""Fields that do not go with others of a route, such as the first action."""
+"""Fields that conflict with others of a route, such as the first action."""
 FITTING: Json = {
     "missed_window_seconds": 60,
     "cron": "0 9 * * *",
@@ -36,7 +36,7 @@ FITTING: Json = {
     "password": "long enough",
     "new_password": "long enough",
 }
-"""Values for fields that take not just any of their type."""
+"""Values for fields with further rules than a type."""
 DOCUMENT: Json = openapi.document(ROUTES, version="1")
 SCHEMAS: Json = DOCUMENT["components"]["schemas"]
 
@@ -50,12 +50,12 @@ def operation_of(route: Route) -> Json:
 
 
 def url_of(route: Route, values: dict[str, str] | None = None) -> str:
-    """The route's address; what `values` does not name is an id that nothing has."""
+    """The route's address; names missing in `values` get an unknown id."""
     return re.sub(r"\{(\w+)\}", lambda match: (values or {}).get(match[1], UNKNOWN), route.path)
 
 
 def query_of(route: Route) -> dict[str, str]:
-    """The query's parameters that must be there."""
+    """The query's required parameters."""
     parameters = operation_of(route).get("parameters", ())
     return {
         one["name"]: str(sample(one["schema"], one["name"]))
@@ -65,8 +65,8 @@ def query_of(route: Route) -> dict[str, str]:
 
 
 def body_of(route: Route, **values: Json) -> Json:
-    """A body of the right shape, with every field; None where the route takes none. `values` are for fields of their
-    names, and `any` for what may be any value."""
+    """A body of the right shape, with every field; None for a route without a body. `values` are values by field name;
+    `any` fills free values."""
     if route.body_type is None:
         return None
     body = sample(operation_of(route)["requestBody"]["content"]["application/json"]["schema"], "", values)
@@ -76,7 +76,7 @@ def body_of(route: Route, **values: Json) -> Json:
 
 
 def sample(schema: Json, name: str = "", values: Json = None) -> Json:
-    """A value that fits a schema. Waits are short, and what may name an execution names none."""
+    """A value that fits a schema. Waits are short, and no optional reference names an execution."""
     values = values or {}
     if name in values:
         return values[name]

@@ -1,4 +1,4 @@
-"""A real server on a free port, a client of it, and a worker that says what it is told to say."""
+"""A real server on a free port, its client, and a worker moved by hand."""
 
 import asyncio
 import ssl
@@ -24,13 +24,13 @@ Json = Any  # what a reply says; tests look into it by name
 
 FAST: dict[str, Any] = {"poll_seconds": 0.05}
 LASTING: dict[str, Any] = {"lease_seconds": 600.0, "beat_seconds": 3.0}
-"""A `Hand` renews no lease: it keeps this one however slow the machine is."""
+"""A `Hand` renews no lease, so the lease must last on a slow machine."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Without authorities, which each client would load anew."""
+"""The context has no authorities, which each client would load anew."""
 
 
 class Served:
-    """A server that runs in this process."""
+    """A server in this process."""
 
     def __init__(self, server: Server, project_id: str, key: str, client: httpx2.AsyncClient) -> None:
         self.server = server
@@ -52,27 +52,27 @@ class Served:
         )
 
     async def other_project(self) -> tuple[str, dict[str, str]]:
-        """A second project, and the header of its key."""
+        """A second project, and headers with its key."""
         id = str(uuid4())
         await self.engine.store.write(_insert_project(id=id, now_us=self.engine.clock.now_us()))
         key = await self.key_of(Role.ADMIN, project_id=id)
         return id, {"authorization": f"Bearer {key}"}
 
     async def until(self, true: Callable[[], bool]) -> None:
-        """Until something is true that nobody is told of."""
+        """Poll a condition that has no event."""
         async with asyncio.timeout(60):
             while not true():  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.01)
 
     def is_waiting(self, worker_id: str) -> bool:
-        """Whether a claim of this worker waits for work."""
+        """Whether the worker's claim waits for work."""
         return self.engine.claims._waiting.is_waiting(worker_id)
 
     async def until_waiting(self, worker_id: str) -> None:
         await self.until(lambda: self.is_waiting(worker_id))
 
     async def until_held(self, count: int = 1) -> None:
-        """Until the server holds so many long polls (claims apart) and streams."""
+        """Wait until the server holds `count` long polls (except claims) and streams."""
         await self.until(lambda: len(self.app.services.drain._polls) == count)
 
     async def lease_until_us(self, worker_id: str) -> int:
@@ -81,7 +81,7 @@ class Served:
         return until_us
 
     async def answer(self, path: str, status: int, says: str = "", **request: Any) -> httpx2.Response:
-        """The first answer with this status and text: the store of a slow machine is not well at every moment."""
+        """The first answer with the status and text: a slow machine's store is not well at every moment."""
         async with asyncio.timeout(60):
             while True:
                 reply = await self.client.get(path, **request)
@@ -90,7 +90,7 @@ class Served:
                 await asyncio.sleep(0.02)
 
     async def until_parted(self, connections: int) -> None:
-        """Until so many connections are left, and what follows from a parting is done."""
+        """Wait until `connections` are left, and parting work is done."""
         await self.until(lambda: self.app.services.connections() <= connections and not self.app._partings)
 
     async def start(self, workflow_id: str = "w", payload: Json = None, **fields: Json) -> str:

@@ -1,4 +1,4 @@
-"""Users for tests: they sign up, have a browser with a cookie of its own, and belong to projects."""
+"""Users for tests: each user signs up, has a browser with a cookie, and belongs to projects."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +19,7 @@ PASSWORD = "correct horse"
 
 @contextmanager
 def cheap_passwords() -> Iterator[None]:
-    """Hashes that are made at once."""
+    """Hashes without cost."""
     cheap = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     before = passwords._hasher, passwords._NOBODYS
     passwords._hasher, passwords._NOBODYS = lambda: cheap, cheap.hash("nobody's")  # type: ignore[assignment, misc]  # for a while
@@ -30,14 +30,14 @@ def cheap_passwords() -> Iterator[None]:
 
 
 def browser(served: Served, **headers: str) -> httpx2.AsyncClient:
-    """A browser on a page of the server's own: it has cookies, and no key."""
+    """A browser on a page of the server: with cookies, without a key."""
     host, port = served.address
     own = {"sec-fetch-site": "same-origin", **{name.replace("_", "-"): value for name, value in headers.items()}}
     return httpx2.AsyncClient(base_url=f"http://{host}:{port}", headers=own, timeout=60, verify=NO_TLS)
 
 
 async def use_link(client: httpx2.AsyncClient, path: str) -> httpx2.Response:
-    """Open a sign-in link in a browser and press its button; the answer to that."""
+    """Open a sign-in link in a browser and press the button; returns the answer."""
     page = await client.get(path)
     assert page.status_code == 200 and "set-cookie" not in page.headers, page.text
     found = re.search(r"name='link' value='([^']*)'", page.text)
@@ -59,13 +59,13 @@ class Person:
 
     @property
     def token(self) -> str:
-        """The session's token, as the cookie has it."""
+        """The session's token from the cookie."""
         (token,) = [cookie.value for cookie in self.client.cookies.jar if cookie.name == "perdure_session"]
         assert token is not None
         return token
 
     def within(self, project_id: str) -> dict[str, str]:
-        """Headers of a program that acts as this user in a project."""
+        """Headers of a program that acts as the user in a project."""
         return {"authorization": f"Bearer {self.token}", "x-project-id": project_id}
 
     async def project(self, name: str = "theirs") -> str:
@@ -78,7 +78,7 @@ class Person:
 
 @asynccontextmanager
 async def person(served: Served, email: str | None = None, *, invitation: str | None = None) -> AsyncIterator[Person]:
-    """Somebody who signs up, by the invitation of a project if sign-up is closed and they have none."""
+    """A person who signs up, with an invitation if sign-up is closed."""
     email = email or an_email()
     async with browser(served) as client:
         body = {"first_name": "Ann", "last_name": "Lee", "email": email, "password": PASSWORD}

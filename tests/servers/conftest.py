@@ -1,4 +1,4 @@
-"""Several engines on one PostgreSQL, as several servers would have them."""
+"""Several engines on one PostgreSQL, like several servers."""
 
 import asyncio
 import contextlib
@@ -38,11 +38,11 @@ if sys.platform == "win32":
     collect_ignore_glob = ["*"]
 
 NEVER = 3_600.0
-"""An interval of looks that no test lives to see: whatever happens, a hint made it happen."""
+"""An interval of looks beyond any test, so that only hints act."""
 
 
 async def until(true: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    """Until something is so that nobody is told of."""
+    """Poll a condition that has no event."""
     async with asyncio.timeout(60):
         while True:
             answer = true()
@@ -74,7 +74,7 @@ class Hand:
         return await (at or self.engine).serve(Scope(self.project_id), request)
 
     def waits(self) -> bool:
-        """Whether its claim waits for work."""
+        """Whether the worker's claim waits for work."""
         return self.engine.claims._waiting.is_waiting(self.id)
 
     async def report(
@@ -93,7 +93,7 @@ def raw(value: object) -> Raw:
 
 
 class Pair:
-    """Two engines of one database, A and B, and its project."""
+    """Two engines A and B of one database, with their project."""
 
     def __init__(self, a: Engine, b: Engine, project_id: str) -> None:
         self.a, self.b, self.project_id = a, b, project_id
@@ -133,7 +133,7 @@ async def engine_on(url: str, *, poll_seconds: float, deaf: bool = False) -> Asy
 async def pair_on(
     url: str, *, poll_seconds: float = NEVER, deaf: bool = False, hearing: bool = True
 ) -> AsyncIterator[Pair]:
-    """Two running engines that hear each other; unless they are `deaf`, or are not waited for until they do."""
+    """Two running engines, which hear each other unless `deaf`. Without `hearing` nothing waits for the hints."""
     async with (
         engine_on(url, poll_seconds=poll_seconds, deaf=deaf) as a,
         engine_on(url, poll_seconds=poll_seconds, deaf=deaf) as b,

@@ -1,4 +1,4 @@
-"""Real servers and workers on one PostgreSQL: each knows both servers, and goes on with the other when one is gone."""
+"""Real servers and workers on one PostgreSQL: each worker knows both servers, and survives the loss of either."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ SECONDS = 60.0
 
 
 class Lent:
-    """A database as the cluster wants it."""
+    """A database in the shape that the cluster expects."""
 
     name = "postgres"
     servers_max = 8
@@ -37,12 +37,12 @@ class Lent:
         raise NotImplementedError  # no test here asks
 
     async def close(self) -> None:
-        """It goes back to whoever lent it."""
+        """The lender takes the database back."""
 
 
 @pytest.fixture
 async def cluster(url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Two servers and two workers. Whoever loses a lease loses it for long: no test waits for that."""
+    """Two servers and two workers. Lost leases stay lost for long, since no test waits for their end."""
     cluster = Cluster(tmp_path, Lent(url), servers=2, workers=2, capacity=8, settings={"lease_seconds": 60})
     await cluster.prepare()
     try:
@@ -57,7 +57,7 @@ async def restart(cluster: Cluster, server: Server) -> None:
 
 
 class Work:
-    """Executions under way, and what must be said of them at the end."""
+    """Executions under way, and the required state at the end."""
 
     def __init__(self, cluster: Cluster, client: Client) -> None:
         self.cluster = cluster
@@ -67,7 +67,7 @@ class Work:
         self.ids: list[str] = []
 
     async def _run(self) -> None:
-        """Start and await them, some at a time; whatever a call raises ends the test."""
+        """Start and await executions, some at a time. An error of a call ends the test."""
         room = asyncio.Semaphore(16)
         async with asyncio.TaskGroup() as group:
             while not self._stopping:
@@ -82,7 +82,7 @@ class Work:
         room.release()
 
     async def goes_on(self, amount: int = 20) -> None:
-        """So many more executions are started, which takes as many ends of others."""
+        """Wait until `amount` more executions are started, which takes as many ends."""
         wanted = len(self.ids) + amount
         await until(lambda: len(self.ids) >= wanted or self._task.done(), SECONDS, "work goes on")
         if self._task.done():
@@ -138,7 +138,7 @@ async def test_a_rolling_restart_of_servers_and_workers_loses_nothing(cluster: C
 
 
 async def in_use(cluster: Cluster) -> Server:
-    """The server that the first worker is connected to."""
+    """The first worker's current server."""
     process = psutil.Process(cluster.workers[0].pid)
     ports = {line.raddr.port for line in await asyncio.to_thread(process.net_connections, "tcp") if line.raddr}
     (server,) = [server for server in cluster.servers if server.port in ports]
@@ -183,7 +183,7 @@ async def registered(server: Server) -> tuple[str, str]:
 
 
 async def test_servers_that_start_at_once_on_an_empty_database_agree(empty: str, tmp_path: Path) -> None:
-    """One migrates it while the other waits; they tell workers the same epoch and have the same default project."""
+    """One server migrates while others wait; all tell workers the same epoch and default project."""
     servers = [Server(f"server-{n}", tmp_path, empty, {"log_format": "text", "insecure_local": True}) for n in range(3)]
     for server in servers:
         server.start()

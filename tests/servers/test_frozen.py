@@ -1,4 +1,4 @@
-"""A server that is frozen between its statements and its COMMIT holds row locks: the database ends its session."""
+"""A server frozen between its statements and COMMIT holds row locks: the database ends the server's session."""
 
 import asyncio
 import json
@@ -96,7 +96,7 @@ async def test_rows_locked_by_a_frozen_server_are_free_within_its_transaction_s_
 
 
 async def _sessions(url: str) -> list[str]:
-    """Sessions that are in a transaction and do nothing."""
+    """Sessions idle in a transaction."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(

@@ -1,4 +1,4 @@
-"""What one server does ends the waits at another: at once by a hint, and within the poll interval without any."""
+"""An act at one server ends waits at another, at once by a hint, or within the poll interval without a hint."""
 
 import asyncio
 import logging
@@ -87,7 +87,7 @@ async def test_a_result_awaited_at_a_comes_from_b(pair: Pair) -> None:
 
 
 async def test_what_was_started_at_a_and_ended_through_b_is_known_to_have_ended(url: str) -> None:
-    """A remembers what it started, and whether that has ended; what B ended it must ask for."""
+    """A remembers its starts and known ends, but must ask for ends at B."""
     async with pair_on(url) as pair:
         hand = await pair.hand(pair.b)
         id = await pair.start(pair.a)
@@ -173,7 +173,7 @@ async def test_whoever_follows_a_stream_at_a_gets_what_is_emitted_through_b(pair
 
 
 async def test_a_worker_that_moves_to_b_gets_there_what_a_gave_to_its_old_claim(pair: Pair) -> None:
-    """A's poll is still open though nobody listens to it: what is started there is handed into it."""
+    """A's poll is still open without a listener: new work at A goes into the old poll."""
     hand = await pair.hand(pair.a)
     first = asyncio.ensure_future(hand.claim(claim_id="000000000001"))
     await until(hand.waits)
@@ -340,7 +340,7 @@ async def test_what_is_committed_together_is_told_by_one_message(url: str) -> No
 
 
 async def test_no_two_looks_are_equally_far_apart(url: str) -> None:
-    """Servers that were started together do not go on asking together; and none asks later than it may."""
+    """Servers started together drift apart in their looks, and no look comes late."""
     async with engine_on(url, poll_seconds=10.0) as engine:
         await until(lambda: engine.store.hints_up)
         for pauses in (
@@ -351,7 +351,7 @@ async def test_no_two_looks_are_equally_far_apart(url: str) -> None:
 
 
 async def test_readers_of_a_topic_that_many_publish_to_at_two_servers_miss_nothing(url: str) -> None:
-    """Who reads on behind the last event that it has seen would never see one that comes later with a lower number."""
+    """A reader past the last seen event would never see a later event with a lower number."""
     async with pair_on(url) as pair:
 
         async def publish(n: int) -> None:

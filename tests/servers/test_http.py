@@ -1,4 +1,4 @@
-"""Two real servers on one PostgreSQL: what is asked of the one and done through the other."""
+"""Two real servers on one PostgreSQL: requests at one server, acts at the other."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from perdure.wire.base.access import Role
 
 @pytest.fixture
 async def both(url: str) -> AsyncIterator[tuple[Served, Served]]:
-    """Servers that look by themselves so rarely that whatever happens is a hint's doing."""
+    """Servers that rarely look unprompted, so that only hints act."""
     values: dict[str, Any] = {"poll_seconds": NEVER, "stream_comment_seconds": 600.0, **LASTING}
     async with serving(url, **values) as a, serving(url, **values) as b:
         await until(lambda: a.engine.store.hints_up and b.engine.store.hints_up)

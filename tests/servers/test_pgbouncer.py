@@ -39,7 +39,7 @@ async def _round_trip(pair: Pair) -> None:
     ids=["prepared statements", "without prepared statements"],
 )
 async def test_the_store_works_through_a_pool(url: str, address: str, settings: dict[str, object]) -> None:
-    """Four connections for everything: each transaction may run on another one than the last."""
+    """Four connections carry everything: consecutive transactions may run on different connections."""
     with pgbouncer.before(url, **settings) as pooled:
         store = await PostgresStore.open(pooled + address)
         other = await PostgresStore.open(pooled + address)
@@ -85,7 +85,7 @@ async def test_without_a_direct_connection_the_dead_path_is_noticed_and_everythi
 
 
 async def test_a_database_that_was_a_standby_for_a_while_is_the_same_life() -> None:
-    """A pooler hides that its server has changed: each transaction looks where it is."""
+    """A pooler hides a change of the server: each transaction looks where it runs."""
     with postgres.running() as server:
         name = await postgres.make(server=server)
         with pgbouncer.before(server.database_url(name), max_prepared_statements=200) as pooled:

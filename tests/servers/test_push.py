@@ -1,4 +1,4 @@
-"""Push workers of several servers on one database: any of them brings the work, and none too much of it."""
+"""Push workers of several servers on one database: any server brings work, and no worker gets too much."""
 
 from __future__ import annotations
 

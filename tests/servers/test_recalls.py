@@ -1,4 +1,4 @@
-"""Work that a worker at A has not taken up, while it may have asked on at B."""
+"""Work not taken up by a worker at A, while the worker may have asked again at B."""
 
 import asyncio
 
@@ -10,7 +10,8 @@ from perdure.wire.runs.requests import ClaimReply
 
 
 async def _answered(pair: Pair) -> tuple[Hand, ClaimReply, str, "asyncio.Future[ClaimReply]"]:
-    """A worker that got work at A, where another one waits: it, the answer, the claim's id, and what the other gets."""
+    """A worker with work at A, where a second one waits. Returns the worker, the answer, the claim's id, and the
+    second's claim."""
     first, second = await pair.hand(pair.a), await pair.hand(pair.a)
     claims = {asyncio.ensure_future(hand.claim(claim_id="01")): hand for hand in (first, second)}
     await until(lambda: first.waits() and second.waits())
@@ -46,7 +47,7 @@ async def test_work_stays_with_a_worker_that_asks_on_at_b(pair: Pair, monkeypatc
 async def test_a_batch_asked_for_again_at_b_is_acknowledged_before_it_begins(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first answer was lost: A may take the work back, since nothing tells it that B's has arrived."""
+    """The first answer was lost: A may take the work back, since nothing confirms the arrival at B."""
     monkeypatch.setattr(recalls, "CONFIRM_SECONDS", NEVER)  # here it does not
     hand, reply, claim_id, other = await _answered(pair)
     (again,) = (await hand.claim(at=pair.b, claim_id=claim_id)).items

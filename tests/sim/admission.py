@@ -1,7 +1,7 @@
-"""Claims and explanations of one state never disagree, and to remove what an explanation names starts the run.
+"""Claims and explanations of one state never disagree, and removing the named obstacle starts the run.
 
-At moments of a simulated life the state is varied in a savepoint, by chance: limits, delays, Pythons, lost and full
-workers. Then every queued execution is explained, and every worker claims with all its room. All of it is undone.
+At moments of a simulated life a savepoint varies the state by chance: limits, delays, Pythons, lost and full workers.
+Then every queued execution is explained, and every worker claims to capacity. A rollback undoes all changes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Watch:
         self.counts: Counter[str] = Counter()
         self._now_us = 0
         self._made = 0
-        """Numbers workers and claims; the ids of these claims come after all others."""
+        """Numbers workers and claims; these claims' ids come after all others."""
         world._in(EVERY_US, self._look)
 
     def _look(self) -> None:
@@ -92,7 +92,7 @@ class Watch:
                 self._remove_all(self._random.choice(held))
 
     def _remove_all(self, id: str) -> None:
-        """Do what the explanation says lets it start, until it does."""
+        """Remove each named obstacle until the execution starts."""
         said: list[str] = []
         for _ in range(REMOVALS_MAX):
             found = self._explain(id)
@@ -172,7 +172,8 @@ class Watch:
             self._pause()
 
     def _pause(self) -> None:
-        """Pause something that covers a queued execution. It may be marked already, and the pause may have ended."""
+        """Pause a target that covers a queued execution. The execution may be marked already, and the pause may have
+        ended."""
         queued = self._store.rows(
             "SELECT deployment_id, workflow_id, queue_name, COALESCE(concurrency_key, '') FROM executions "
             "WHERE phase = 'queued' AND deployment_id IS NOT NULL ORDER BY id"
@@ -197,7 +198,7 @@ class Watch:
                 pass
 
     def _set(self, table: str, column: str, value: object, ids: list[str]) -> None:
-        """In about half of the rows."""
+        """Set the column in about half of the rows."""
         for id in ids:
             if self._random.random() < 0.5:
                 self._store.rows(f"UPDATE {table} SET {column} = ? WHERE id = ?", value, id)
@@ -211,7 +212,7 @@ class Watch:
         return explain(*self._run(verb.start()), self._now_us)
 
     def _claim_all(self, deployment_id: str | None) -> set[str]:
-        """Each worker of a deployment claims with all its room, one after the other."""
+        """The workers of a deployment claim to capacity, one after the other."""
         found: set[str] = set()
         for worker_id, capacity, held in self._store.rows(
             "SELECT id, capacity, (SELECT COUNT(*) FROM executions WHERE assigned_to_worker = workers.id AND "

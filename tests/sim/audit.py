@@ -1,7 +1,7 @@
-"""Watches every commit: what changed, row by row, held against the promises (I2 to I10) the moment it is true.
+"""Watches every commit: each changed row is held at once against the promises (I2 to I10).
 
-Temporary triggers write down each change of a run's store in the order in which it was made; after each commit the
-audit reads them and compares with what it remembers. It shares nothing with the verbs but the schema and `TRANSITIONS`.
+Temporary triggers record the changes of a run's store in order. After each commit the audit compares the changes with
+its memory. The audit and the verbs share nothing but the schema and `TRANSITIONS`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from perdure.wire.steering.forks import Fork, RetryExecution
 CRASHES_MAX = 5
 LEGAL = {(source, move.target) for move in TRANSITIONS.values() for source in move.sources}
 WOKEN_INTO_A_CLAIM = (Phase.WAITING, Phase.RUNNING)
-"""Two moves of the table, wake and claim, that one statement makes."""
+"""Wake and claim: two moves of the table in one statement."""
 PROGRESS = OUTCOMES - {Kind.CANCEL}
 COUNTED = {Kind.CANCEL, Kind.RELEASED, Kind.RETRIED, Kind.BLOCKED, Kind.UNBLOCKED, Kind.TIMER, Kind.IGNORED}
 ACTED = {
@@ -82,7 +82,7 @@ _READ = "SELECT what, id, a, b, c, d, e, f, g FROM moves ORDER BY n"
 
 
 class Violation(AssertionError):
-    """A promise was broken; `promise` says which one."""
+    """A broken promise, named by `promise`."""
 
     def __init__(self, promise: str, what: str) -> None:
         super().__init__(f"{promise}: {what}")
@@ -90,7 +90,7 @@ class Violation(AssertionError):
 
 
 class SimStore(SQLiteStore):
-    """The real store in memory, watched; used for one run after the other."""
+    """The real store in memory, watched and reused by runs."""
 
     puts_off = False  # what is watched is the order of the verbs' own statements
 
@@ -99,7 +99,7 @@ class SimStore(SQLiteStore):
         self.epoch = "epoch"  # alike in every run, as all ids are
         self.audit: Audit | None = None
         self.away = False
-        """It takes no writes."""
+        """The store takes no writes."""
         self._tables = [
             name
             for (name,) in self._writer.execute(
@@ -131,7 +131,7 @@ class SimStore(SQLiteStore):
         self._listener = lambda hints: listener([hint for hint in hints if random.random() >= drops])
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """What stands in the database now."""
+        """Query the database's present rows."""
         return list(self._writer.execute(sql, values))
 
     def _run(self, group: Any) -> Any:
@@ -150,7 +150,7 @@ class SimStore(SQLiteStore):
 
 
 class Seen:
-    """What the audit remembers of an execution."""
+    """The audit's memory of an execution."""
 
     __slots__ = (
         "attempt",
@@ -201,9 +201,9 @@ class Audit:
         self.recorded: dict[tuple[str, str], int] = {}
         self.bodies: Counter[tuple[str, str]] = Counter()
         self._leases: dict[str, int] = {}
-        """As the store has them."""
+        """The leases in the store."""
         self._told: dict[str, int] = {}
-        """As the answers to beats promise them, which may be later."""
+        """The leases promised by answers to beats, which may end later."""
         self._ended: set[str] = set()
         self._woken: set[str] = set()
         """Woken and claimed by one statement of the present group."""
@@ -212,20 +212,20 @@ class Audit:
         self._batches: dict[str, tuple[str, dict[str, int]]] = {}
         self._opened: dict[tuple[str, str], int] = {}
         self._outcomes: set[tuple[str, Kind, str | None]] = set()
-        """Of timers and children."""
+        """The outcomes of timers and children."""
         self._given: set[tuple[str, str]] = set()
-        """Steps that had their outcome from an act."""
+        """Steps with an outcome from an act."""
         self.forks: dict[str, Fork] = {}
         self._fork_audit = ForkAudit(store.rows, Violation)
         self.server_started_us = 0
-        """In store time. What ran out before is the server's fault, not the worker's."""
+        """The start in store time. Earlier ends of leases are the server's fault, not the worker's."""
 
     def told(self, worker: str, until_us: int) -> None:
-        """The answer to a beat: its lease lasts until then."""
+        """The answer to a beat promises a lease until `until_us`."""
         self._told[worker] = max(self._told.get(worker, 0), until_us)
 
     def cut(self, worker: str) -> None:
-        """Its connection is gone, so what it was told counts no more."""
+        """The worker's connection is gone, so its promised lease counts no more."""
         self._told.pop(worker, None)
 
     def _lease(self, worker: str) -> int:
@@ -275,7 +275,7 @@ class Audit:
         outcomes: Sequence[tuple[Any, Exception | None]],
         changes: Sequence[tuple[Any, ...]],
     ) -> None:
-        """A group is on disk: these verbs, these answers, these changes."""
+        """A group is on disk: verbs, answers, changes."""
         self.tick += 1
         self._woken.clear()
         names = {verb.name for verb in verbs}
@@ -365,7 +365,7 @@ class Audit:
         return bytes(payload)
 
     def steps(self, id: str) -> dict[str, tuple[int, int]]:
-        """The keys from which an execution can be forked: the first row, and that of a step that went well, or 0."""
+        """The keys from which an execution can be forked, with the first row and the successful step's row, or 0."""
         found: dict[str, tuple[int, int]] = {}
         for row in self._fork_audit.journal(id):
             if row.key is not None and (row.kind == Kind.STEP_FAILED or Kind(row.kind) in OUTCOMES):
@@ -409,7 +409,7 @@ class Audit:
                 self._counts["kept steps"] += 1
 
     def _acted(self, acted: Acted, request: ActOnExecution, written: list[tuple[str, int]]) -> None:
-        """The last row of an act is what was asked for, and it has its author."""
+        """The last row of an act holds the request, and the act has an author."""
         if (acted.execution_id, acted.seq) not in written:
             self._counts["acts asked again"] += 1
             return
@@ -448,7 +448,7 @@ class Audit:
         seen.numbers[item.attempt] = max(item.number, seen.numbers.get(item.attempt, 0))
 
     def _claimed(self, worker: str, claim_id: str, answered: Sequence[Any] | None, claims: list[Seen]) -> None:
-        """A claim was answered; the latest one of a worker, asked again, must get its batch again and nothing else."""
+        """A claim was answered. A worker's latest claim, asked again, must get the same batch and nothing else."""
         told = None if answered is None else {claimed.id for claimed, _ in answered}
         fresh = {
             seen.id: seen.attempt for seen in claims if seen.worker == worker and (told is None or seen.id in told)

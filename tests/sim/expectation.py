@@ -1,4 +1,4 @@
-"""What must come of a script, said from the script, the topics and what was asked from outside; not from the engine."""
+"""The required results of a script, told from the script, the topics and outside requests; not from the engine."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Ended(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What callers were told was done."""
+    """The acts reported to callers as done."""
 
     cancelled: set[str]
-    """Executions that somebody tried to cancel."""
+    """Executions with a tried cancel."""
     answers: dict[tuple[str, str], object]
-    """The first answer to a suspended step that was accepted."""
+    """The first accepted answer to a suspended step."""
 
 
 class Expectation:
@@ -67,7 +67,7 @@ class Expectation:
             self._taken[id, key] = seq
 
     def check(self, id: str, script: Script, cancelled: bool = False) -> None:
-        """Raises Violation when this execution, or one that it started, ended in another way than it must."""
+        """Raises Violation if the execution, or a child, ended in a wrong way."""
         ended = self._ended[id]
         cancelled = cancelled or id in self._asked.cancelled or ended.cancelled_by is not None
         what = f"{script.name} ({id}) ended {ended.phase}"
@@ -160,13 +160,13 @@ class Expectation:
         return op.timeout is not None or (ended.id, op.key) in self._timed_out
 
     def _child_of(self, id: str, key: str) -> str:
-        """Its own, or the one that it has kept of its source."""
+        """The execution's own child, or a child kept from the source."""
         while (id, key) not in self._children and id in self._forked_from:
             id = self._forked_from[id]
         return self._children.get((id, key), "")
 
     def _fails_with(self, id: str, ops: tuple[Op, ...]) -> str | None:
-        """A step that fails whatever happens, that nobody catches, and to which no act gave a value."""
+        """A step that always fails, uncaught and without a value from an act."""
         for op in scripts.flat(ops):
             if not isinstance(op, scripts.Step) or op.caught or op.holds or (id, op.key) in self._decided:
                 continue
@@ -175,7 +175,7 @@ class Expectation:
         return None
 
     def _event(self, ended: Ended, op: scripts.Event, result: Any, taken: dict[int, bool]) -> bool:
-        """The first event since the execution's creation that fits and that no earlier wait of it took."""
+        """The first fitting event since the execution's creation that no earlier wait of the execution took."""
         if result == "timeout":
             late = self._taken.get((ended.id, op.key))
             if late is not None:

@@ -1,4 +1,4 @@
-"""Holds each fork against its source in the commit that makes it, and later against what its bodies see."""
+"""Compares each fork with the source in the fork's commit, and later with the fork's bodies."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class JournalRow(NamedTuple):
 
 
 class ForkAudit:
-    """What is known of forks. It reads the tables and shares nothing with the verbs."""
+    """Known forks. The audit reads tables and shares nothing with the verbs."""
 
     def __init__(self, rows: Callable[..., Rows], broken: Callable[[str, str], Exception]) -> None:
         self._rows = rows
         self._broken = broken
         self._keys: dict[str, str | None] = {}
-        """The execution whose idempotency keys another one must have; None: its first body says it."""
+        """The execution whose idempotency keys another one must have; None: the first body tells."""
         self._steps: dict[str, set[str]] = {}
-        """The keys of steps that a fork has kept. Not of a fork with failures taken back: its calls may come in another
-        order."""
+        """The keys of steps that a fork has kept, except after failures taken back, because calls may then come in
+        another order."""
         self._drawn: dict[tuple[str, str], object] = {}
         self.born: set[str] = set()
-        """By the present commit: what of it came first is not known."""
+        """Executions born in the present commit: the order within a commit is unknown."""
 
     def journal(self, id: str, before: int = 1 << 62) -> list[JournalRow]:
         sql = f"SELECT {', '.join(COLUMNS)} FROM journal WHERE execution_id = ? AND seq < ? ORDER BY seq"
@@ -50,7 +50,7 @@ class ForkAudit:
     # --- the copy ----------------------------------------------------------------------------------------------------
 
     def made(self, request: ForkExecution | RetryExecution, fork: Fork) -> list[JournalRow]:
-        """The rows that the fork has kept; raises when they are not the source's."""
+        """The rows that the fork has kept; raises if the source's differ."""
         id, cut = fork.execution_id, fork.kept_rows + 1
         source, kept, own = self.journal(fork.forked_from), self.journal(id, cut), self.journal(id)[cut - 1 :]
         self._check_cut(request, fork, source)
@@ -118,7 +118,7 @@ class ForkAudit:
         return self._keys.get(id, id)
 
     def child(self, id: str, parent: str, key: str) -> None:
-        """A child was started by the code of a fork, or below one: it has the keys of the one started there before."""
+        """A child started by a fork's code, or below, has the keys of the earlier child there."""
         if parent in self._keys and id not in self._keys:
             self._keys[id] = id if self._keys[parent] == parent else self._started_before(parent, key)
 

@@ -1,6 +1,6 @@
 """Forks, retries and acts at random moments of a run.
 
-They draw from a source of chance of their own, so that a seed lives the same life without them.
+The hands draw from a separate source of chance, so that a seed lives the same life without hands.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REFUSALS = (
     ("Cancel it before you retry it", "retries of what is open"),
     ("was retried as", "second retries"),
 )
-"""What a fork or a retry may be refused for, and the name under which it is counted."""
+"""Refusals of forks and retries, with the names for counting."""
 
 
 class Hands:
@@ -48,7 +48,7 @@ class Hands:
             self._at(self._random.randrange(8_000_000, until_us + 10_000_000), final=True)
 
     def hires_old(self) -> bool:
-        """Whether the next worker is of a release that does not know forks."""
+        """Whether the next worker's release does not know forks."""
         return self._random.random() < 0.25
 
     def _at(self, us: int, *, final: bool) -> None:

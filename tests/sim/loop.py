@@ -1,7 +1,7 @@
 """An event loop whose time is a number: the simulation's scheduler.
 
-Everything of one run lives on one heap, ordered by (time, order of arrival). Nothing waits for real: when nobody has
-anything to do now, the time jumps to whatever is due next. The engine's coroutines run on it unchanged.
+Everything of one run lives on one heap, ordered by (time, order of arrival). Nothing waits for real: when nothing is
+left to do now, the time jumps to the next due entry. The engine's coroutines run on the loop unchanged.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ Ts = TypeVarTuple("Ts")
 
 EPOCH_US = 1_750_000_000_000_000
 BOOTED_US = 1_000_000_000
-"""What the clock since boot shows at the start: long enough ago that nothing looks as if it were before it."""
+"""The reading of the clock since boot at the start: long enough for nothing to precede the boot."""
 
 EVENTS_MAX = 20_000
-"""At one moment; more is a loop that does not come to rest (I15)."""
+"""The limit of events at one moment. A loop above the limit does not come to rest (I15)."""
 
 
 class Spinning(Exception):
@@ -31,7 +31,7 @@ class Spinning(Exception):
 
 
 class SimLoop(asyncio.AbstractEventLoop):
-    """As much of an event loop as the engine and the store need."""
+    """The part of an event loop that the engine and the store need."""
 
     def __init__(self) -> None:
         self.us = 0

@@ -1,7 +1,7 @@
-"""The system with one guard taken out, again and again: each must be noticed.
+"""The system without one guard, again and again: a run must notice each mutant.
 
-Most mutants change the text of a query as a run's store hands it to the verbs. Some replace a function of the verbs or
-of the SDK's worker. Nothing of this is in the product.
+Most mutants change the text of a query as a run's store hands the query to the verbs. Some replace a function of the
+verbs or of the SDK's worker. No mutant is in the product.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TEXT = "\n".join(expand_columns(spelled_out(text, source), source) for source, 
 
 
 def changed(name: str, *replacements: tuple[str, str]) -> dict[str, Statement]:
-    """A query with parts of its text replaced; each part must be there, so that a mutant cannot outlive its guard."""
+    """A query with parts of the text replaced. Each part must exist, so that a mutant cannot outlive its guard."""
     _, found, rest = _TEXT.partition(f"-- name: {name}\n")
     assert found, f"there is no query {name!r}"
     body = rest.partition("\n-- name: ")[0]
@@ -91,7 +91,7 @@ _begin, _renewed, _on_beat, _timer_due, _call = (
     SimTransport.call,
 )
 NEVER_UNSURE: Patch = (worker, "OURS_SECONDS", math.inf)
-"""Some rules do harm only without this one, too."""
+"""Some rules do harm only without this setting."""
 
 
 def _begins_late(lease: Any, worker: Any, worker_id: str, reply: Any, sent: float) -> None:

@@ -1,8 +1,7 @@
-"""The network between workers, callers and the server: it loses, doubles, delays and reorders.
+"""The network between workers, callers and the server loses, doubles, delays and reorders messages.
 
-A call is answered at most once, with a reply struct or with an error of the wire; its caller gives up after a while and
-is told `UnknownOutcome`, whatever has become of the request. What travels twice, or late, reaches the server all the
-same.
+A call is answered at most once, with a reply struct or a wire error. Its caller gives up after a while with
+`UnknownOutcome`, whatever has become of the request. Doubled or late messages reach the server all the same.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ LATE_REGISTRATION_US = 40_000_000
 
 
 class Sender(Protocol):
-    """Who can ask: a worker or a caller outside."""
+    """A sender: a worker or a caller outside."""
 
     name: str
 
@@ -36,7 +35,7 @@ class Sender(Protocol):
 
 
 class Weather(NamedTuple):
-    """How bad the network is: probabilities, and how late the latest messages are."""
+    """The network's state: probabilities, and the delay of the latest messages."""
 
     lose_request: float
     lose_reply: float
@@ -49,7 +48,7 @@ CALM = Weather(0.0, 0.0, 0.0, 0.0, 0)
 
 
 class Cut(NamedTuple):
-    """A worker that the server does not reach, and perhaps does not hear either."""
+    """A worker beyond the server's reach, which perhaps does not hear either."""
 
     until_us: int
     requests: bool
@@ -59,7 +58,7 @@ NOT_CUT = Cut(0, False)
 
 
 class Pending:
-    """A call that waits for its answer."""
+    """An unanswered call."""
 
     __slots__ = ("answered", "name", "respond", "sender")
 
@@ -141,7 +140,7 @@ class Network:
 
 
 def last_word(request: object, focus: str | None) -> float:
-    """How likely a message is held up because it ends an execution; failures are rare, and so more likely."""
+    """The chance that a message is held up because it ends an execution: failures are rare, and so more likely."""
     if not isinstance(request, ReportRequest):
         return 0.0
     ends = {type(item.end) for item in request.items}

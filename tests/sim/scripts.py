@@ -1,7 +1,7 @@
-"""What the simulated workflows do: small scripts drawn from the seed, as data.
+"""The simulated workflows: small scripts drawn from the seed, as data.
 
-A script is read twice, by code that shares nothing: a workflow of `worker.py` runs it, and `expectation.py` says
-from the script alone what must come of it.
+Code that shares nothing reads a script twice: a workflow of `worker.py` runs the script, and `expectation.py` predicts
+the result from the script alone.
 """
 
 from random import Random
@@ -17,12 +17,12 @@ NARROW = "narrow"
 NARROW_PER_KEY = 1
 NARROW_TOTAL = 2
 NEWER = "newer"
-"""The workflow that an older worker does not know: it blocks the execution."""
+"""The workflow that an older worker does not know, and that blocks the execution."""
 
 
 class Step(NamedTuple):
-    """Its first `fails` tries fail, of at most `tries`. A fragile one fails until its workflow was retried that often;
-    one that `kills` ends its worker that many times before it gets through, and poison always does."""
+    """A step fails in the first `fails` of at most `tries` tries. A fragile step fails until `fragile` retries of its
+    workflow; a step that `kills` ends its worker so many times, and poison always does."""
 
     key: str
     takes: float = 0.1
@@ -34,9 +34,9 @@ class Step(NamedTuple):
     poison: bool = False
     kills: int = 0
     holds: bool = False
-    """Its execution is held once its tries are used up."""
+    """The execution is held once the step's tries are used up."""
     cancels: bool = False
-    """A caller cancels its execution while its outcome is on its way."""
+    """A caller cancels the execution while the step's outcome is on its way."""
 
 
 class Sleep(NamedTuple):
@@ -45,7 +45,7 @@ class Sleep(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Wait for an event; with a `number` only one that carries it will do."""
+    """Wait for an event, which must carry `number` if given."""
 
     key: str
     topic: str
@@ -77,7 +77,7 @@ class Child(NamedTuple):
 
 
 class Together(NamedTuple):
-    """Branches that run beside each other; the first failure ends them all."""
+    """Branches run side by side; the first failure ends all."""
 
     branches: "tuple[tuple[Op, ...], ...]"
 
@@ -89,7 +89,7 @@ class Script(NamedTuple):
     name: str
     ops: tuple[Op, ...]
     workflow: str = "plain"
-    """A cancelled `wakes` that waits is woken once, to clean up."""
+    """A waiting, cancelled `wakes` is woken once, to clean up."""
     retries: int = 0
     cleanup: bool = False
     queue: str | None = None
@@ -100,7 +100,7 @@ class Script(NamedTuple):
 
 
 def flat(ops: tuple[Op, ...]) -> list[Op]:
-    """All operations, those of branches included, not those of children."""
+    """All operations, including branches but not children."""
     found: list[Op] = []
     for op in ops:
         found.append(op)
@@ -115,7 +115,7 @@ def is_poison(script: Script) -> bool:
 
 
 def holding(script: Script, random: Random) -> Script:
-    """The script in which some steps that fail for good hold their execution."""
+    """A script whose hopeless steps partly hold the execution."""
 
     def changed(op: Op) -> Op:
         if isinstance(op, Together):
@@ -130,7 +130,7 @@ def holding(script: Script, random: Random) -> Script:
 
 
 def start_item(script: Script, *, key: str | None = None) -> StartItem:
-    """The request that starts a script; its payload is the script's name."""
+    """The request that starts a script, with its name as payload."""
     return StartItem(
         workflow_id=script.workflow,
         payload=Raw(msgspec.json.encode(script.name)),
@@ -179,11 +179,11 @@ class Writer:
         return Script(name, (*before, Step("poison", poison=True)))
 
     def costly(self, name: str) -> Script:
-        """It loses more workers than poison may, but gets on in between."""
+        """The script loses more workers than poison may, but gets on in between."""
         return Script(name, tuple(Step(f"step{n}", takes=0.05, kills=2) for n in range(3)))
 
     def returned(self, name: str) -> Script:
-        """Its end is reported together with its last step, unless the cancel comes first."""
+        """The last step and the end come in one report, unless the cancel comes first."""
         return Script(name, (Step("before"), Step("last", takes=0.3, cancels=True)), returns=True)
 
     def _ops(self, at: str, name: str, depth: int) -> list[Op]:

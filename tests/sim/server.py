@@ -1,4 +1,4 @@
-"""The server of a simulation: the real engine and its real loops over the real verbs, and a restart that forgets it."""
+"""The server of a simulation: the real engine and loops over the real verbs, and a restart that forgets the engine."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Gone(NamedTuple):
 
 
 class Server:
-    """One process after the other in front of one store."""
+    """Successive processes in front of one store."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -143,7 +143,7 @@ class Server:
 
 
 def late(loop: Loop, world: World) -> Loop:
-    """The loop with rounds that now and then come late, at any point between two of its looks at the store."""
+    """The loop, sometimes late between two looks at the store."""
 
     async def round() -> float:
         if world.chaos and world.random.random() < 0.03:

@@ -1,4 +1,4 @@
-"""In each state of many lives the claim and the explanation agree, and to remove what is named starts the run."""
+"""Claim and explanation agree in each state of many lives, and removing the named obstacle starts the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perdure.wire.runs.admission import Rule
 SEEDS, SEEDS_SLOW = 8, 60
 STATES, STATES_SLOW = 1_000, 10_000
 NOT_HERE = {Rule.TURN, Rule.DEPLOYMENT}
-"""Scripts have no sessions, and their workers register before they start: tests/store/insight/test_why_queued.py."""
+"""Scripts have no sessions, and workers register before scripts start: tests/store/insight/test_why_queued.py."""
 
 
 def live(first: int, seeds: int, states: int) -> None:

@@ -69,7 +69,7 @@ INTERESTING = {
     "waits met while running": 50,
     "zombies": 5,
 }
-"""What must have happened among so many seeds (COUNTED), and how often at least: a calm run proves nothing."""
+"""The least counts of events over all seeds (COUNTED): a calm run proves nothing."""
 
 
 def live(first: int, seeds: int) -> None:

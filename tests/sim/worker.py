@@ -1,8 +1,7 @@
 """The SDK's own worker in the simulation: the code that users run, in processes that freeze and die.
 
-A process is a loop of its own on top of the simulation's: whatever runs in it stops when the process is frozen, and
-never goes on when it is killed. Only the lease's thread is another one here: a task. Scripts are run by one workflow
-function over the public API.
+A process is a loop on top of the simulation's. A frozen process stops, and a killed process never goes on. Only the
+lease's thread is another: a task. One workflow function over the public API runs scripts.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ POISON_BODIES_MAX = 6
 
 
 class ProcessLoop(SimLoop):
-    """What runs in one process: callbacks on the simulation's loop that wait while it is frozen and end with it."""
+    """The callbacks of one process on the simulation's loop. A frozen process delays, a dead one drops callbacks."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -120,7 +119,7 @@ class ProcessLoop(SimLoop):
             self._base.call_soon(self._run_in_process, handle)
 
     def close_all(self) -> None:
-        """Nothing of this process goes on: let go of what its tasks hold."""
+        """A dead process lets go of whatever its tasks hold."""
         with self._running():
             for task in self._tasks:
                 coroutine = task.get_coro()
@@ -170,8 +169,7 @@ class _Worker(perdure.sdk.workers.worker.Worker):
 
 
 class Process:
-    """A process with the SDK's worker in it. A `newer` one has code that the others lack; an `old` one is of a release
-    that does not know forks."""
+    """A process with the SDK's worker. A `newer` process has extra code; an `old` process's release lacks forks."""
 
     def __init__(
         self, world: World, name: str, *, capacity: int, parks: bool, newer: bool = True, old: bool = False
@@ -287,7 +285,7 @@ class SimTransport:
 
 
 def _as_old(claimed: Claimed) -> Claimed:
-    """What a worker reads that does not know forks."""
+    """The claim as seen by a worker that does not know forks."""
     return structs.replace(claimed, keys_id=None, seed_id=None)
 
 
@@ -346,7 +344,7 @@ class Boom(Exception):
 
 
 def registry(world: World, process: Process, *, newer: bool) -> Registry:
-    """The workflows that run scripts, as a user would write them."""
+    """The workflows that run scripts, in a user's style."""
     app = Registry(Queue(scripts.NARROW, concurrency_limit=scripts.NARROW_PER_KEY, total_limit=scripts.NARROW_TOTAL))
     retry = RetryPolicy(max_attempts=3, initial_seconds=0.7, jitter=False)
 
@@ -477,7 +475,7 @@ def registry(world: World, process: Process, *, newer: bool) -> Registry:
 
 
 def patches(world: World) -> list[tuple[ModuleType, str, object]]:
-    """The SDK's sources of chance, and what it would change in this process for good."""
+    """The SDK's sources of chance, and its lasting changes to a process."""
     return [
         (perdure.sdk.workers.lease, "boottime", world.loop.time),
         (perdure.sdk.workers.worker, "uuid4", world.new_id),

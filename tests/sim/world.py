@@ -1,4 +1,4 @@
-"""One seed, one life: scripts, workers, a server, a network and all that goes wrong; then a quiet time and the bill."""
+"""One seed, one life: scripts, workers, a server, a network and every fault; then a quiet time and the bill."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Mutant(NamedTuple):
     queries: dict[str, Statement] | None = None
     patches: tuple[Patch, ...] = ()
     forks: bool = False
-    """Its seeds fork and retry, too."""
+    """The seeds fork and retry, too."""
     focus: str | None = None
-    """The fault that this guard is against and that is rare: its seeds are drawn with more of it."""
+    """The rare fault that this guard is against: its seeds draw more such faults."""
 
 
 class Result(NamedTuple):
@@ -83,7 +83,7 @@ _store: SimStore | None = None
 
 
 def shared_store() -> SimStore:
-    """One store for all runs of this process: its statements stay compiled."""
+    """One store for all runs of a process, so statements stay compiled."""
     global _store
     if _store is None:
         _store = SimStore()
@@ -297,7 +297,7 @@ class World:
         return [worker for worker in self.workers if not worker.dead and not worker.draining]
 
     def kill(self, worker: Process, why: str) -> None:
-        """SIGKILL: its connections close, and the server may hear of it; a supervisor starts another."""
+        """SIGKILL: the worker's connections close, and the server may hear; a supervisor starts another worker."""
         if worker.dead:
             return
         self.count(f"killed: {why}")
@@ -396,7 +396,7 @@ class World:
         self._call("start", request, started)
 
     def _is_retry(self, id: str, of: str) -> bool:
-        """Whether a start with the key of an execution may find this one."""
+        """Whether a start with the key of `of` may find `id`."""
         retried: dict[str, str] = dict(self.store.rows("SELECT id, retried_as FROM executions WHERE retried_as <> ''"))
         while of != id and of in retried:
             of = retried[of]
@@ -469,7 +469,7 @@ class World:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _heal(self) -> None:
-        """The network is well, the server is up, nobody is frozen, and there is new code if any of it is needed."""
+        """The network is well, the server is up, no worker is frozen, and new code is there if needed."""
         self.log("healed")
         self.chaos = self.store.away = False
         self.network.weather = CALM
@@ -500,7 +500,7 @@ class World:
         return sum("." not in name for name in self._scripts)
 
     def _look(self) -> None:
-        """What must hold at any moment."""
+        """Check the doctor's invariants at any moment."""
         for name, found in now(self.store.read(queries.doctor())).items():
             if found:
                 raise Violation(f"doctor: {name}", ", ".join(found))

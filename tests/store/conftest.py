@@ -23,14 +23,14 @@ async def store(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 @pytest.fixture
 def on_postgresql(database: str) -> None:
-    """For what cannot happen where there is one writer."""
+    """Skip on SQLite, which has one writer."""
     if not database.startswith("postgresql"):
         pytest.skip("here there is one writer")
 
 
 @pytest.fixture
 async def world(store: Store) -> AsyncIterator[World]:
-    """A store with a project in it. After the test the doctor looks at what it left behind."""
+    """A store with a project. The doctor examines the store after the test."""
     world = await World.make(store)
     yield world
     await world.check()
@@ -44,5 +44,5 @@ def pushes(world: World) -> PushWorld:
 
 @pytest.fixture
 async def worker(pushes: PushWorld) -> str:
-    """A push worker that is online; its id."""
+    """The id of an online push worker."""
     return await pushes.register()

@@ -1,4 +1,4 @@
-"""What the verbs of `store/verbs/` declare."""
+"""The declarations of the verbs of `store/verbs/`."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""A disk under SQLite that counts its syncs and fails when a test says so."""
+"""A disk under SQLite that counts its syncs and fails on request."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,17 +8,17 @@ import apsw
 
 
 class Disk:
-    """What happened on it, and what is wrong with it now."""
+    """The log of a disk, and its present faults."""
 
     def __init__(self) -> None:
         self.log: list[tuple[str, str]] = []
         """("sync" | "write", the file's name), in order."""
         self.full_from: str | None = None
-        """Files whose names end like this cannot be written to."""
+        """Files with such an ending cannot be written to."""
         self.full_after = 0
         """How many bytes of such a file still can."""
         self.half_syncs = 0
-        """Those that would leave to a disk what it holds back, where that is a choice."""
+        """Syncs that leave data in the disk's own buffer, on systems with a choice."""
         self.sync_fails = False
         self.on_write: Callable[[str], None] = lambda name: None
 

@@ -34,7 +34,7 @@ def _values(executions: int, open_: int) -> dict[str, Any]:
 
 
 async def fill_postgres(url: str, executions: int, open_: int) -> None:
-    """Finished executions, and open ones after them, in a database whose schema is there."""
+    """Fill a migrated database with finished executions, then open ones."""
     connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url)
     try:
         await connection.execute(

@@ -1,4 +1,4 @@
-"""Rows of a PostgreSQL database that another transaction holds, and limits for those who wait for them."""
+"""Rows of a PostgreSQL database that another transaction holds, and limits for waiting sessions."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ _COLUMN: Final = {
     "waits": "execution_id",
     "trace_exports": "execution_id",
 }
-"""What a row is called by, where it is not its id."""
+"""The name of a row, unless the id is the name."""
 
 
 @contextlib.asynccontextmanager
@@ -43,7 +43,7 @@ async def held(url: str, table: str, name: str, how: str = "UPDATE") -> AsyncIte
 
 
 def set_limits(patch: pytest.MonkeyPatch, **milliseconds: int) -> None:
-    """Give each transaction of a store these limits: `lock_timeout`, `statement_timeout`."""
+    """Limit each transaction of a store: `lock_timeout`, `statement_timeout`."""
     for kind, prepare in postgres_writer.PREPARE.items():
         for name, limit in milliseconds.items():
             prepare = re.sub(rf"(set_config\('{name}'), '\w+'", rf"\1, '{limit}ms'", prepare)
@@ -52,7 +52,7 @@ def set_limits(patch: pytest.MonkeyPatch, **milliseconds: int) -> None:
 
 @contextlib.asynccontextmanager
 async def without_waiting() -> AsyncIterator[None]:
-    """Fail if a statement inside waits for a held lock: that would take a minute."""
+    """Fail if a statement inside waits for a held lock, which would take a minute."""
     with pytest.MonkeyPatch.context() as patch:
         set_limits(patch, lock_timeout=60_000, statement_timeout=60_000)
         async with asyncio.timeout(30):
@@ -69,6 +69,6 @@ async def are_aside(store: PostgresStore, verbs: int) -> None:
 
 
 def end_waits(store: PostgresStore) -> None:
-    """As if every verb in the lock queue had waited for as long as it may."""
+    """End the wait of every verb in the lock queue, as a time-out would."""
     for _, waiter in (*store._lock_queue.inbox, *store._lock_queue._taken):
         waiter.until = 0.0  # type: ignore[attr-defined]  # it is the queue's own kind of answer

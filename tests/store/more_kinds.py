@@ -1,4 +1,4 @@
-"""More kinds of verbs that may share a group, for test_lockstep.py: what push workers say, what is told to others."""
+"""More kinds of verbs that may share a group, for test_lockstep.py: reports of push workers, and notifications."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ PUSH_WORKER: Final = "push"
 
 
 async def set_up(world: World) -> tuple[str, str]:
-    """A push worker with an execution in its hands, and one whose end is being told to a webhook; answers their ids."""
+    """A push worker with an execution, and an ended execution with a webhook delivery under way. Returns the ids of
+    both."""
     same: dict[str, Any] = {"worker_id": PUSH_WORKER, "now_us": world.now_us}
     leased: dict[str, Any] = {"project_id": PROJECT, "lease_us": 90_000_000, "check_us": 5_000_000}
     url = "https://worker.example"
@@ -69,7 +70,7 @@ async def set_up(world: World) -> tuple[str, str]:
 
 
 def reservation(id: str, name: str, tokens: int = 5) -> Reserve:
-    """What the push worker's execution sets aside, of a budget for two calls."""
+    """The amount set aside by the push worker's execution, of a budget for two calls."""
     return Reserve(PUSH_WORKER, "", id, 1, name, Amounts(7, tokens, 1), BudgetSpec(calls=2, tokens=100))
 
 

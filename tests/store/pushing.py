@@ -1,4 +1,4 @@
-"""A push worker as tests play it: short words for what it says, beside those of the world."""
+"""A push worker as tests play it: short words for its reports, besides the world's."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class PushWorld:
         return await self.do(push_workers.lapse_expired, forget_before_us=before_us, patience_us=patience_us)
 
     async def lapse(self, id: str) -> None:
-        """It is silent for as long as its lease runs, and is given up; then it is heard of again."""
+        """The worker stays silent past its lease, is given up, and beats again."""
         self.world.advance(LEASE_US / SECOND)
         assert await self.lapse_expired() >= 1
         await self.beat(id)
@@ -136,13 +136,13 @@ class PushWorld:
     async def publish(
         self, topic: str, type: str, data: object = None, *, asked_by: str | None = None, by: str = "Kim"
     ) -> int:
-        """Publish an event, as `asked_by`'s if it is a question; Kim's, if it is an answer."""
+        """Publish an event, a question as `asked_by`'s and an answer as Kim's."""
         its: dict[str, Any] = {"topic": topic, "asked_by": asked_by, "answered_by": by}
         items = [EventItem(raw(data), type)]
         return (await self.do(events.publish, events=items, ids=[self.world.new_id()], **its)).sequence_ids[0]
 
     async def ask(self, id: str, key: str, data: object = None, *, root: str | None = None) -> str:
-        """Publish a question as the existing client does, before it waits; answers the topic."""
+        """Publish a question as the existing client does, before the wait; returns the topic."""
         topic = f"workflow/wf/{root or id}"
         await self.publish(topic, f"suspend_{key}", data, asked_by=id)
         return topic

@@ -1,4 +1,4 @@
-"""For test_lockstep.py: executions that have much to do with each other, and verbs of every kind to meet on them."""
+"""The scene of test_lockstep.py: executions that have much to do with each other, and verbs of every kind."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ ARGUMENTS = {
     "webhook_id": "webhook",
     "user_id": "ann",
 }
-"""By name, arguments that mean the same in each verb."""
+"""Arguments by name that mean the same in each verb."""
 WRITTEN = "".join(Path(str(module)).read_text(encoding="utf-8") for module in (__file__, more_kinds.__file__))
 PLAIN = {
     name: one
     for name, one in declarations()
     if one.locks is not None and f".{name}(" not in WRITTEN and name != "default_project"
 }
-"""The verbs of which no kind is written here. Their arguments are found by names and types."""
+"""Verbs without a kind here. Their arguments are found by names and types."""
 
 REPORTS = (
     *(
@@ -132,10 +132,10 @@ KINDS = (
     *more_kinds.KINDS,
     *PLAIN,
 )
-"""The verbs that may share a group with others. Each sweep has a transaction of its own (`is_sweep`)."""
+"""Verbs that may share a group. Each sweep has a transaction of its own (`is_sweep`)."""
 
 LAST_CLAIM = "1"
-"""The id of the worker's last claim. It is greater than those that a world makes."""
+"""The id of the worker's last claim, above the ids of a world."""
 
 
 def _id(kind: int, n: int) -> str:
@@ -192,7 +192,7 @@ def _sign_up(email: str, token: str | None, now_us: int, n: int = 0) -> dict[str
 
 
 class Scene:
-    """Executions that have much to do with each other, alike in every store that it is set up in."""
+    """Executions that have much to do with each other, alike in every store."""
 
     def __init__(self, now_us: int) -> None:
         self.now_us = now_us
@@ -233,12 +233,12 @@ class Scene:
         return scene
 
     def of_kinds(self, *kinds: str) -> list[Verb[Any]]:
-        """Verbs of these kinds, on executions that are the same whenever the kinds are."""
+        """Verbs of these kinds. Equal kinds get the same executions."""
         dice = random.Random(" ".join(kinds))
         return [self.verb(kind, dice, n) for n, kind in enumerate(kinds)]
 
     def group(self, seed: int, amount: int, *, mixed: bool = False) -> list[Verb[Any]]:
-        """Verbs that often meet; mixed with as many of any kind, of which half are what push workers say."""
+        """Verbs that often meet, and as many of any kind, half from push workers."""
         dice = random.Random(seed)
         kinds = ["report"] * 6 + ["cancel", "publish", "publish", "resume", "start", "start"]
         children = dice.choice(["child", "child into a claim", "child and wait", "child and wait into a claim"])
@@ -251,7 +251,7 @@ class Scene:
         return [self.verb(kind, dice, n) for n, kind in enumerate(chosen)]
 
     def verb(self, kind: str, dice: random.Random, n: int) -> Verb[Any]:
-        """One of KINDS, on executions that the dice choose."""
+        """A verb of `kind`, on executions that the dice choose."""
         now_us = self.now_us
         same: dict[str, Any] = {"project_id": PROJECT, "now_us": now_us}
         once = dice.choice([None, Idempotency(kind.removesuffix(" into a claim"), "i", "hash")])

@@ -1,6 +1,6 @@
-"""Short words for what callers and workers do to a store, so that a test reads as a story.
+"""Short words for the acts of callers and workers, so that a test reads as a story.
 
-Every word is one verb, at the world's own time: nothing here waits, and the clock moves only when a test moves it.
+Every word is one verb, at the world's own time: nothing here waits, and only a test moves the clock.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ async def _next_seq(*, id: str) -> int:
 
 
 class World:
-    """One project, its clock, and what the test's workers have said so far."""
+    """A project, its clock, and the past reports of the test's workers."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -98,7 +98,7 @@ class World:
         return world
 
     def filled(self, verb: Callable[..., Verb[T]], usual: Mapping[str, Any] | None = None, /, **values: Any) -> Verb[T]:
-        """A verb with `values`, and with those of `usual` and of the world that it takes and the caller left out."""
+        """A verb with `values`, plus missing arguments from `usual` and the world."""
         wanted = _parameters(verb)
         its = {"project_id": PROJECT, "now_us": self.now_us, "lease_us": LEASE_US, "grace_us": GRACE_US, "limit": 500}
         its |= {"patience_us": 0, **(usual or {})}
@@ -131,7 +131,7 @@ class World:
     # --- callers -----------------------------------------------------------------------------------------------------
 
     async def start(self, workflow_id: str = "wf", **fields: Any) -> str:
-        """Start one execution; answers its id. Raises what a caller would be told."""
+        """Start an execution; returns its id, or raises the caller's error."""
         return (await self.start_all([StartItem(workflow_id, **fields)]))[0]
 
     async def start_all(self, items: Sequence[StartItem]) -> list[str]:
@@ -200,7 +200,7 @@ class World:
     # --- the clock's work --------------------------------------------------------------------------------------------
 
     async def wake_due(self, limit: int = 500) -> int:
-        """What is due: timers wake, delayed starts become ready, and what is overdue ends. Answers how many."""
+        """Wake due timers, make delayed starts ready, and end overdue executions. Returns the count."""
         woken = await self.do(transitions.wake_due, limit=limit)
         return woken + await self.end_overdue(limit)
 
@@ -222,7 +222,7 @@ class World:
         return await self.do(claims.reap, patience_us=patience_us)
 
     async def lose(self, worker: str = "w") -> None:
-        """The worker is silent until its lease has run out; it is reaped, and comes back with a new registration."""
+        """Let the worker's lease run out, and reap."""
         self.advance(LEASE_US / SECOND + 1)
         await self.reap()
 
@@ -251,7 +251,7 @@ class World:
         return await self.do(claims.beat, worker_id=worker, steps=steps)
 
     async def live(self, seconds: float, *workers: str) -> None:
-        """Let time pass while these workers renew their leases."""
+        """Let time pass while the workers renew their leases."""
         while seconds > 0:
             self.advance(min(seconds, 5))
             seconds -= 5
@@ -316,7 +316,7 @@ class World:
         assert (await self.report(id, end=Complete(raw(result)), worker=worker)).ended
 
     async def wait_for(self, id: str, *opened: OpenWait, due_us: int | None = None, worker: str = "w") -> ItemReply:
-        """Open waits and suspend on them, in one report."""
+        """Open waits and suspend, in one report."""
         timer = None if due_us is None else ("timer", due_us)
         return await self.report(id, opened, Suspend([wait.key for wait in opened], timer), worker=worker)
 

@@ -1,4 +1,4 @@
-"""Whose time it is: one server's own, or the database's for all servers of it."""
+"""Sources of time: a server's own clock, or the database's for all servers."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_MONOTONIC_RAW"), reason="it knows no such clock")
 def test_on_macos_too_the_machines_sleep_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of its clocks CLOCK_MONOTONIC_RAW goes on then; the one of `time.monotonic` does not."""
+    """CLOCK_MONOTONIC_RAW goes on during sleep; the clock of `time.monotonic` does not."""
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(time, "clock_gettime_ns", {time.CLOCK_MONOTONIC_RAW: 7_000_000_000}.__getitem__)
     monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_MONOTONIC_RAW: 7.0}.__getitem__)
@@ -116,7 +116,7 @@ def test_a_step_of_the_database_s_clock_is_told(hands: Hands, step_us: int) -> N
 
 
 def _answer(hands: Hands, database_us: int, took_us: int) -> TimeBounds:
-    """What a server concludes that asked just now and hears that the database has this time."""
+    """The conclusion of a server that just asked and hears the database's time."""
     return TimeBounds(database_us - hands.boot_us - took_us, database_us - hands.boot_us)
 
 
@@ -153,7 +153,7 @@ async def _engine(url: str, wrong_us: int = 0) -> Engine:
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    """Until something is true that nobody is told of."""
+    """Poll a condition that has no event."""
     async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110  # there is no event for it
             await asyncio.sleep(0.02)
@@ -182,7 +182,7 @@ async def test_servers_with_different_clocks_have_one_time(url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("hours", [1, -1])
 async def test_no_live_lease_ends_when_the_database_s_clock_steps(url: str, hours: int) -> None:
-    """Two servers notice it at different moments. Workers beat, and change servers, all the time; then they die."""
+    """Two servers notice the step at different moments. Workers beat and change servers all the time, then die."""
     engines = [await _engine(url), await _engine(url)]
     project_id = await engines[0].projects.default()
     workers = await _workers(engines[0], 6)

@@ -1,4 +1,4 @@
-"""Whether the store takes writes is judged by those that it refuses, too."""
+"""Refused writes count for whether the store takes writes."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from perdure.wire.base.errors import Unavailable
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine may take its time for a probe. One that waits for a lock is refused after eight seconds."""
+    """A probe may take its time on a slow machine. A probe that waits for a lock is refused after eight seconds."""
     monkeypatch.setattr("perdure.engine.engine.PROBE_SECONDS_MAX", 60.0)
 
 
@@ -35,7 +35,7 @@ async def engine() -> AsyncIterator[Engine]:
 
 
 async def test_a_store_that_refused_a_change_is_well_again_with_the_first_write_of_some_size(tmp_path: Path) -> None:
-    """A small write may find room on a disk that is full for all others."""
+    """A small write may find room on a nearly full disk."""
     with watched_disk() as disk:
         engine = Engine(await open_store(path := str(tmp_path / "s.db")))
         await engine.health()

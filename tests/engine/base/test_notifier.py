@@ -1,4 +1,4 @@
-"""The notifier: a notification after a cursor was taken is not missed, and one without cursors leaves no trace."""
+"""The notifier: notifications after a cursor are not missed, and leave no trace without cursors."""
 
 import asyncio
 

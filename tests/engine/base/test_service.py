@@ -1,4 +1,4 @@
-"""Every operation is served, by a method that takes it and answers with its reply."""
+"""Every operation has a method that takes the operation and answers with its reply."""
 
 import hashlib
 import importlib

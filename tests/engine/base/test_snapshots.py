@@ -1,4 +1,4 @@
-"""Whoever holds an old snapshot of the database is named, with what to do."""
+"""The server names the holder of an old snapshot of the database, with a remedy."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's ser
 
 @pytest.fixture
 async def engine(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    """Not running: a test has it look. Everything counts as old."""
+    """An engine without loops: a test calls its looks. Everything counts as old."""
     monkeypatch.setattr(snapshots, "OLD_SECONDS", 0)
     monkeypatch.setattr(snapshots, "OLD_TRANSACTIONS", 1)
     engine = Engine(await open_store(url))
@@ -52,7 +52,7 @@ async def test_a_session_that_holds_a_snapshot_is_named_once(
 
 
 async def transaction_of(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """One that has written and does not end."""
+    """A transaction that has written and does not end."""
     await connection.execute("BEGIN; INSERT INTO meta VALUES ('a', 'b')")
 
 

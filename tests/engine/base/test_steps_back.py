@@ -1,4 +1,4 @@
-"""Sleeps last as long as they were to when the clock goes back: those under way, and those that come after."""
+"""Sleeps keep their length when the clock goes back, both running and later sleeps."""
 
 from collections.abc import AsyncIterator
 
@@ -37,7 +37,7 @@ class Server:
         self.clock.advance(seconds)
 
     async def look(self) -> float:
-        """A round of the loop, and of the one that wakes."""
+        """A round of the loop, and of the loop that wakes."""
         pause = await self.engine.timers.bring_forward()
         await self.engine.timers.wake()
         return pause

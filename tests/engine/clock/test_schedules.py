@@ -1,4 +1,4 @@
-"""Schedules in the engine: several servers, killed ones, clocks that are wrong, and the loop that fires."""
+"""Schedules in the engine: several servers, killed servers, wrong clocks, and the firing loop."""
 
 import asyncio
 import logging
@@ -52,7 +52,7 @@ async def put(engine: Engine, project_id: str, spec: CreateSchedule) -> str:
 
 @asynccontextmanager
 async def servers(address: str, amount: int) -> AsyncIterator[list[Engine]]:
-    """Engines of one store, each with a clock of its own. A file has one store, which they share."""
+    """Engines of one store, each with a clock of its own. On a file they share the only store."""
     async with AsyncExitStack() as stack:
         stores: list[Store] = []
         for _ in range(amount if is_postgres(address) else 1):
@@ -73,7 +73,7 @@ async def look(engine: Engine) -> None:
 
 
 async def started(engine: Engine, project_id: str, schedule_id: str) -> list[int]:
-    """The slots that have an execution, oldest first; each has one of its own."""
+    """The slots that have an execution, oldest first. No two slots share an execution."""
     fires = (await engine.serve(Scope(project_id), GetFires(schedule_id, limit=1_000))).fires
     page = await engine.serve(Scope(project_id), ListExecutions(workflow_id="wf", limit=500))
     by_fire = [fire.execution_id for fire in fires if fire.execution_id is not None]
@@ -106,7 +106,7 @@ async def test_three_servers_fire_each_due_time_once(database: str) -> None:
 async def test_a_server_whose_clock_is_an_hour_off_fires_nothing_twice_and_loses_nothing(
     database: str, away: float
 ) -> None:
-    """It steps away and back while slots come due on the others; every slot, though some come early, once."""
+    """The clock steps away and back while slots come due on other servers. Every slot fires once, some early."""
     async with servers(database, 3) as engines:
         project_id = await engines[0].projects.default()
         fields = {"overlap": Overlap.ALLOW, "missed": Missed.ALL}
@@ -329,7 +329,7 @@ async def test_what_comes_next_is_shown_in_the_schedules_zone(engine: Engine) ->
 async def test_a_calendar_lets_others_go_on_between_its_schedules(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """500 due times of each of 100 schedules take a second of the processor, for any key that reads."""
+    """500 due times of each of 100 schedules take a second of the processor, with any read key."""
     turns = 0
     seen: list[int] = []
 

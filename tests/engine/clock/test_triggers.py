@@ -1,4 +1,4 @@
-"""Event triggers in the engine: several servers, killed ones, and the loop that takes."""
+"""Event triggers in the engine: several servers, killed servers, and the taking loop."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ WORKER = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 
 @asynccontextmanager
 async def servers(address: str, amount: int) -> AsyncIterator[list[Engine]]:
-    """Engines of one store whose loops run; their time stands still. A file has one server."""
+    """Engines of one store with running loops and a standing clock. A file has one server."""
     async with AsyncExitStack() as stack:
         engines: list[Engine] = []
         for _ in range(amount if is_postgres(address) else 1):
@@ -89,7 +89,7 @@ async def test_all_servers_take_and_none_takes_twice(database: str) -> None:
 
 
 async def test_a_publish_rings_the_loop(database: str) -> None:
-    """Nothing but the hint tells it, and the time-out nothing but the clock: no look comes by itself."""
+    """A hint alone announces the event, and the clock alone the time-out: no look comes unprompted."""
     async with servers(database, 1) as [engine]:
         engine.spread = lambda seconds: 60.0  # type: ignore[method-assign]  # looks of its own come too late
         project_id = await registered(engine, TriggerSpec("wf", "t", 2, 30))

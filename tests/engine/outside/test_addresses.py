@@ -1,4 +1,4 @@
-"""What may be called: addresses of all kinds, names of the configuration, URLs that lie."""
+"""Callable addresses: addresses of all kinds, names of the configuration, lying URLs."""
 
 from ipaddress import ip_address
 

@@ -1,4 +1,4 @@
-"""Calls out, against real sockets: what is refused, where they connect to, what they put up with."""
+"""Calls out, against real sockets: refusals, chosen addresses, and tolerated answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 class Receiver:
-    """A server that says what it is told to say, and keeps what it was told."""
+    """A server with prepared answers that keeps each request."""
 
     def __init__(self, answer: bytes = OK) -> None:
         self.answer = answer
@@ -99,7 +99,7 @@ async def calling(
 
 
 def certificate_of(host: str, folder: Path) -> Path:
-    """A key and a certificate that nobody has signed, in one file."""
+    """A key and a self-signed certificate in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)
@@ -161,7 +161,7 @@ async def test_a_name_goes_on_to_its_next_address(receiver: Receiver) -> None:
 async def test_whenever_a_caller_gives_up_no_connection_is_left_open(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
-    """Two addresses are tried side by side; the one that loses stands, too, before it hears of that."""
+    """Two addresses are tried side by side. The losing connection is made, too, before the loser hears."""
     monkeypatch.setattr(network, "HEAD_START_SECONDS", 0.0)
     made: list[httpcore2.AsyncNetworkStream] = []
     second = asyncio.Event()

@@ -60,7 +60,7 @@ class House:
         return self.engine.clock
 
     async def end(self, **fields: Any) -> str:
-        """An execution that was started, claimed and completed; its id."""
+        """Start, claim and complete an execution; returns its id."""
         item = StartItem("wf", accept_early=True, **fields)
         [started] = await self.engine.executions.start(self.project_id, [item])
         assert not isinstance(started, Problem), started
@@ -81,7 +81,7 @@ class House:
                 await asyncio.sleep(0.005)
 
     async def until_state(self, state: DeliveryState, tries: int = 1) -> Delivery:
-        """Until the only delivery is in this state after so many tries and nothing is under way."""
+        """Wait until the only delivery is in this state after `tries` tries, with nothing under way."""
 
         async def reached() -> bool:
             [one] = await self.deliveries()
@@ -105,7 +105,7 @@ class House:
 
 @asynccontextmanager
 async def houses(address: str, amount: int = 1, *, run: bool = True) -> AsyncIterator[House]:
-    """Engines of one store; on a file there is one."""
+    """Engines of one store, or a single engine on a file."""
     async with AsyncExitStack() as stack:
         engines: list[Engine] = []
         for _ in range(amount if is_postgres(address) else 1):

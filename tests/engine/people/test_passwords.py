@@ -1,4 +1,4 @@
-"""Hashes of passwords as they are really made."""
+"""Hashes of passwords at real cost."""
 
 import asyncio
 import threading

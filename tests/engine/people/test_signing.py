@@ -1,4 +1,4 @@
-"""What projects sign with: made once, whoever asks first; replaced with an overlap."""
+"""Signing keys of projects: made once, for any first caller; replaced with an overlap."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The loops for what is due, while somebody else holds a row: others go on, and nobody asks for it without a pause."""
+"""The loops for due work, while another session holds a row: other work goes on, and retries pause."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ async def test_a_held_timer_is_tried_again_after_a_pause_and_delays_no_other(wor
 async def test_held_ones_that_are_overdue_are_passed_by_and_tried_again_after_a_pause(
     world: World, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many wait for the same row."""
+    """Many executions wait for the same row."""
     monkeypatch.setattr(loops, "BATCH", 2)
     parent = await world.running()
     await world.report(parent, [child(f"c{n}") for n in range(5)])

@@ -1,4 +1,4 @@
-"""Claims on a database that cannot clean up look from where their queue begins."""
+"""Claims look from their queue's begin, even if the database cannot clean up."""
 
 import asyncio
 import sys
@@ -66,7 +66,7 @@ def test_now_and_then_everything_is_looked_at_the_more_rarely_the_longer_it_take
 
 
 async def _buffers(connection: "asyncpg.Connection[asyncpg.Record]", name: str, **values: object) -> int:
-    """How many pages a query reads, with the plan that it has in the driver."""
+    """The pages that a query reads, with the driver's plan."""
     query = load("postgres")[name]
     await connection.execute("BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
     try:

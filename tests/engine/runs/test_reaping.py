@@ -1,4 +1,4 @@
-"""When the reaper grants every registration a full lease, and when it must not: dead workers would keep their work."""
+"""When the reaper grants every registration a full lease, and when dead workers would keep work by a grant."""
 
 import asyncio
 import sys
@@ -63,7 +63,7 @@ async def _register(engine: Engine, worker_id: str = "w") -> None:
 
 
 async def test_a_round_that_waits_for_the_database_is_no_absence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it waits, each look of the reaper at its clock moves that clock. Pauses of the machine do not."""
+    """Each look of the waiting reaper at its clock moves the clock. Pauses of the machine do not."""
     monkeypatch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 60.0)
     look_us, now_us = 0, boottime_us()
 
@@ -207,7 +207,7 @@ async def test_a_locked_registration_keeps_no_dead_worker_s_work_for_longer_than
 
 
 async def _mark(url: str, shift_us: int = 0) -> int | None:
-    """When a server last said that its reaper goes round; put forward or back by so much."""
+    """When a server last marked a reaper's round, shifted by `shift_us`."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(
@@ -228,7 +228,7 @@ async def _renewed(url: str) -> list[str]:
 
 
 async def _with_a_mark(url: str) -> Engine:
-    """A server that has a worker, and has said that it reaps."""
+    """A server with a worker, after the server's first mark of reaping."""
     engine = await _engine(url)
     await _register(engine)
     await until(lambda: _is_marked(url), 60, "the reaper has left its mark")

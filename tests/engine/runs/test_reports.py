@@ -1,4 +1,4 @@
-"""What piled up in a worker is recorded together, and yet each item has its own answer."""
+"""Items that piled up in a worker are recorded together, each with an answer."""
 
 from collections.abc import AsyncIterator
 
@@ -22,14 +22,14 @@ from perdure.wire.runs.requests import (
 
 
 class Hand:
-    """A worker as the engine sees it, with executions in its hands."""
+    """A worker as the engine sees the worker, with executions."""
 
     def __init__(self, engine: Engine, project_id: str) -> None:
         self.engine = engine
         self.project_id = project_id
 
     async def take(self, amount: int) -> list[str]:
-        """Start executions, and have them."""
+        """Start and claim executions."""
         scope, engine = Scope(self.project_id), self.engine
         await engine.serve(scope, RegisterRequest("w", "default", "3.11", [WorkflowSpec("wf")]))
         started = await engine.executions.start(self.project_id, [StartItem("wf")] * amount)

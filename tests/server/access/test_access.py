@@ -1,7 +1,7 @@
-"""The whole table of routes: who may call each, and that no project sees another's.
+"""The whole table of routes: the callers of each, and the separation of projects.
 
-A route that is added is covered by itself: what it makes is made in one project by a request that fits its document,
-and asked for by another. What its document cannot tell stands in `tests/server/requests.py` and `Everything.build`.
+A new route is covered at once: a request from its document makes things in one project, and the other project asks for
+them. Facts missing in documents stand in `tests/server/requests.py` and `Everything.build`.
 """
 
 import asyncio
@@ -55,11 +55,11 @@ RANK: Final = {role: rank for rank, role in enumerate((Role.READ, Role.WORK, Rol
 KEYED: Final = [route for route in ROUTES if route.role is not None]
 
 SECRET: Final = "the-secret-of-a"
-"""In everything that project A has."""
+"""Every thing with a text in project A holds the secret."""
 
 
 async def ask(client: httpx2.AsyncClient, route: Route, **request: Any) -> tuple[int, str]:
-    """A route's answer: status and text. Of a stream that goes well only its beginning is waited for."""
+    """A route's answer: status and text. For a successful stream, only the beginning."""
     async with client.stream(route.method, **request) as reply:
         if reply.headers.get("content-type", "").startswith("text/event-stream"):
             return reply.status_code, ""
@@ -69,7 +69,7 @@ async def ask(client: httpx2.AsyncClient, route: Route, **request: Any) -> tuple
 
 CHANGING: Final = re.compile("/workers/|/stats|/overview|/calendar")
 LASTING: Final = ("id", "execution_id", "webhook_id", "url", "created_at")
-"""Of a delivery."""
+"""The lasting fields of a delivery."""
 
 
 @asynccontextmanager
@@ -153,12 +153,12 @@ async def test_a_users_route_takes_no_key(database: str) -> None:
 
 
 TOLD_ANYWAY: Final = {"worker_heartbeat": "a worker that is not known is told to register anew"}
-"""What is no 404 where there is nothing, and why."""
+"""Routes that answer a missing thing without 404, and why."""
 DESTRUCTIVE: Final = ("erase", "cancel", "drain", "rotate", "retire", "remove", "delete", "claim", "report", "beat")
 
 
 class Everything:
-    """One of everything in a project, by the names that paths have for it."""
+    """A thing of each kind in a project, by the names in paths."""
 
     def __init__(self, owner: Person, project_id: str, key: str, address: str) -> None:
         headers = {"authorization": f"Bearer {key}", **PROTOCOL}
@@ -168,7 +168,7 @@ class Everything:
 
     @property
     def names(self) -> dict[str, str]:
-        """What each name in a path stands for: an id that was given, or the word that all requests use."""
+        """The value of each name in a path: a known id, or the common word."""
         return {name: self.ids.get(name, "w") for route in KEYED for name in route.path_names}
 
     async def post(self, path: str, body: Json) -> Json:
@@ -177,7 +177,7 @@ class Everything:
         return reply.json() if reply.content else None
 
     async def build(self) -> None:
-        """Make it all; `SECRET` stands in each thing that has a text of its own."""
+        """Make every thing; `SECRET` stands in each text."""
         hand = Hand(self.client)
         await hand.register()
         body = {"payload": {"said": SECRET}, "tags": {"t": SECRET}, "key": SECRET, "session_id": "w"}
@@ -209,7 +209,7 @@ class Everything:
         self.secrets |= {value for value in secret.values() if isinstance(value, str) and value.startswith("whsec_")}
 
     async def _fill(self) -> None:
-        """Whatever else can be made, by every route that makes something; ids in the answers are noted."""
+        """Call every other route that makes things, and note the ids in the answers."""
         for route in KEYED:
             if not route.safe and route.method != "DELETE" and not route.name.startswith(DESTRUCTIVE):
                 values: dict[str, Json] = {
@@ -229,7 +229,7 @@ class Everything:
                     self._note_id(route, said)
 
     def _note_id(self, made: Route, said: Json) -> None:
-        """The `id` of what a route made is what the paths below that route name."""
+        """Note a made thing's `id` for the paths below the route."""
         for route in KEYED:
             rest = route.path.removeprefix(made.path + "/{")
             if rest != route.path and isinstance(said, dict) and isinstance(said.get("id"), str):
@@ -246,7 +246,7 @@ class Everything:
                 self._note(value)
 
     async def settled(self) -> dict[str, Json]:
-        """What is seen once nothing changes by itself any more."""
+        """The answers once nothing changes unprompted any more."""
         before = await self.seen()
         async with asyncio.timeout(60):
             while (found := await self.seen()) != before:
@@ -254,7 +254,7 @@ class Everything:
         return before
 
     async def seen(self) -> dict[str, Json]:
-        """What the project's own admin reads of it, at every route that only reads."""
+        """The answers that the project's admin reads at every reading route."""
         found: dict[str, Json] = {}
         for route in KEYED:
             # Whether a worker answers changes by itself, and so does the time that numbers are of.
@@ -271,8 +271,7 @@ class Everything:
 
 @asynccontextmanager
 async def two_projects(served: Served) -> AsyncIterator[tuple[Everything, dict[str, dict[str, str]]]]:
-    """Project A with everything in it, and the headers of those who belong to B: an admin key, an admin, and that
-    admin asking for A."""
+    """Project A with every thing, and headers of B's callers: an admin key, an admin, and either naming A."""
     async with person(served) as ann, person(served) as bob:
         a, b = await ann.project("a"), await bob.project("b")
         everything = Everything(ann, a, await served.key_of(Role.ADMIN, project_id=a), str(served.client.base_url))
@@ -284,7 +283,7 @@ async def two_projects(served: Served) -> AsyncIterator[tuple[Everything, dict[s
 
 
 def aimed(body: Json, ids: dict[str, str]) -> Json:
-    """A body whose fields name what is there: ids by their names, in whatever depth."""
+    """A body whose fields name existing ids, at any depth."""
     if isinstance(body, dict):
         known = {**ids, "parent_execution_id": ids["execution_id"], "root_execution_id": ids["execution_id"]}
         return {
@@ -297,8 +296,7 @@ def aimed(body: Json, ids: dict[str, str]) -> Json:
 
 
 async def test_what_belongs_to_a_project_does_not_exist_for_another(database: str) -> None:
-    """Every route, asked by B for what A has, with A's ids in path, query and body: it is not there, and stays as it
-    is."""
+    """B asks every route for A's things, with A's ids in path, query and body: each is missing, and unchanged."""
     async with quiet(database) as served, two_projects(served) as (everything, others):
         before = await everything.settled()
         assert everything.ids.keys() >= IDS

@@ -157,7 +157,7 @@ def test_what_counts_as_one_caller(address: str, network: str) -> None:
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 async def test_a_server_of_both_kinds_of_addresses_knows_ipv4_callers_by_their_own(database: str) -> None:
-    """On `::` the system writes them as IPv6, and the proxies of the settings are written as they are."""
+    """The system writes IPv4 addresses on `::` as IPv6, but the settings' proxies stay as written."""
     async with serving(database, auth_failures_max=1, proxies=["127.0.0.1"]) as served:
         both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
         loop = asyncio.get_running_loop()

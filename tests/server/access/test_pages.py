@@ -28,7 +28,7 @@ async def signed_in(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def shown(client: httpx2.AsyncClient) -> str:
-    """What a page of this browser is told of the executions."""
+    """The executions listed for the browser."""
     return (await client.get("/api/v1/executions")).text
 
 
@@ -102,7 +102,7 @@ async def test_a_link_signs_in_once(served: Served) -> None:
 
 
 async def test_a_preview_uses_no_link_up(served: Served) -> None:
-    """Chats open links to show what they lead to, with HEAD or GET and without cookies; some run the page's scripts."""
+    """Chats preview links with HEAD or GET and without cookies; some run the page's scripts."""
     link = (await served.client.post("/api/v1/sign-in-links")).json()["path"]
     async with browser(served) as preview, browser(served) as person:
         for method in ("GET", "HEAD", "GET"):
@@ -203,7 +203,7 @@ def test_nobodys_links_and_sessions_end_for_those_of_others(monkeypatch: pytest.
 
 @asynccontextmanager
 async def without_hints(database: str) -> AsyncIterator[tuple[Served, Clock]]:
-    """A server that hears nothing of what others do; it remembers keys for 20 seconds."""
+    """A server that misses other servers' changes and remembers keys for 20 seconds."""
     async with serving(database, auth_cache_seconds=20) as served:
         clock = served.app.services.sign_ins._clock = Clock()
         served.engine.key_deleted = lambda key_id: None

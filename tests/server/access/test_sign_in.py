@@ -1,4 +1,4 @@
-"""Signing a browser in through the API, and what its cookie opens."""
+"""Signing a browser in through the API, and the cookie's reach."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Keys with the role `work`: they run and start workflows, and decide nothing for a person."""
+"""Keys with the role `work` run and start workflows, and decide nothing for a person."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,7 +30,7 @@ async def worker(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 def refused(reply: httpx2.Response, needed: str = "write") -> bool:
-    """The refusal names the role that is needed."""
+    """The refusal names the needed role."""
     says = f"This needs a key with the role '{needed}'; this one has 'work'."
     return (reply.status_code, reply.json()["error_type"], reply.json()["error"]) == (403, "FORBIDDEN", says)
 

@@ -1,4 +1,4 @@
-"""Answers are checked against what their question expects, at each door. A refused answer leaves the question open."""
+"""Each door checks answers against the question's schema. A refused answer leaves the question open."""
 
 import json
 import random
@@ -76,7 +76,7 @@ def fitting(chance: random.Random, schema: Json) -> Json:
 
 
 def fits(schema: Json, value: Json) -> bool:
-    """What a reader of the schema would say."""
+    """Whether a reader of the schema would accept the value."""
     match schema:
         case {"enum": values}:
             return any(type(value) is type(one) and value == one for one in values)
@@ -153,7 +153,7 @@ async def test_a_wrong_answer_is_refused_with_its_path_and_the_question_stays_op
 
 
 async def test_answers_from_workers_are_checked_too(served: Served, hand: Hand) -> None:
-    """Of code that answers another execution's question: it gets the refusal as its outcome."""
+    """Code that answers another execution's question gets the refusal as the outcome."""
     id = await asked(served, hand, answer_schema={"type": "boolean"})
     await served.start("w")
     item = await hand.claim()
@@ -245,7 +245,7 @@ async def test_an_answer_before_its_question_is_dropped_if_it_does_not_fit(serve
 
 
 def doubling(levels: int) -> Json:
-    """At each level the check would look twice."""
+    """A schema that doubles the check's work at each level."""
     parts = {
         f"a{n}": {"anyOf": [{"properties": {"x": {"$ref": f"#/$defs/a{n + 1}"}}, "required": [name]} for name in "yz"]}
         for n in range(levels)

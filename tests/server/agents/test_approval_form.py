@@ -1,4 +1,4 @@
-"""The schema of an answer as fields of the page that asks, and what they send."""
+"""An answer's schema as fields of the approval page, and the submitted values."""
 
 import json
 from datetime import date

@@ -1,4 +1,4 @@
-"""Links to questions: who made them, and what ends them."""
+"""Links to questions: makers and ends."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -19,7 +19,7 @@ from perdure.wire.base.access import Role
 Json = Any
 UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 OURS = {"sec-fetch-site": "same-origin"}
-"""What a browser says of a form of one of our pages."""
+"""A browser's header for a form of our pages."""
 
 
 async def asked(
@@ -32,7 +32,7 @@ async def asked(
     execution_key: str | None = None,
     **wait: Json,
 ) -> str:
-    """An execution that waits for an answer; its id."""
+    """Start an execution that waits for an answer; returns the id."""
     id = await served.start("w", key=execution_key)
     item = await hand.claim()
     assert item["id"] == id
@@ -347,7 +347,7 @@ class Asking:
         assert (await self.worker.say(id or self.id, "wait", said)).status_code == 200
 
     async def children(self, count: int) -> list[str]:
-        """Executions below it, in the worker's hands."""
+        """Executions below the asking one, held by the worker."""
         body = {
             "workflows": [{"workflow_id": "tool", "payload": n} for n in range(count)],
             **{"parent_execution_id": self.id, "root_execution_id": self.id, "step_key": "tools"},
@@ -363,7 +363,7 @@ class Asking:
         return (await self.served.client.get(path_of(id or self.id, key))).json()
 
     async def answer(self, id: str | None = None, key: str = "approve") -> Json:
-        """What its step was given; None when it was given nothing."""
+        """The outcome of a step; None without an outcome."""
         step = await self.worker.step(id or self.id, quote(key))
         return None if step.status_code == 404 else step.json()["outputs"]["data"]
 
@@ -377,7 +377,7 @@ async def asking(database: str, **settings: Json) -> AsyncIterator[Asking]:
 
 
 async def test_what_is_asked_by_an_event_is_answered_by_an_event(database: str) -> None:
-    """As push workers do it: `suspend_{key}` on the root's topic, and `resume_{key}` there."""
+    """Push workers publish `suspend_{key}` on the root's topic, and get `resume_{key}` there."""
     async with asking(database) as one:
         client = one.served.client
         await one.ask({"n": 1})

@@ -73,7 +73,7 @@ def fields_of(html: str) -> dict[str, str]:
 
 
 def check_page(page: httpx2.Response) -> None:
-    """No page of these loads or runs anything but its style."""
+    """The page loads and runs nothing but the style sheet."""
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "style-src 'self'" in policy and "script-src" not in policy
     assert "unsafe" not in policy and "frame-ancestors 'none'" in policy and "form-action 'self'" in policy

@@ -1,4 +1,4 @@
-"""The page that asks, in a real Chromium: keyboard only, without JavaScript, with data that means harm."""
+"""The approval page in a real Chromium: keyboard only, without JavaScript, with malicious data."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ async def served() -> AsyncIterator[Served]:
 
 @asynccontextmanager
 async def page_of(browser: Browser, served: Served, *, scripts: bool) -> AsyncIterator[tuple[Page, list[str]]]:
-    """A page of a browser that has nothing of us yet, and what went wrong or was run in it."""
+    """A page of a fresh browser, and the page's errors and script runs."""
     heard: list[str] = []
     host, port = served.address
     context = await browser.new_context(base_url=f"http://{host}:{port}", java_script_enabled=scripts)

@@ -1,4 +1,4 @@
-"""Sessions over HTTP: what agents remember of them, and what was said in them."""
+"""Sessions over HTTP: memories and transcripts of agents."""
 
 from typing import Any
 from uuid import uuid4
@@ -65,7 +65,7 @@ RESULT = {
 
 
 class Agent(Hand):
-    """A worker whose workflow `w` is an agent, beside one that is none."""
+    """A worker with the agent workflows `w` and `x`, and a plain one."""
 
     async def register(self) -> Any:
         body = {"worker_id": self.id, "deployment_id": "default", "python": "3.11"}
@@ -196,7 +196,7 @@ async def test_a_session_has_a_timeline(served: Served, agent: Agent) -> None:
 
 
 async def test_tokens_of_a_durable_agent_are_those_of_its_journal(served: Served, agent: Agent) -> None:
-    """Its result is its output alone. They are there while it works, with those of the agents that it hands over to."""
+    """The result is only the output. Tokens appear during the run, including those of agents handed over to."""
 
     def answer(key: str, given: int, taken: int, name: str = "model.request") -> Any:
         value = {"parts": [], "usage": {"input_tokens": given, "output_tokens": taken}, "kind": "response"}
@@ -219,7 +219,7 @@ async def test_tokens_of_a_durable_agent_are_those_of_its_journal(served: Served
 
 
 async def test_tools_of_a_durable_agent_are_those_of_its_journal(served: Served, agent: Agent) -> None:
-    """Each at its own time, while it works, with those of the agents that it hands over to."""
+    """Each tool call appears at its own time during the run, including the calls of agents handed over to."""
 
     def called(key: str, value: Any, name: str = "tool.refund", **more: Any) -> Any:
         step = {"type": "step", "key": key, "name": name, "fingerprint": None, "ok": True, "value": value}

@@ -1,4 +1,4 @@
-"""Schedules over HTTP: the contract's three routes, and those that manage one."""
+"""Schedules over HTTP: the contract's three routes, and the managing routes."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -231,7 +231,7 @@ async def test_metrics_tell_of_schedules(served: Served, hand: Hand) -> None:
 
 @pytest.mark.slow
 async def test_every_minute_for_real(served: Served, hand: Hand) -> None:
-    """The one test that waits for the wall clock: up to two minutes."""
+    """Only this test waits for the wall clock: up to two minutes."""
     await made(served, cron="* * * * *", timezone="UTC")
     due: list[datetime] = []
     async with asyncio.timeout(140):

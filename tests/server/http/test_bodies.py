@@ -1,4 +1,4 @@
-"""Bodies of requests: the limit of each route, and how much of them a server holds at a time."""
+"""Bodies of requests: the limit of each route, and the share held by a server."""
 
 import asyncio
 import re
@@ -126,7 +126,7 @@ async def test_who_calls_is_found_out_before_the_body_is_read(served: Served, pa
 
 
 def collections_in(kind: Any, around: tuple[bytes, bytes]) -> Iterator[tuple[str, Any, tuple[bytes, bytes]]]:
-    """Each list and object with names of the sender: its path, its type, and the JSON around it."""
+    """Each list and object with names of the sender: path, type, and surrounding JSON."""
     before, after = around
     for one in kind.types if isinstance(kind, inspect.UnionType) else [kind]:
         if isinstance(one, inspect.StructType):
@@ -159,11 +159,11 @@ def test_bodies_hold_lists_and_objects() -> None:
 
 
 BEYOND = PARTS_MAX + PARTS_MAX // 100
-"""The limit for all together is not exact, because it allows each struct to have all its fields."""
+"""The limit of the whole is inexact, because each struct may have all fields."""
 
 
 def large(body: bytes) -> bytes:
-    """So large, and with so many commas, that it is counted."""
+    """Enlarge the body, with enough commas to be counted."""
     return b'%b,"more":"%b"}' % (body[:-1], b"," * COUNTED_BYTES_MIN)
 
 
@@ -316,7 +316,7 @@ async def test_a_large_body_of_the_wrong_shape_is_refused_with_the_path(served: 
 
 
 def list_of(item: Callable[[int], bytes]) -> bytes:
-    """Of some 8 MB."""
+    """A list of some 8 MB."""
     count = 7 * MIB // len(item(1_000_000))
     return b"[%b]" % b",".join(map(item, range(count)))
 
@@ -388,7 +388,7 @@ async def test_a_fault_of_a_large_value_is_told_as_that_of_a_small_one(
 
 
 async def halves(stack: AsyncExitStack, served: Served, count: int, path: str, sent: int, key: str = "") -> list[Wire]:
-    """Callers that send so much of a body and stop."""
+    """Callers that send `sent` bytes of a body and stop."""
     lines = []
     for _ in range(count):
         line = await stack.enter_async_context(wire(served))

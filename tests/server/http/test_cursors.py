@@ -11,29 +11,29 @@ from perdure.store.verbs.agents import sessions
 from perdure.store.verbs.insight import trace_queries, workflow_runs
 
 NAMES = ["ä/1", "b", "c", "d", "e.f"]
-"""Not in their order, and one that is not ASCII."""
+"""Unordered names, of which one is not ASCII."""
 
 
 class List(NamedTuple):
-    """A list, and how it comes by another entry that stands before all others."""
+    """A list, and a way to add an entry in front."""
 
     path: str
     field: str | None
-    """Under which its entries are; None: the answer is an array, and the cursor a header."""
+    """The name of the entries' field; None: the answer is an array, and the cursor a header."""
     name: Callable[[Any], Any]
-    """What an entry is told apart by."""
+    """The identity of an entry."""
     add: Callable[[Served, Hand, str], Awaitable[Any]]
 
 
 async def start(served: Served, hand: Hand, name: str) -> str:
-    """A root execution that has ended."""
+    """An ended root execution."""
     id = await served.start(payload={"input": name})
     await hand.complete(await hand.claim())
     return id
 
 
 async def send_trace(served: Served, hand: Hand, name: str) -> str:
-    """Journals, and spans that were sent in: each second one, all of one moment to come, then of a later one."""
+    """Send journals and foreign spans in turn; most spans share a future moment, the last has a later one."""
     if name in NAMES[::2]:
         return (await start(served, hand, name)).replace("-", "")
     trace_id = f"{sum(name.encode()):032x}"

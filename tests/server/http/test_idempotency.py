@@ -1,4 +1,4 @@
-"""Idempotency-Keys over HTTP: on every POST that creates, and what is told where a secret is not kept."""
+"""Idempotency-Keys over HTTP: every creating POST, and replies without stored secrets."""
 
 import re
 from typing import Any, Final, NamedTuple
@@ -19,7 +19,7 @@ SCHEDULE: Final = {"workflow_id": "w", "cron": "0 9 * * *", "timezone": "UTC", "
 
 
 class Case(NamedTuple):
-    """Two bodies of a route: the second one may not come under the first one's key."""
+    """Two bodies of a route: the second may not reuse the first's key."""
 
     body: Any
     other: Any
@@ -56,7 +56,7 @@ KEYED: Final = {route.path: route for route in ROUTES if route.idempotent}
 
 
 def case_of(path: str) -> Case:
-    """By default bodies that the document takes, which differ in a number or a text."""
+    """Bodies from the document that differ in a number or a text, unless listed in CASES."""
     if path in CASES:
         return CASES[path]
     body = body_of(KEYED[path])

@@ -213,7 +213,7 @@ async def test_an_errors_text_is_recorded_whatever_it_holds(served: Served, hand
 
 
 async def test_a_large_value_is_read_about_as_fast_as_any_json(no_collector: None) -> None:
-    """It is read in one go, so the others wait for it: by the processor's time, not much longer than for any JSON."""
+    """The server reads a value in one go while others wait, so the time must be near that of any JSON."""
     body = b'{"accept_early": true, "payload": [' + b"[]," * 2_000_000 + b"[]]}"
     begin = time.thread_time()
     json.loads(body)

@@ -1,4 +1,4 @@
-"""What a server bears from its callers, at the level of bytes: sizes, slowness, nonsense."""
+"""A server's tolerance of callers, at the level of bytes: sizes, slowness, nonsense."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ class Wire:
         return int(status.split(" ")[1]), headers, body
 
     async def closed(self) -> bytes:
-        """Whatever comes until the server closes."""
+        """Read until the server closes."""
         try:
             async with asyncio.timeout(60):
                 return await self.reader.read()
@@ -176,7 +176,7 @@ async def test_many_fields_and_many_items(served: Served) -> None:
 
 
 def connected(served: Served, line: Wire) -> bool:
-    """Whether the server still has this connection."""
+    """Whether the server still has the connection."""
     mine = line.writer.get_extra_info("sockname")
     return any(
         one.client == mine for one in served.server.server_state.connections if isinstance(one, ServerConnection)
@@ -184,7 +184,7 @@ def connected(served: Served, line: Wire) -> bool:
 
 
 async def anonymous(stack: AsyncExitStack, served: Served) -> Wire:
-    """A connection that has asked something without a key, and is idle."""
+    """An idle connection after a request without a key."""
     line = await stack.enter_async_context(wire(served))
     await line.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (await line.reply())[0] == 200
@@ -192,7 +192,7 @@ async def anonymous(stack: AsyncExitStack, served: Served) -> Wire:
 
 
 async def known(stack: AsyncExitStack, served: Served) -> Wire:
-    """A connection that has shown a key, and is idle."""
+    """An idle connection with a known key."""
     line = await stack.enter_async_context(wire(served))
     await line.send(line.head("GET", "/api/v1/executions"))
     assert (await line.reply())[0] == 200
@@ -234,7 +234,7 @@ async def test_a_proxy_may_have_all_connections(database: str) -> None:
 
 
 class Standing:
-    """A connection that is only counted."""
+    """A connection that exists only as a count."""
 
     def __init__(self, *, evictable: bool = True) -> None:
         self.evictable = evictable
@@ -269,7 +269,7 @@ def test_the_addresses_of_a_network_are_counted_together() -> None:
 
 
 async def trickle(line: Wire, data: bytes, answer: asyncio.Task[object]) -> None:
-    """Send a little at a time until there is an answer; none for long means that each bit moved the deadline."""
+    """Send a little at a time until an answer comes; a long silence means that each bit moved the deadline."""
     for _ in range(200):
         await line.send(data)
         if (await asyncio.wait({answer}, timeout=0.1))[0]:
@@ -382,7 +382,7 @@ async def test_nonsense_is_refused_and_the_connection_closed(served: Served, dat
 
 
 async def test_what_follows_a_refused_request_is_not_read_as_another(served: Served) -> None:
-    """A proxy in front may have seen one request where we would see two."""
+    """A proxy in front may have seen one request where the server would see two."""
     smuggled = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for head in (
         b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" % (len(smuggled) + 5),

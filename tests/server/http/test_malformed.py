@@ -1,7 +1,7 @@
-"""10,000 requests that no client would send, as bytes, to a server in a process of its own.
+"""10,000 malformed requests, as bytes, to a server in a process of its own.
 
-Broken request lines, headers, chunks, lengths, JSON, UTF-8 and paths. Each gets an answer of the one shape or a closed
-connection; none a 5xx, none hangs, and the server is as small afterwards as before.
+Broken request lines, headers, chunks, lengths, JSON, UTF-8 and paths. Each gets an answer of the usual shape or a
+closed connection, never a 5xx or a hang. The server is as small afterwards as before.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ WORDS: Final = (
 
 
 class Maker:
-    """Makes malformed requests: a good one for some route, and then something that goes wrong."""
+    """Makes malformed requests: breaks a good request for some route."""
 
     def __init__(self, seed: int, key: str, question: str) -> None:
         self.random = random.Random(seed)
@@ -118,7 +118,7 @@ class Maker:
         body: bytes | None = None,
         length: bool = True,
     ) -> bytes:
-        """A request for a route, with some of its parts replaced."""
+        """A request for a route, with some parts replaced."""
         if body is None:
             value = body_of(route)
             body = b"" if value is None else json.dumps(value).encode()
@@ -397,7 +397,7 @@ class Maker:
 
 
 async def ask(port: int, sent: bytes, *, gives_up: bool) -> bytes:
-    """All that is answered. A caller that gives up hangs up when there is no answer for a while; others wait for the
+    """The whole answer. A caller that gives up hangs up after a while without an answer; the others wait for the
     server's patience to end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answering = asyncio.ensure_future(reader.read())
@@ -418,7 +418,7 @@ async def ask(port: int, sent: bytes, *, gives_up: bool) -> bytes:
 
 
 def complaint(answer: bytes) -> str | None:
-    """What is wrong with an answer; there may be several, one after the other, or none."""
+    """The fault of the answers, which may be several or missing."""
     while answer:
         head, found, rest = answer.partition(b"\r\n\r\n")
         status = re.match(rb"HTTP/1\.1 (\d{3}) ", head)
@@ -447,7 +447,7 @@ def complaint(answer: bytes) -> str | None:
 
 @asynccontextmanager
 async def server(folder: Path) -> AsyncIterator[tuple[psutil.Process, int, str, str]]:
-    """A server: its process and port, a key, and the address of a question that a link opens."""
+    """A server: process and port, a key, and a question's link address."""
     store = str(folder / "perdure.db")
     made = await asyncio.create_subprocess_exec(
         *PERDURE,
@@ -492,7 +492,7 @@ async def server(folder: Path) -> AsyncIterator[tuple[psutil.Process, int, str, 
 
 
 async def asked(client: httpx2.AsyncClient) -> str:
-    """A step asks something: the address that answers it."""
+    """Ask a question in a step; returns the address for the answer."""
     hand = Hand(client)
     await hand.register()
     run = await client.post("/api/v1/workflows/w/run", json={"payload": None})

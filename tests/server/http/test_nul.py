@@ -23,7 +23,7 @@ async def served(database: str) -> AsyncIterator[Served]:
 
 
 def with_nul(value: Json) -> Iterator[Json]:
-    """The value, each time with a NUL for another one of its texts."""
+    """Copies of the value, each with a NUL in place of another text."""
     if isinstance(value, str):
         yield "\0"
     elif isinstance(value, list):

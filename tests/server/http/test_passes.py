@@ -1,4 +1,4 @@
-"""How often code parses a start's JSON before the workflow has the value: each call of a decoder is counted."""
+"""The count of parses of a start's JSON before the workflow has the value: tests count decoder calls."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -65,7 +65,7 @@ def _holds_payload(value: object) -> bool:
 
 
 async def parsers(client: Client, workflow: Workflow[Any, None] | str, value: object) -> list[str]:
-    """The modules that call a decoder while they have the payload's bytes, until the workflow's code begins."""
+    """The modules that call a decoder on the payload's bytes before the workflow's code begins."""
     found: list[str] = []
 
     def note(frame: FrameType, event: str, called: Any) -> None:

@@ -1,6 +1,6 @@
-"""One JSON shape for all errors, over every route; and nothing the caller does is our fault.
+"""Every route has one JSON shape for errors, and no caller's fault counts as the server's.
 
-Each test goes over the whole table on one server; a route that is added is covered by itself.
+Each test goes over the whole table on one server, including new routes.
 """
 
 import json
@@ -27,12 +27,12 @@ WITH_BODY = [route for route in ROUTES if route.body_type is not None]
 
 
 TOLD_ANYWAY = {"worker_heartbeat": "a worker that is not known is told to register anew"}
-"""What is no 404 where there is nothing, and why."""
+"""Routes that answer a missing thing without 404, and why."""
 
 
 @contextmanager
 def at(route: Route) -> Iterator[None]:
-    """What fails in the block says at which route."""
+    """Name the route in failures of the block."""
     try:
         yield
     except AssertionError as error:
@@ -87,14 +87,14 @@ async def test_another_project_does_not_exist(served: Served) -> None:
 
 
 async def ask_for(served: Served, route: Route, values: dict[str, str]) -> httpx2.Response:
-    """A request that fits, for things of these names."""
+    """A fitting request for things with these names."""
     return await served.client.request(
         route.method, url_of(route, values), params=query_of(route), json=body_of(route), headers=PROTOCOL
     )
 
 
 async def test_what_no_id_names_does_not_exist(served: Served) -> None:
-    """Every route that names something by its id: 404, in upper case as well. What is named by words may be empty."""
+    """Routes with an id in the path answer 404, in upper case as well. Answers under a word may be empty."""
     for route in KEYED:
         ids = (IDS & {*route.path_names} - {"project_id"}) if route.name not in TOLD_ANYWAY else set()
         for id in (UNKNOWN, UNKNOWN.upper()) if route.path_names else ():
@@ -203,10 +203,8 @@ def _values(node: Any) -> Any:
 @pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("route", WITH_BODY, ids=name_of)
 async def test_wrong_types_are_the_callers_fault(signing_up: Served, route: Route, stride: int) -> None:
-    """Every field of every body with each `stride`-th wrong value, alone: a 4xx that names a field, or an answer.
-
-    Never 5xx. The next field begins with the next value.
-    """
+    """Every field of every body with each `stride`-th wrong value, alone: a 4xx that names a field, or an answer. Never
+    5xx. The next field begins with the next value."""
     base = body_of(route)
     async with person(signing_up) as somebody:
         for at, path in enumerate(_paths(base)):

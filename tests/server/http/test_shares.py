@@ -1,4 +1,4 @@
-"""No caller stops the others: what one request may ask, and what ends with its caller."""
+"""No caller stops the others: limits of a request, and work that ends with its caller."""
 
 import asyncio
 import json
@@ -96,7 +96,7 @@ async def test_a_scan_ends_when_its_caller_leaves(
 
 
 async def test_a_project_has_a_limit_of_workflows(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted by name. Those that are known may be registered again, also by another deployment."""
+    """The limit counts names. Known names may be registered again, even by another deployment."""
     monkeypatch.setattr("perdure.store.verbs.runs.deployments.WORKFLOWS_MAX", 5)
     hand = Hand(served.client, tuple(f"w-{n}" for n in range(5)))
     await hand.register()

@@ -1,4 +1,4 @@
-"""Server-sent events and long polls: where they begin, how they end, and what they leave behind."""
+"""Server-sent events and long polls: beginnings, ends, and remains."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ class Event(NamedTuple):
 
 
 class Stream:
-    """A stream as a client reads it."""
+    """A stream as a client reads."""
 
     def __init__(self, lines: AsyncIterator[str]) -> None:
         self._lines = lines
@@ -162,7 +162,7 @@ async def test_a_silent_stream_ends_so_that_its_client_comes_back(database: str)
 
 
 class Looks:
-    """How often the server has looked who it is that calls."""
+    """Counts the server's looks at the caller's identity."""
 
     def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         self.amount = 0
@@ -275,7 +275,7 @@ async def test_a_stream_looks_again_though_no_notification_came(database: str) -
 
 
 async def test_who_only_waits_is_not_looked_at(served: Served) -> None:
-    """The look once a second is for those with a deadline, or with something that they have not taken."""
+    """The look once a second is for callers with a deadline or untaken data."""
     watched = served.server._protocol.watched
     async with following(served, "/api/v1/events/stream?topic=t") as stream:
         await _publish(served, "t", 1)
@@ -373,7 +373,7 @@ async def test_a_run_that_is_not_there_has_no_stream(served: Served, hand: Hand)
 async def test_a_run_that_is_deleted_ends_its_streams(
     served: Served, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though nobody saw its end before."""
+    """The run's end was never seen before."""
     executions = served.engine.executions
     how_ended, id = executions.how_ended, await served.start()
     gone = asyncio.Event()
@@ -416,7 +416,7 @@ async def test_streams_of_a_key_are_bounded_and_freed(database: str) -> None:
 
 
 async def _settle(served: Served) -> None:
-    """The server notices that streams were closed, and frees all they held."""
+    """The server notices closed streams, and frees their share."""
     await served.until(lambda: not served.app.services.slots.total)
 
 
@@ -567,7 +567,7 @@ def test_slots() -> None:
 
 
 async def test_a_poll_that_is_over_is_gone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without waiting for the collector: a server holds thousands of polls, each for a minute."""
+    """The poll goes without the collector: a server holds thousands of polls, each for a minute."""
     monkeypatch.setattr(streams, "_WATCH_AFTER_SECONDS", 0.0)
     asked = asyncio.Event()
 

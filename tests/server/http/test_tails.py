@@ -1,4 +1,4 @@
-"""One tail per topic: many streams cost the store what one does, slow ones cost nobody, none misses anything."""
+"""One tail per topic: many streams cost the store as much as one, slow ones cost nobody, none misses an event."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ STREAM = "/api/v1/events/stream"
 
 
 class Reader:
-    """A stream over a socket of its own; what it has seen."""
+    """A stream over a separate socket, with the seen events."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -39,7 +39,7 @@ class Reader:
         return [line for line in found if line.startswith("data: ")]
 
     async def is_cut(self) -> bool:
-        """Read to the end, which is no proper one: the last chunk is missing."""
+        """Read to the end, whose last chunk is missing."""
         try:
             return not (await self._reader.read()).endswith(b"0\r\n\r\n")
         except ConnectionResetError:
@@ -51,7 +51,7 @@ class Reader:
 
 @asynccontextmanager
 async def streams(served: Served, amount: int, query: str) -> AsyncIterator[list[Reader]]:
-    """So many streams, each with its head read."""
+    """Open `amount` streams and read each head."""
     opened: list[Reader] = []
 
     async def open_one() -> Reader:
@@ -155,7 +155,7 @@ async def test_a_client_that_takes_nothing_is_cut_and_keeps_nobody_waiting(
 
 
 async def test_a_stream_reads_a_piece_at_a_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tails and streams alike: of a thousand streams, each holds what it reads until its client takes it."""
+    """Tails and streams alike: each of a thousand streams holds its reading until the client takes it."""
     reads = Reads(served, monkeypatch)
     large = "x" * 60_000
     await publish(served, "t", 40, large)

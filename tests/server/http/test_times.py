@@ -1,4 +1,4 @@
-"""Times from outside lie between 1970 and 9999. A time that was stored before this rule fails no answer."""
+"""Times from outside lie between 1970 and 9999. Older stored times fail no answer."""
 
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ Json = Any
 WRONG: Final = (2**63 - 1, 2**70, -1, AT_US_MAX + 1_000_000)
 TEXTS: Final = ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "10000-01-01T00:00:00Z", *WRONG)
 CLAMPED: Final = {("Fail", "retry_delay_us"), ("StartItem", "start_at_us"), ("WorkerLoad", "held_us")}
-"""The server clamps or checks them itself, or they are spans of time that it only adds up."""
+"""The server clamps or checks such fields itself, or only adds up such spans of time."""
 
 
 def test_a_stored_time_can_always_be_written() -> None:
@@ -64,7 +64,7 @@ def test_each_time_that_a_worker_sends_has_bounds() -> None:
 
 
 def times_in(schema: Json) -> list[str]:
-    """The names of an object's fields that are times."""
+    """The names of an object's time fields."""
     if "$ref" in schema:
         return times_in(SCHEMAS[schema["$ref"].rpartition("/")[2]])
     found = []

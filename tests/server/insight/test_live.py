@@ -25,7 +25,7 @@ def looks_are_frequent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 async def named(stream: Stream, name: str) -> Event:
-    """The next event of this kind."""
+    """The next event of the kind."""
     while True:
         event = await stream.next()
         assert event is not None, f"the stream has ended without {name!r}"
@@ -34,7 +34,7 @@ async def named(stream: Stream, name: str) -> Event:
 
 
 async def showing(stream: Stream, latest: dict[str, Any], **wanted: Any) -> None:
-    """Until the latest events of these kinds have these values."""
+    """Read until the latest events of each kind have the wanted values."""
     while any(not fields.items() <= latest.get(name, {}).items() for name, fields in wanted.items()):
         event = await stream.next()
         assert event is not None and event.event is not None
@@ -42,7 +42,7 @@ async def showing(stream: Stream, latest: dict[str, Any], **wanted: Any) -> None
 
 
 async def until(stream: Stream, name: str, **fields: Any) -> Event:
-    """The next event of this kind with these values."""
+    """The next event of the kind with the values."""
     while True:
         event = await named(stream, name)
         if fields.items() <= event.data.items():
@@ -255,7 +255,7 @@ async def test_wrong_requests_are_refused(served: Served) -> None:
 
 
 async def test_a_slow_reader_gets_the_newest_state(served: Served, hand: Hand) -> None:
-    """It holds no queue: the events in between are skipped."""
+    """The stream holds no queue and skips the events in between."""
     await served.start()
     pages = (await served.engine.serve(Scope(served.project_id), FollowLive(watch=["list"]))).pages
     await anext(pages)

@@ -1,4 +1,4 @@
-"""Numbers of the executions that filters find, over HTTP."""
+"""Counts of the executions that filters find, over HTTP."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ async def _get(served: Served, path: str, **params: str) -> Json:
 
 @pytest.fixture
 async def ended(served: Served, hand: Hand) -> list[str]:
-    """Three failed executions, two completed ones and a queued one."""
+    """Three failed executions, two completed and a queued."""
     ids: list[str] = []
     for number in range(3):
         ids.append(await served.start(tags={"shop": str(number % 2)}, user_id="ann"))

@@ -1,4 +1,4 @@
-"""The search of everything that has a name."""
+"""The search of all named things."""
 
 from typing import Any
 

@@ -19,7 +19,7 @@ Json = Any
 
 @pytest.fixture
 async def served(served: Served) -> Served:
-    """A server that counts: it counts nothing before the first round of its loop."""
+    """A counting server, after its loop's first round."""
 
     async def counts() -> bool:
         return await served.engine.store.read(ended.folds()) is not None

@@ -23,7 +23,7 @@ TRACE = "0190a5f27c1e7b3a9d550242ac120002"
 
 
 def span(id: str = "00f067aa0ba902b7", **fields: Any) -> dict[str, Any]:
-    """A span as a worker sends it."""
+    """A worker's span as sent."""
     return {
         "trace_id": TRACE,
         "span_id": id,
@@ -323,7 +323,7 @@ async def test_waits_and_children_are_spans_of_the_tree(served: Served, hand: Ha
 
 
 def request() -> ExportTraceServiceRequest:
-    """Two spans of one trace, the second with a bad name for its trace."""
+    """Two spans of one trace; the second has a bad trace id."""
     found = ExportTraceServiceRequest()
     group = found.resource_spans.add()
     service = group.resource.attributes.add()
@@ -404,7 +404,7 @@ FORMS = [otlp.PROTOBUF, otlp.JSON]
 
 
 def many(form: str, count: int, fields: dict[str, Any] | None = None, resource: str = "") -> bytes:
-    """A request of so many spans, whose resource says something of that length."""
+    """A request of `count` spans, with a text in the resource if given."""
     if form == otlp.JSON:
         said = {"attributes": [{"key": "r", "value": {"stringValue": resource}}]} if resource else {}
         spans = [fields or {}] * count

@@ -1,7 +1,7 @@
-"""The document that the routes write, held against the contract (tests/contract/openapi.json), entry by entry.
+"""The routes' document, compared with the contract (tests/contract/openapi.json), entry by entry.
 
 Nothing of the contract may be missing or changed: paths, methods, names of operations and schemas, parameters, fields,
-types, formats, what may be null and what is required. More may be there.
+types, formats, nullability and required fields. The document may have more.
 """
 
 import json
@@ -16,7 +16,7 @@ from perdure.server.app import all_routes
 from perdure.server.http import openapi
 
 NOT_YET: dict[str, str] = {}
-"""Paths of the contract that are not served, and why. A served one has to go from here."""
+"""Paths of the contract that are not served, with reasons. A served path must go."""
 
 OTHERWISE = {
     "reply[].id: has the format 'uuid', here None": (
@@ -28,10 +28,10 @@ OTHERWISE = {
         "a key's id is the eight characters that it shows",
     ),
 }
-"""What differs on purpose: in which operation, and why."""
+"""Deliberate differences by operation, with reasons."""
 
 STRICTER = "/api/v1/approvals/"
-"""Where more may be asked of the caller than the contract does."""
+"""Paths that may ask more of the caller than the contract does."""
 
 Json = Any
 
@@ -50,7 +50,7 @@ SERVED = [(path, method) for path, methods in contract()["paths"].items() if pat
 
 
 class Schema:
-    """A schema in one manner, however it was written: `"type": ["string", "null"]`, `anyOf` with null, a reference."""
+    """A schema in one manner, whatever the writing: `"type": ["string", "null"]`, `anyOf` with null, a reference."""
 
     def __init__(self, document: Json, written: Json) -> None:
         self._document = document
@@ -90,7 +90,7 @@ class Schema:
 def differences(
     where: str, theirs: Schema, mine: Schema, *, request: bool, seen: frozenset[str] = frozenset()
 ) -> Iterator[str]:
-    """What of the contract's schema is missing or changed in ours."""
+    """The parts of the contract's schema that ours lacks or changes."""
     if theirs.name is not None:
         if mine.name != theirs.name:
             yield f"{where}: is {theirs.name}, here {mine.name}"
@@ -124,7 +124,7 @@ def differences(
 
 
 def operation_differences(path: str, theirs: Json, mine: Json) -> Iterator[str]:
-    """What of an operation of the contract is missing or changed in ours."""
+    """The parts of an operation of the contract that ours lacks or changes."""
     if mine["operationId"] != theirs["operationId"]:
         yield f"is called {theirs['operationId']}, here {mine['operationId']}"
     known = {(one["in"], one["name"]): one for one in mine.get("parameters", ())}
@@ -187,7 +187,7 @@ def test_an_operation_is_what_the_contract_says(path: str, method: str) -> None:
 
 
 def test_what_is_not_served_yet_is_not_served() -> None:
-    """Whoever serves one takes it from the list, so that it is compared from then on."""
+    """A newly served route must leave the list, to be compared."""
     assert set(NOT_YET) <= set(contract()["paths"])
     assert sorted(set(NOT_YET) & set(ours()["paths"])) == []
 

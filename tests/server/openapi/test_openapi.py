@@ -1,4 +1,4 @@
-"""The document that the routes write, against what is served. Against the contract: test_contract.py."""
+"""The routes' document, against the served routes. test_contract.py compares the document with the contract."""
 
 import json
 import re

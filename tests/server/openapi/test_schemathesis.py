@@ -1,4 +1,4 @@
-"""All that the OpenAPI document allows, and much that it does not: no error of ours, every answer as documented."""
+"""Requests within and beyond the OpenAPI document: no server error, every answer as documented."""
 
 import asyncio
 import threading
@@ -26,7 +26,7 @@ from perdure.wire.runs.deployments import UseDeployment
 
 # The pages are for people, and say what is wrong in HTML; test_malformed.py sends them what is no form.
 DRAWN = ("Pages", "Dashboard", "MCP")
-"""Tags of routes that answer pages, and refuse with pages; and MCP, whose errors are those of JSON-RPC."""
+"""Tags of routes that answer and refuse with pages; and MCP, with JSON-RPC's errors."""
 ROUTES = [route for route in all_routes() if route.tag not in DRAWN or route.path.startswith("/api/")]
 USERS = {(route.method, route.path) for route in ROUTES if route.caller is Caller.USER}
 schema = schemathesis.openapi.from_dict(openapi.document(ROUTES, version="1"))
@@ -34,7 +34,7 @@ schema = schemathesis.openapi.from_dict(openapi.document(ROUTES, version="1"))
 
 @schemathesis.serializer("application/x-protobuf")
 def no_protobuf(ctx: Any, value: Any) -> bytes:
-    """The document knows no more of it than that it is bytes."""
+    """The document describes the body only as bytes."""
     return value if isinstance(value, bytes) else repr(value).encode()
 
 
@@ -44,11 +44,11 @@ BESIDE_A_THREAD = pytest.mark.filterwarnings("ignore:Do not use the `random` mod
 CHECKS: Any = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
 RENEWED_MAX = 300
-"""After so many cases the next test has a server of its own."""
+"""Cases before the next test gets a server of its own."""
 
 
 class Running:
-    """A server on a thread of its own, with a worker that holds something."""
+    """A server on a separate thread, with a worker that holds an execution."""
 
     served: Served
     hand: Hand
@@ -82,8 +82,8 @@ class Running:
             await self.person.client.aclose()
 
     async def _renew(self, *, person: bool) -> None:
-        """A fresh worker, an execution that is queued, and one that the worker holds; a person only where one asks, for
-        hashing a password takes its time."""
+        """Make a fresh worker, a queued execution and a held execution. A person only comes on demand, because hashing
+        a password takes time."""
         self.hand = Hand(self.served.client)
         await self.hand.register()
         await self.served.engine.serve(Scope(self.served.project_id), UseDeployment("default"))
@@ -106,7 +106,7 @@ class Running:
             self.person = Person(client, somebody.user)
 
     def headers(self, case: Any) -> dict[str, str]:
-        """Who asks: an admin's key, or a user where a key is nobody; and that a stream may end."""
+        """The headers of an admin's key, or of a user where no key counts; and a header that lets a stream end."""
         token = self.person.token if (case.method.upper(), case.path) in USERS else self.served.key
         headers = {"authorization": f"Bearer {token}"}
         if case.path == "/api/v1/events/stream" and not (case.headers or {}).get("Last-Event-ID", "").strip():
@@ -128,7 +128,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Running]]:
-    """The one that runs."""
+    """The running server, if any."""
     servers: list[Running] = []
     yield servers
     for one in servers:
@@ -157,7 +157,7 @@ def names_something(case: Any) -> bool:
 
 
 def know(case: Any, running: Running) -> None:
-    """Put names that mean something in place of the case's own."""
+    """Replace the case's names by meaningful names."""
     if "execution_id" in (case.path_parameters or {}):
         case.path_parameters["execution_id"] = running.held["id"] if case.method == "GET" else running.queued
     if "schedule_id" in (case.path_parameters or {}):
@@ -199,13 +199,13 @@ def test_the_document_holds(running: Running, case: "schemathesis.Case[Any]") ->
 
 
 def checks_of(reply: Any) -> Any:
-    """Of a stream the document describes the text, which the check takes for a description of each event."""
+    """The document describes a stream's text, which the check takes for a description of each event."""
     of_stream = "text/event-stream" in str(reply.headers.get("content-type"))
     return tuple(check for check in CHECKS if check is not response_schema_conformance) if of_stream else CHECKS
 
 
 def hold(running: Running, case: "schemathesis.Case[Any]") -> None:
-    """Ask twice, with the case's own names and with some that mean something here; each answer is as documented."""
+    """Ask with the case's own names, then with meaningful names; each answer must be as documented."""
     of_user = (case.method.upper(), case.path) in USERS
     for known in (False, True):
         if known and (of_user or names_something(case)):

@@ -1,4 +1,5 @@
-"""As test_schemathesis.py, at length. The fast suite does not collect it: that alone takes seconds in each process."""
+"""The long test_schemathesis.py. The fast suite does not collect the file, because collecting takes seconds in each
+process."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def test_every_corner_of_the_document_holds(running: Running, case: schemathesis
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_document_holds_for_chains_of_requests(running: Running) -> None:
-    """What one request answers goes into the next: ids that are there, things that were deleted a moment ago."""
+    """One request's answer feeds the next request: existing ids, just deleted things."""
 
     followed: set[str] = set()
     wrong: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""Spans go to a collector once each: not again on replay or after it was away, and with the headers that it wants."""
+"""Spans go to a collector once each, even after replay or an outage, with the collector's headers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from perdure.wire.base.errors import BadRequest
 
 
 class Collector:
-    """Takes spans, answers as it is told to."""
+    """Takes spans, and gives prepared answers."""
 
     def __init__(self) -> None:
         self.status = 200

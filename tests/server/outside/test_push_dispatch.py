@@ -1,4 +1,4 @@
-"""Work is brought to push workers: what a call comes to, and that one worker's trouble is its own."""
+"""Work for push workers: the results of calls, and the isolation of one worker's trouble."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def until_phase(served: Served, id: str, phase: Phase) -> Json:
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    """Until something holds that the server does by itself."""
+    """Poll a condition that the server fulfils alone."""
     async with asyncio.timeout(60):
         while not await true():  # noqa: ASYNC110  # there is no event for it
             await asyncio.sleep(0.02)
@@ -152,7 +152,7 @@ async def test_a_full_worker_is_left_alone_for_a_moment(served: Served, worker: 
 async def test_the_rests_of_a_full_worker_are_kept(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That the refused call itself is over ends no rest."""
+    """The end of the refused call ends no rest."""
     loop = asyncio.get_running_loop()
     brought: list[float] = []
     rests: list[tuple[float, float]] = []
@@ -425,7 +425,7 @@ async def test_a_cancel_that_the_end_of_the_server_kept_from_its_worker_is_told_
 async def test_a_delivery_whose_server_died_is_looked_after(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a server leaves it that ends between its claim and its call."""
+    """The first server ends between its claim and its call."""
     monkeypatch.setattr(dispatch, "UNTOLD_US", 100_000)
     monkeypatch.setattr(dispatch, "SWEEP_SECONDS", 0.1)
     real = dispatch.Lane._deliver
@@ -464,7 +464,8 @@ async def test_somebody_else_under_the_url_ends_the_registration(
 async def test_whoever_else_answers_under_the_url_is_not_taken_for_the_worker(
     served: Served, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """It is gone, and its port is another program's, which knows nothing of its health: that renews no lease."""
+    """The worker is gone, and the program that now has the port knows no health of the worker: its answers renew no
+    lease."""
     for module in (dispatch, push):
         monkeypatch.setattr(module, "CHECK_US", 100_000)
 

@@ -1,4 +1,4 @@
-"""The routes of push workers: what they take, what they refuse, and whom they know."""
+"""The routes of push workers: accepted requests, refusals, and known workers."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def of(id: str) -> Json:
 async def test_a_program_that_leaves_at_the_finish_event_leaves_a_completed_run(
     served: Served, worker: PushWorker, published: str
 ) -> None:
-    """Such a program runs its own worker. A run that it hands back stays in the queue: no other worker is there."""
+    """Such a program runs its own worker. A returned run stays in the queue: no other worker is there."""
     id = await held(served, worker)
     await publish(served, id, "workflow_start", of(id))
     if published == "before it is followed":
@@ -306,7 +306,7 @@ async def test_a_finish_event_is_not_kept_for_long(
 async def test_other_events_of_a_run_are_sent_at_once(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of children, and those that only look like the run's finish event."""
+    """Events of children, and events that only look like the run's finish event."""
     monkeypatch.setattr(topic_followers, "REPORT_SECONDS", 600.0)
     id = await held(served, worker)
     child = str(uuid4())

@@ -1,4 +1,4 @@
-"""Signing up, in and out: what a session is good for, how it ends, and what another site's page cannot do with it."""
+"""Signing up, in and out: sessions and their ends, and the powerlessness of other sites' pages."""
 
 import asyncio
 import re
@@ -198,7 +198,7 @@ async def test_a_wrong_password_is_told_like_an_unknown_email(
 async def test_wrong_passwords_have_to_wait_and_right_ones_of_their_address_do_not(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By address, whoever is asked about; and by e-mail, wherever it is asked from."""
+    """The server counts failures by address for any account, and by e-mail from any address."""
     monkeypatch.setattr(routes, "SLOWED_SECONDS", 0.0)
     checked: list[str] = []
     real = passwords._is
@@ -566,7 +566,7 @@ FROM = [
 
 @pytest.mark.parametrize(("headers", "by_cookie", "signing_in"), FROM)
 def test_where_a_request_may_come_from(headers: dict[str, str], by_cookie: bool, signing_in: bool) -> None:
-    """By a cookie only from our own pages, and it has to say so; to sign in, whoever does not say otherwise."""
+    """Cookies count only from our own pages, which must say so; signing in also works without such a header."""
 
     async def nobody(key: str) -> Principal:
         raise AssertionError
@@ -603,7 +603,7 @@ async def test_a_cookie_alone_reads_and_changes_nothing(served: Served) -> None:
 
 
 async def test_another_sites_page_signs_nobody_in(open_house: Served) -> None:
-    """It could, otherwise, have somebody work in its own account without noticing."""
+    """Otherwise a victim would work in the site's account unawares."""
     async with person(open_house) as somebody, browser(open_house) as client:
         reply = await sign_in(client, somebody.email, **{"sec-fetch-site": "cross-site"})
         assert reply.status_code == 403 and "set-cookie" not in reply.headers

@@ -1,4 +1,4 @@
-"""Projects and their members: who sees what, who may do what, and that nobody is locked out."""
+"""Projects and their members: sight, rights, and no lockout."""
 
 import asyncio
 from typing import Any
@@ -264,7 +264,7 @@ async def test_an_admin_makes_keys_of_their_projects_and_of_no_others(served: Se
 
 
 async def test_a_user_and_their_project_are_not_a_keys(served: Served) -> None:
-    """What a key may see of people is who belongs to its project."""
+    """A key sees only its project's members."""
     async with member(served) as ann:
         mine = await ann.project()
         key = {"authorization": f"Bearer {await served.key_of(Role.ADMIN)}"}

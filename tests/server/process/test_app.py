@@ -109,7 +109,7 @@ async def test_who_takes_nothing_does_not_hold_up_the_end(database: str) -> None
 async def test_a_connection_that_is_made_as_the_server_ends_does_not_hold_it_up(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Accepted, but not known yet when the others are told to close: it is told a moment later."""
+    """The connection is accepted, but unknown while the others are told to close: the server tells it later."""
     told: list[ServerConnection] = []
     shutdown = ServerConnection.shutdown
 
@@ -241,7 +241,7 @@ async def test_metrics(served: Served) -> None:
 
 
 async def test_a_project_sees_no_metrics_of_others(served: Served) -> None:
-    """Counters of the process tell what all projects do: they are for operators, who have the default project."""
+    """Counters cover the process, so they are for operators, who have the default project."""
     _, other = await served.other_project()
     await served.client.post("/api/v1/workflows/theirs/run", json={"payload": 1, "accept_early": True}, headers=other)
     text = (await served.client.get("/metrics", headers=other)).text

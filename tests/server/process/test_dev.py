@@ -1,4 +1,4 @@
-"""The routes of `perdure dev`: elsewhere there are none, and on its server an admin has them."""
+"""The routes of `perdure dev`: an admin has them on that server; other servers lack them."""
 
 from tests.server.serving import Served
 

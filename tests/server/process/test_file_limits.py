@@ -1,4 +1,4 @@
-"""As many connections as the system lets a server ask for."""
+"""The server asks the system for as many connections as allowed."""
 
 import signal
 import socket
@@ -39,7 +39,7 @@ Limits = tuple[int, int]
 
 @pytest.fixture
 def system(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, int], list[Limits]]:
-    """Limits as a system has them: soft, hard, and what it grants in truth. Gives those that are asked for."""
+    """Fake limits: soft, hard, and truly granted. Returns the limits asked for."""
 
     def behave(soft: int, hard: int, granted: int) -> list[Limits]:
         asked: list[Limits] = []

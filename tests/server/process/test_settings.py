@@ -111,7 +111,7 @@ MAY_BE_ZERO = {"port", "grace_seconds", "retention_days", "auth_cache_seconds"}
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e300"])
 def test_no_number_is_negative_or_without_end(name: str, value: str) -> None:
-    """Whatever the place, the error names the setting, the value and the rule."""
+    """The error names the setting, the value and the rule."""
     variable = f"PERDURE_{name.upper()}"
     with pytest.raises(
         BadRequest, match=rf"^Setting {variable}: Expected `(int|float)( \\| null)?`.*, got '{value}'\.$"

@@ -1,4 +1,4 @@
-"""Server and worker end when they are asked to, in a loop that takes no signals as well: those of Windows are so."""
+"""Server and worker end on request, even in a loop without signals, such as on Windows."""
 
 import os
 import signal

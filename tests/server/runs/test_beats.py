@@ -1,4 +1,4 @@
-"""Leases are renewed with few commits, and neither lost nor longer for that. Commits are counted."""
+"""Few commits renew leases, and no lease is lost or lengthened. The tests count commits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,18 +16,18 @@ from perdure.store.verbs.runs.claims import Beat, Held
 from perdure.wire.base.errors import Unavailable
 
 LEASE_US = 1_000_000_000
-"""So long that nothing but a test's own clock ends it."""
+"""A lease too long to end except by a test's own clock."""
 
 
 class StoodClock:
-    """Store time that only a test moves."""
+    """A clock of the store, moved only by a test."""
 
     def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         self._us = served.engine.clock.now_us()
         monkeypatch.setattr(served.engine.clock, "now_us", lambda: self._us)
 
     def advance(self, share: float) -> None:
-        """By this share of a lease."""
+        """Move the clock by a share of a lease."""
         self._us += int(share * LEASE_US)
 
 
@@ -57,7 +57,7 @@ async def crew(served: Served, amount: int) -> list[Hand]:
 
 
 async def left(served: Served, hand: Hand) -> float:
-    """Shares of a lease that are left in the store."""
+    """The shares of leases left in the store."""
     return (await served.lease_until_us(hand.id) - served.engine.clock.now_us()) / LEASE_US
 
 
@@ -197,7 +197,7 @@ class LateRead:
 async def test_a_beat_that_comes_while_its_lease_is_cut_keeps_it(
     served: Served, database: str, clock: StoodClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker has opened a new connection before the server sees the end of the old one."""
+    """The worker's new connection opens before the server sees the old one's end."""
     sqlite_only(database)
     [hand] = await crew(served, 1)
     clock.advance(0.125)
@@ -294,7 +294,7 @@ async def test_a_beat_lists_what_its_worker_holds(served: Served) -> None:
 async def test_a_server_that_starts_grants_what_was_renewed_in_memory(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed, so it has written nothing of its last beats."""
+    """The killed server has not written its last beats."""
     sqlite_only(database)
     async with serving(database, lease_seconds=10.0) as served:
         clock = served.engine.clock
@@ -436,7 +436,7 @@ async def test_after_an_outage_no_lease_is_lost_before_leases_count_anew(
 
 
 async def test_no_mark_hides_that_the_store_was_away(served: Served, clock: StoodClock, outage: Outage) -> None:
-    """A fresh mark says that a server could reap. None could, so leases are granted first."""
+    """A fresh mark claims that a server could reap. No server could, so leases are granted first."""
     [hand] = await crew(served, 1)
     clock.advance(0.6)
     await outage.begin()

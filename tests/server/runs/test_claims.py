@@ -72,7 +72,7 @@ async def _takes_all(hand: Hand, wait_seconds: float = 20.0) -> list[Any]:
 
 
 async def test_work_that_a_worker_does_not_take_up_goes_to_one_that_waits(database: str) -> None:
-    """Its event loop stands still: its lease holds, and it would keep the work for as long."""
+    """The worker's event loop stands still, so its lease would keep the work."""
     async with serving(database, lease_seconds=60) as served:
         stuck, idle = Hand(served.client), Hand(served.client)
         await stuck.register()
@@ -223,7 +223,7 @@ async def test_another_epoch_is_refused(served: Served, hand: Hand) -> None:
 
 
 async def test_a_closed_connection_cuts_the_lease_only_of_its_workers(served: Served, hand: Hand) -> None:
-    """A worker that beats over several connections, or drained in order, is not harmed by a parting one."""
+    """A worker with several connections, or drained in order, survives a closing connection."""
     await served.start()
     await hand.claim()
     until_us = await served.lease_until_us(hand.id)

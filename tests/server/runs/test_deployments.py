@@ -1,4 +1,4 @@
-"""Deployments side by side: which is current, what still runs on which, and how one ends."""
+"""Deployments side by side: the current deployment, running work, and a deployment's end."""
 
 from typing import Any
 

@@ -132,7 +132,7 @@ async def test_a_thread_follows_without_a_loop(served: Served, hand: Hand) -> No
 
 
 async def test_a_failure_ends_the_stream_of_each_client(served: Served, hand: Hand) -> None:
-    """Its text has 200 characters and is read from the right."""
+    """The failure's text has 200 characters and is read from the right."""
     said = "\u05d0\u05d9\u05df " * 50
     id = await served.start()
     item = await hand.claim()

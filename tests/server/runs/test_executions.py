@@ -42,7 +42,7 @@ async def test_run_get_and_complete(served: Served, hand: Hand) -> None:
 
 
 async def test_the_longest_names_fit_into_every_index_and_longer_ones_are_refused(served: Served) -> None:
-    """PostgreSQL takes no more than 2,704 bytes for a row of an index, when it cannot compress them."""
+    """PostgreSQL allows 2,704 bytes for an index row that does not compress."""
     dice = random.Random(1)
 
     def text(count: int) -> str:

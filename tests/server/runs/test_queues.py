@@ -1,4 +1,4 @@
-"""Queues over HTTP and in process: the list, and pauses that claims keep to."""
+"""Queues over HTTP and in process: the list, and pauses obeyed by claims."""
 
 import asyncio
 

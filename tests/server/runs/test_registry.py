@@ -1,4 +1,4 @@
-"""What workers register over HTTP, and what is shown of it: deployments, workflows, agents, tools, queues, runs."""
+"""Registrations of workers over HTTP, and their display: deployments, workflows, agents, tools, queues, runs."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Work wakes as many waiting claims as can take it, in their order, and no wake is lost. Looks are counted."""
+"""Work wakes the waiting claims in order, as many as can take work, and no wake is lost. The tests count looks."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,15 +19,14 @@ Reply = asyncio.Task[Any]
 
 @pytest.fixture
 async def served(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    """No claim looks without a hint, and none gets the work of a `Hand` that does not ask again, for longer than a test
-    may take."""
+    """A server whose claims look only on hints, and that leaves an unconfirmed claim's work alone during a test."""
     monkeypatch.setattr(recalls, "CONFIRM_SECONDS", 3_600.0)
     async with serving(database, poll_seconds=600.0, **LASTING) as served:
         yield served
 
 
 async def waiting(served: Served, amount: int, deployment_id: str = "default") -> tuple[list[Hand], list[Reply]]:
-    """So many workers, each with a claim that waits, in this order."""
+    """Register `amount` workers, each with a waiting claim, in order."""
     hands: list[Hand] = []
     replies: list[Reply] = []
     for _ in range(amount):
@@ -41,7 +40,7 @@ async def waiting(served: Served, amount: int, deployment_id: str = "default") -
 
 
 async def start_undispatched(served: Served, amount: int = 1) -> list[str]:
-    """Executions that no transaction hands to a waiting claim, started together."""
+    """Start executions together that no transaction hands to a waiting claim."""
     news = [New(str(uuid7()), StartItem("w")) for _ in range(amount)]
     now_us = served.engine.clock.now_us()
     await served.engine.store.write(starts.start(project_id=served.project_id, news=news, now_us=now_us))

@@ -120,7 +120,7 @@ ONE_QUESTION = "asked something else before, was answered before it asked, or se
 
 
 async def asked_after_an_early_answer(world: World, how: str) -> str:
-    """An execution whose step asks after somebody has answered it."""
+    """An execution whose step asks after a person has answered."""
     if how == "native":
         await world.register()
         id = await world.running()
@@ -314,7 +314,7 @@ async def kids(pushes: PushWorld, worker: str) -> tuple[str, str, str]:
 
 
 async def test_who_answers_between_question_and_wait_is_heard(pushes: PushWorld, worker: str) -> None:
-    """A push worker publishes its question, and only then says that it waits."""
+    """A push worker publishes its question before it reports the wait."""
     world = pushes.world
     id = await pushes.running(worker)
     topic = await pushes.ask(id, "ask", {"n": 1})
@@ -382,7 +382,7 @@ async def test_a_question_is_the_same_from_its_event_on(pushes: PushWorld, worke
 
 
 async def test_who_asks_something_else_under_a_key_asks_anew(pushes: PushWorld, worker: str) -> None:
-    """What was shown is not what would be answered."""
+    """An answer to the shown question does not answer the new question."""
     world = pushes.world
     id = await pushes.running(worker)
     await pushes.ask(id, "ask", {"pay": 10})
@@ -459,7 +459,7 @@ async def test_a_program_that_answers_is_kept(world: World) -> None:
 
 
 async def test_who_does_not_say_that_it_asks_asks_when_it_waits(pushes: PushWorld, worker: str) -> None:
-    """Its question is then the last one under the key, and an answer to somebody else's is none to it."""
+    """The question of such a worker is the last one under the key. Answers to another question do not count."""
     world = pushes.world
     root, first, second = await kids(pushes, worker)
     topic = f"workflow/wf/{root}"

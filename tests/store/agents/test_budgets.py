@@ -59,7 +59,7 @@ async def servers_of(world: World, database: str) -> AsyncIterator[list[Store]]:
 
 
 async def reserve_beside(world: World, stores: Sequence[Store], ids: Sequence[str], in_turn: int = 1) -> list[int]:
-    """Each reserves 70 of 1,000, `in_turn` of them by way of one store; which of them may."""
+    """Each id reserves 70 of 1,000, `in_turn` by way of one store. Returns the numbers of granted calls."""
     verbs = [reserving(world, id, f"call {n}", usd_micros=70) for n, id in enumerate(ids)]
     replies = await asyncio.gather(*(stores[n // in_turn % len(stores)].write(verb) for n, verb in enumerate(verbs)))
     granted = [n for n, reply in enumerate(replies) if reply.verdict is GRANTED]
@@ -102,7 +102,7 @@ async def spender(world: World, spec: BudgetSpec | None) -> str:
 
 
 async def children(world: World, parent: str, amount: int) -> list[str]:
-    """So many running children."""
+    """Start `amount` children and acknowledge each."""
     await world.report(parent, [child(f"c{n}") for n in range(amount)])
     ids = await world.claim_ids()
     for id in ids:
@@ -158,7 +158,7 @@ async def test_the_last_call_of_a_budget_to_be_finished_with_is_told_so(world: W
 
 
 async def test_a_hundred_children_at_once_pass_it_by_one_call_at_most(world: World, database: str) -> None:
-    """Beside each other in the same groups, and on PostgreSQL by way of two servers."""
+    """The children reserve in the same groups, on PostgreSQL by way of two servers."""
     root = await spender(world, BudgetSpec(usd_micros=1_000))
     ids = await children(world, root, 100)
     async with servers_of(world, database) as stores:

@@ -1,4 +1,4 @@
-"""What agents remember of sessions: a version keeps concurrent writers apart; it goes with its session, or by age."""
+"""Memories of sessions: a version keeps concurrent writers apart; a memory goes with its session, or by age."""
 
 import asyncio
 import json

@@ -50,7 +50,7 @@ async def balances(world: World, name: str, **fields: Any) -> dict[str | None, S
 
 
 async def spend(world: World, id: str, name: str, **amounts: int) -> Verdict:
-    """A call that is made, if it is granted."""
+    """Reserve a call, and settle a granted call."""
     granted = await verdict(world, id, name, **amounts)
     if granted is GRANTED:
         await settle(world, id, name, **amounts)
@@ -211,7 +211,7 @@ async def test_a_claim_says_that_there_are_shared_budgets(world: World) -> None:
 
 
 async def test_many_trees_at_once_pass_a_limit_by_one_call_at_most(world: World, database: str) -> None:
-    """Two shared budgets and one of the run, in the same groups, and on PostgreSQL by way of two servers."""
+    """Two shared budgets and the run's budget, in the same groups, on PostgreSQL by way of two servers."""
     await world.register()
     await share(world, "all", "project", period=Period.DAY, usd_micros=1_000)
     await share(world, "users", "user", usd_micros=700)

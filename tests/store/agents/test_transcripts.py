@@ -1,4 +1,4 @@
-"""Transcripts: messages stored once, entries that only grow, summaries, and what goes when nobody can read it."""
+"""Transcripts: messages stored once, entries that only grow, summaries, and the removal of unreadable messages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,7 +43,7 @@ async def page(world: World, session: str, version: int | None = None, **options
 
 
 async def said(world: World, session: str, version: int | None = None) -> list[object]:
-    """What a model is shown."""
+    """The messages that a model is shown."""
     found = await page(world, session, version)
     assert found.next is None
     return [msgspec.json.decode(entry.message) for entry in shown(found.version, found.entries).entries]

@@ -1,4 +1,4 @@
-"""Turns of a session: one at a time, in order, whatever becomes of them; and messages that are delivered once."""
+"""Turns of a session run one at a time, in order. Messages are delivered once."""
 
 import asyncio
 from typing import Any

@@ -26,7 +26,7 @@ KEY = Idempotency("route", "key", "hash")
 
 
 async def sweep(world: World, limit: int = 500, retention_days: float = 30) -> int:
-    """A whole walk of the retention; how many rounds it took."""
+    """Walk the whole retention; returns the count of rounds."""
     after, rounds = ("", ""), 0
     while True:
         pruned = await world.store.write(
@@ -44,7 +44,7 @@ async def sweep(world: World, limit: int = 500, retention_days: float = 30) -> i
 
 
 async def hours(world: World, amount: int) -> None:
-    """So many hours pass, with a sweep in each."""
+    """Let hours pass, with a sweep in each."""
     for _ in range(amount):
         world.advance(HOUR)
         await sweep(world)
@@ -115,12 +115,12 @@ STARTS = [of_a_start, of_a_batch, of_a_schedule, of_a_step]
 
 
 async def kept(world: World) -> bool:
-    """Whether the one answer that was given is still there."""
+    """Whether the only answer is still there."""
     return bool(await answers_before(world, 1 << 60))
 
 
 async def answers_before(world: World, before_us: int) -> int:
-    """How many answers have a time that began before that."""
+    """Count the answers older than `before_us`."""
     return len(await world.store.write(_rows(before_us=before_us)))
 
 
@@ -173,7 +173,7 @@ async def test_an_answer_for_many_stands_until_a_day_after_the_last_end(world: W
 
 
 async def test_an_answer_outlives_a_deleted_execution_by_a_day_or_two(world: World) -> None:
-    """When it ended is forgotten with it; that it must not be started again is not."""
+    """A deletion forgets when the execution ended, but not the answer to its key."""
     await world.register()
     ask = one(world)
     id = await ask()
@@ -237,7 +237,7 @@ async def _keep(*, owner: str, answer: str, now_us: int) -> None:
 
 
 async def test_answers_of_older_servers_are_read(world: World) -> None:
-    """Their records had the fields that are spelled out here."""
+    """Records of older servers had the fields below."""
     times = '"created_at_us":1,"updated_at_us":2'
     project = f'{{"id":"p","name":"Shop","description":null,{times}}}'
     await world.store.write(_keep(owner="ann", answer=project, now_us=world.now_us))

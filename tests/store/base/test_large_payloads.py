@@ -18,7 +18,7 @@ from perdure.wire.runs.workflows import WorkflowType
 
 LARGE = "x" * INLINE_BYTES_MAX
 SMALL = "y" * (INLINE_BYTES_MAX - 2)
-"""With its quotes just as large as may be inline."""
+"""The text with its quotes is just as large as may be inline."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What a look brings into memory is bounded in bytes, not only in rows; and whoever goes on gets everything."""
+"""Looks bring a bounded number of bytes into memory, not only of rows; and readers of all pages get everything."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 SIZE = 1_000
 ROOM = 2_500
-"""Three values fill it."""
+"""Three values fill the room."""
 
 
 class _Counting:
-    """Drives a verb's coroutine, and counts the bytes of the values that its queries answer with."""
+    """Drives a verb's coroutine, and counts the bytes of its queries' answers."""
 
     def __init__(self, look: Coroutine[Any, Any, Any]) -> None:
         self._look = look
@@ -52,7 +52,7 @@ def _bytes(value: object) -> int:
 
 
 async def bounded(world: World, look: Verb[T], *, beside: int = 200) -> T:
-    """What a look answers, which has read no more than it may."""
+    """The answer of a look, after a check of the bytes read."""
 
     @verb(reads=True)
     async def counted() -> T:

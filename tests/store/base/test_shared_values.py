@@ -1,4 +1,4 @@
-"""A large value that its execution has already is stored once, and every reader sees it whole."""
+"""A large value is stored once per execution, and every reader sees it whole."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +37,7 @@ async def _registered(world: World) -> None:
 
 
 async def _same(world: World) -> str:
-    """An execution whose step returns its input, and which returns what its step did."""
+    """An execution that returns its step's result, which is the step's input."""
     id = await world.running(payload=raw(LARGE))
     await world.report(id, [step("a", LARGE)])
     await world.finish(id, result=LARGE)
@@ -67,7 +67,7 @@ async def test_other_values_are_stored_each(world: World, payload: str, first: s
 
 
 async def test_only_values_of_one_size_are_compared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A value goes to the database once more for it."""
+    """A comparison sends a value to the database once more."""
     compared: list[str] = []
 
     def noted(ask: Callable[..., Any], name: str, **values: Any) -> Any:
@@ -144,7 +144,7 @@ async def test_a_fork_with_another_input_keeps_the_values(world: World) -> None:
 
 
 async def test_a_failed_step_keeps_its_own_value(world: World) -> None:
-    """A retry of the workflow reads it elsewhere."""
+    """A retry of the workflow reads the value elsewhere."""
     error = {"type": "ValueError", "message": LARGE}
     id = await world.running(payload=raw(error))
     await world.report(id, [step("a", error, ok=False)])

@@ -539,7 +539,7 @@ async def walk(planner: Planner, id: str, clock: Sequence[int]) -> None:
 async def test_a_clock_that_steps_an_hour_around_a_slot_fires_it_once(
     planner: Planner, missed: Missed, step_us: int
 ) -> None:
-    """The hour is the step: at most one slot lies in it, so that nothing of it is missed."""
+    """A step of the clock covers one slot or none, so nothing is missed."""
     id = await planner.make("10 * * * *", missed=missed, overlap=Overlap.ALLOW)
     second = 1_000_000
     before = range(at(12, 9) + 50 * second, at(12, 10) + 10 * second, 5 * second)
@@ -616,8 +616,7 @@ async def test_older_deployments_have_no_say_in_schedules(planner: Planner) -> N
 async def test_a_locked_fire_keeps_no_other_schedule_waiting(
     planner: Planner, overlap: Overlap, database: str, on_postgresql: None
 ) -> None:
-    """Its own is looked at when it is free, and then as if nothing had been: no slot is lost, or skipped, or fired
-    out of turn."""
+    """The fire waits until its lock is free. No slot is lost, skipped, or fired out of turn."""
     locked, free = [await planner.make(key=key, overlap=overlap) for key in ("a", "b")]
     for _ in range(2):  # with QUEUE one waits then
         planner.world.advance(15 * MINUTE)

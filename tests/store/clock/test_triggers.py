@@ -1,4 +1,4 @@
-"""Event triggers in the store: each event of a topic taken once, in order, in batches that mean what they say."""
+"""Event triggers in the store: each event of a topic is taken once, in order, in batches."""
 
 from __future__ import annotations
 
@@ -363,7 +363,7 @@ async def test_events_and_executions_are_one_change(puller: Puller) -> None:
 async def test_nobody_takes_events_later_since_somebody_has_locked_a_row(
     puller: Puller, table: str, database: str, on_postgresql: None
 ) -> None:
-    """Of triggers only that one waits whose own row it is: events are read, and topics, not locked."""
+    """A trigger waits only for its own row: topics and events are read, not locked."""
     locked, free = [await puller.make(topic=topic) for topic in ("a", "b")]
     for topic in ("a", "b"):
         await puller.world.publish(topic, 1)

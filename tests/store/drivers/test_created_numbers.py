@@ -1,4 +1,4 @@
-"""In which order executions and events were created, over restarts and a move to PostgreSQL."""
+"""The order of creation of executions and events survives restarts and a move to PostgreSQL."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from perdure.store.open import open_store
 
 
 async def _seen(url: str, *ids: str) -> list[list[object]]:
-    """What each execution takes that waits for events now."""
+    """The events that each execution, waiting from now on, takes."""
     world = World(store := await open_store(url))
     try:
         found = []

@@ -1,4 +1,4 @@
-"""Files and folders are on the disk when `sync` returns, on each system in its way; and whose disk that is."""
+"""Files and folders are on the disk when `sync` returns, on every system; and kinds of disks."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ def test_on_macos_the_disk_holds_nothing_back(tmp_path: Path, monkeypatch: pytes
 
 
 def mounted(tmp_path: Path, *kinds: str) -> str:
-    """A list of what is mounted: `/`, and one file system after the other at a folder with a space in its name."""
+    """A list of mounts: `/`, and one file system after the other at a folder with a space in its name."""
     place = str(tmp_path / "the store").replace(" ", "\\040")
     lines = [
         "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw",

@@ -89,7 +89,6 @@ HOWS = [
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
-    """These tests are about one database's driver."""
     opened = SQLiteStore(str(tmp_path / "store.db"))
     yield opened
     await opened.close()
@@ -117,7 +116,7 @@ async def test_a_group_is_bounded(store: SQLiteStore) -> None:
 async def test_a_group_is_bounded_by_what_its_verbs_write_too(
     store: SQLiteStore, steps: int, value: str, groups: int
 ) -> None:
-    """A worker's report is one verb, however many steps it brings, and however large they are."""
+    """A worker's report is one verb, however many or large its steps are."""
     items = [ReportItem("nothing", 1, 1, 1, [step("s", value)])] * steps
     many = [reports.record_steps(project_id="p", worker_id="w", items=items, now_us=1) for _ in range(7)]
     for replies in await store.write_all(many):
@@ -154,7 +153,7 @@ async def test_a_verb_that_fails_after_writing_fails_alone(
 
 @verb(locks="")
 async def write_row(*, execution_id: str, seq: int) -> int:
-    """A row that may be written late, and a look at its table."""
+    """Insert a row that may be written late."""
     await query_many("insert_journal", [JournalRow(execution_id, seq, 1, Kind.CLAIMED, 1)])
     return seq
 
@@ -256,7 +255,7 @@ async def test_readers_see_what_is_committed_and_cannot_write(store: SQLiteStore
 
 
 async def test_a_plan_does_not_depend_on_the_values_of_one_call(tmp_path: Path) -> None:
-    """Where it does, SQLite prepares the statement again whenever a value is bound."""
+    """Otherwise SQLite prepares the statement again whenever a value is bound."""
     store = SQLiteStore(str(tmp_path / "plans.db"))
     connections = (store._writer, store._reader)
     assert all(one.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) for one in connections)
@@ -305,7 +304,7 @@ async def on_disk(tmp_path: Path) -> AsyncIterator[tuple[SQLiteStore, Disk]]:
 
 
 async def test_every_acknowledged_write_was_synced_before(on_disk: tuple[SQLiteStore, Disk]) -> None:
-    """A kill cannot show this, a power cut would: so the syncs are counted, and their place."""
+    """Only a power cut would show a missing sync, so the test counts syncs and checks their place."""
     store, disk = on_disk
     for n in range(20):
         before = disk.syncs("-wal")
@@ -318,7 +317,7 @@ async def test_every_acknowledged_write_was_synced_before(on_disk: tuple[SQLiteS
 
 
 async def test_no_sync_leaves_to_the_disk_what_it_holds_back(on_disk: tuple[SQLiteStore, Disk]) -> None:
-    """Those of macOS do, unless they are asked for more."""
+    """A plain sync of macOS leaves data in the disk's buffer."""
     store, disk = on_disk
     for n in range(20):
         await store.write(note(name=f"n{n}", value="x" * 1_000_000))
@@ -371,7 +370,7 @@ async def test_a_file_that_became_read_only_refuses_and_goes_on(
 async def test_a_file_that_is_not_in_its_place_any_more_takes_nothing(
     tmp_path: Path, ending: str, instead: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is written into a file that was deleted or replaced is gone with the process."""
+    """Writes into a deleted or replaced file are gone with the process."""
     store = SQLiteStore(str(tmp_path / "s.db"))
     await store.write(note(name="a", value="1"))
     place = tmp_path / f"s.db{ending}"
@@ -568,7 +567,7 @@ async def test_the_log_stays_bounded_under_load(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_a_long_read_does_not_hold_up_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps the log from beginning anew, and no commit waits for it."""
+    """The log cannot begin anew during the read, yet commits do not wait."""
     monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 20)
     monkeypatch.setattr(sqlite, "WAL_PAGES_TRUNCATE", 40)
     store = SQLiteStore(str(tmp_path / "s.db"))
@@ -791,7 +790,7 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path, seed: int) -> None:
-    """Killed at a random moment, again and again, on one file. (A kill is no power cut: there, syncs count.)"""
+    """The process is killed at random moments, again and again, on one file. (In a power cut, syncs count.)"""
     dice = random.Random(seed)
     path = tmp_path / "s.db"
     ledger: dict[str, int] = {}
@@ -822,7 +821,7 @@ def _take(ledger: dict[str, int], line: str) -> None:
 
 
 async def test_a_closed_store_says_so_to_whoever_comes_late(tmp_path: Path) -> None:
-    """As a server that ends does to a request that is still in hand: it may be tried again elsewhere."""
+    """A request in hand at the end of a server may be tried again elsewhere."""
     store = SQLiteStore(str(tmp_path / "p.db"))
     await store.close()
     for late in (store.write(note(name="a", value="1")), store.read(read_note(name="a")), store.scan(queries.doctor())):

@@ -1,4 +1,4 @@
-"""One process has an SQLite file, by whatever name it opens it, and only its owner may read the files of a store."""
+"""One process has an SQLite file, under any of its names, and only the owner may read a store's files."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ class Server:
         self.pid = self._process.pid
 
     def end(self) -> str:
-        """Have it end in order; what it said on its standard error."""
+        """End the process in order; returns its standard error."""
         return self._process.communicate("\n", timeout=30)[1]
 
     def kill(self) -> None:
@@ -54,7 +54,7 @@ class Server:
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Path]:
-    """Another path to `s.db`, as a container has it to which that file is given."""
+    """Another path to `s.db`, as a container with a mounted file has."""
     (tmp_path / "other").mkdir()
     (tmp_path / "s.db").touch()
     (tmp_path / "other" / "s.db").touch()
@@ -96,7 +96,7 @@ def test_a_second_server_is_refused_on_a_hard_link(tmp_path: Path) -> None:
 
 
 def test_a_store_with_hard_links_is_refused_until_it_has_one_name(tmp_path: Path) -> None:
-    """What a crash has left in the log beside one name would be missing under the other."""
+    """A log that a crash left beside one name would be missing under the other."""
     path, link = tmp_path / "s.db", tmp_path / "link.db"
     first = Server(path)
     first.kill()
@@ -115,7 +115,7 @@ def test_a_store_with_hard_links_is_refused_until_it_has_one_name(tmp_path: Path
 
 @on_linux
 async def test_a_refused_second_store_leaves_sqlite_s_own_locks_alone(tmp_path: Path) -> None:
-    """POSIX locks of a process end when it closes any descriptor of the file."""
+    """A process loses the POSIX locks of a file by closing any descriptor of the file."""
     path = tmp_path / "s.db"
     store = SQLiteStore(str(path))
     world = await World.make(store)
@@ -136,7 +136,7 @@ async def test_a_refused_second_store_leaves_sqlite_s_own_locks_alone(tmp_path: 
 async def test_a_disk_of_another_machine_has_the_lock_beside_the_file_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NFS makes record locks of flock, and these would keep SQLite out."""
+    """NFS turns flock into record locks, which would keep SQLite out."""
     monkeypatch.setattr(file_lock, "network_file_system", lambda path: "nfs4")
     path = tmp_path / "s.db"
     store = SQLiteStore(str(path))

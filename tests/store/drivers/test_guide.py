@@ -33,7 +33,7 @@ FAILOVER = (DOCS / "guides" / "postgresql-and-failover.md").read_text(encoding="
 
 
 def block(name: str, database: str) -> list[str]:
-    """The statements of a block of the guide, for a database (and its roles) of that name."""
+    """The statements of the guide's block `name`, for `database` and its roles."""
     found = re.search(rf"<!-- tested: {name} -->\n```sql\n(.*?)```", GUIDE, re.DOTALL)
     assert found is not None
     text = re.sub(r"--.*", "", found[1])
@@ -58,7 +58,7 @@ async def follow(server: postgres.Server, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def guided() -> Iterator[tuple[postgres.Server, str]]:
-    """A server of our own with the first start done in it; its roles are nobody else's."""
+    """A server with roles of its own, after the guide's first start."""
     with postgres.running() as server:
         yield server, asyncio.run(follow(server, "guided"))
 
@@ -131,7 +131,7 @@ async def test_what_may_lose_data_is_refused_unless_the_address_allows_it(guided
 
 
 async def test_what_may_lose_data_from_now_on_does_not_lose_ours() -> None:
-    """A connection was looked at when it was made; the server may be told otherwise since."""
+    """The driver checks a connection when made; the server's settings may change later."""
 
     @verb(reads=True)
     async def setting() -> str:

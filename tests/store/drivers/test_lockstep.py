@@ -1,7 +1,7 @@
-"""Verbs side by side equal some order of the same verbs one after the other, and it is the holds that make it so.
+"""Verbs side by side equal some order of the same verbs one after the other, thanks to the holds.
 
-A group of verbs that meet on a few executions, a topic, a parent and a key runs in lockstep; its answers and every row
-that it leaves behind must be those of one of its orders, run one verb at a time on a store that was set up alike.
+A group of verbs on a few shared executions, a topic, a parent and a key runs in lockstep. The answers and every
+remaining row must equal those of one order, run one verb at a time on an equal store.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ from perdure.wire.base.errors import NotFound
 from perdure.wire.base.records import Kind
 
 BROKEN_CONSTRAINTS = (apsw.ConstraintError, asyncpg.IntegrityConstraintViolationError)
-"""What each database says of a second row in one place, in words of its own."""
+"""The errors of each database for a second row in one place."""
 Played = tuple[list[str], dict[str, list[str]]]
-"""What verbs answered, and every row of every table that they left behind."""
+"""The answers of verbs, and every row of every table afterwards."""
 
 
 def _told(answers: Sequence[Any]) -> list[str]:
@@ -50,7 +50,7 @@ def _told(answers: Sequence[Any]) -> list[str]:
 
 
 FORGET = "UPDATE executions SET created_number = NULL; UPDATE events SET created_number = NULL"
-"""What overlaps may be numbered in any order."""
+"""Overlapping creations may be numbered in any order."""
 
 
 def _left(tables: Mapping[str, Iterable[Iterable[Any]]]) -> dict[str, list[str]]:
@@ -58,7 +58,7 @@ def _left(tables: Mapping[str, Iterable[Iterable[Any]]]) -> dict[str, list[str]]
 
 
 class Stage:
-    """The scene on SQLite, for each play as it was at first: to copy it takes a tenth of the time of setting it up."""
+    """The scene on SQLite, restored for each play: a copy takes a tenth of the time of a set-up."""
 
     def __init__(self, first: SQLiteStore, scene: Scene) -> None:
         self.scene = scene
@@ -88,7 +88,7 @@ class Stage:
         return {value for name in self.tables for row in execute(f"SELECT * FROM {name}") for value in row}
 
     async def are_serial(self, verbs: Sequence[Verb[Any]], *played: Played) -> bool:
-        """Whether each of these is what comes of some order of the verbs, one after the other: mostly of the first."""
+        """Whether each play equals some order of the verbs, mostly the first."""
         unexplained = list(played)
         for order in itertools.permutations(range(len(verbs))):
             came = await self.play(partial(_one_by_one, verbs, order))
@@ -224,13 +224,13 @@ LOCKED_LATER = {
     ),
     ("sign_up", "user"): "it is new: in the scene its id is the e-mail address",
 }
-"""Rows that a verb holds though it does not declare them, and why: their values are among its arguments."""
+"""Rows that a verb holds undeclared, and why: their values are among the verb's arguments."""
 UNIQUE = {
     *itertools.product(("start", "start_batch", "report", "report_and_dispatch"), ["key"]),
     ("make_schedule", "schedule_key"),
     ("make_key", "api_key"),
 }
-"""Rows that a verb declares though it does not hold them: names that two new rows must not share."""
+"""Rows that a verb declares but does not hold: names that two new rows must not share."""
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -299,7 +299,7 @@ async def test_a_verb_that_fails_late_leaves_a_group_as_it_was(stage: Stage, amo
 
 @contextlib.asynccontextmanager
 async def _on_postgresql(stage: Stage) -> AsyncIterator[Callable[[Sequence[Verb[Any]]], Awaitable[bool]]]:
-    """Whether verbs on a real server equal some order of them on SQLite."""
+    """Whether verbs on a real server equal some order on SQLite."""
     async with postgres.fresh(migrated) as url:
         store = await PostgresStore.open(url)
         connection = await asyncpg.connect(url)
@@ -385,7 +385,7 @@ _notes_that_lock = verb(locks=lambda arguments: [("meta", name) for name in argu
 
 
 def _names(steps: Lockstep) -> list[list[str]]:
-    """One round: which rows are written; everybody is answered."""
+    """Run a round and answer every verb; returns the written rows."""
     rounds = []
     for batch in steps.round():
         rounds.append([values[0][0] for values in batch.values])

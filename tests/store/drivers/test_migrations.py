@@ -38,7 +38,7 @@ on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's se
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
-    """Has this release know more migrations than its own, as a later one would."""
+    """Has this release know more migrations, like a later release."""
 
     def set_known(*more: Migration) -> None:
         for module in (inspection, postgres_connection, sqlite):
@@ -63,7 +63,7 @@ async def empty() -> AsyncIterator[str]:
 
 @pytest.fixture(params=databases.KINDS)
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """Where a store may be made, which nobody uses afterwards."""
+    """An address for a new store, used by no other test."""
     if request.param == databases.SQLITE:
         yield str(tmp_path / "perdure.db")
     else:
@@ -152,7 +152,7 @@ async def _set_schema(place: str, number: int) -> None:
 async def test_a_server_that_runs_goes_on_while_another_migrates(
     url: str, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file has one server, and is migrated when it starts."""
+    """A file has one server, and is migrated when the server starts."""
     monkeypatch.setattr("perdure.store.drivers.postgres_lock_queue.WAIT_SECONDS_MAX", 60.0)
     running = await open_store(url)
     await works(running)
@@ -350,7 +350,7 @@ async def test_nobody_waits_for_a_change_that_it_can_live_with(url: str) -> None
 
 
 async def _asked(url: str) -> bool:
-    """Whether somebody asked for the lock and did not get it: its transaction has nothing else in it."""
+    """Whether a session waits for the lock: its transaction has no other statement."""
     connection = await asyncpg.connect(url)
     try:
         found: bool = await connection.fetchval(

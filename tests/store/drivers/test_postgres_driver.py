@@ -176,7 +176,7 @@ async def _noted(*, name: str) -> str | None:
 
 
 async def test_cancelled_callers_leave_no_transaction_open(store: PostgresStore) -> None:
-    """Their verbs run all the same, and the connections go on."""
+    """The verbs of cancelled callers run all the same, and the connections go on."""
     dice = random.Random(1)
     tasks: list[asyncio.Future[str | None]] = []
     for n in range(300):
@@ -199,7 +199,7 @@ async def test_cancelled_callers_leave_no_transaction_open(store: PostgresStore)
 async def test_killed_connections_under_load_lose_and_repeat_nothing(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every start is there once, whatever the moment at which its connection was taken away."""
+    """Every start is there once, whenever its connection was killed."""
     monkeypatch.setattr(postgres_writer, "RECONNECT_SECONDS_MAX", 60.0)  # a reader may lose several in a row
     world = await World.make(store)
     await world.register()
@@ -274,8 +274,8 @@ async def test_a_commit_without_an_answer_is_asked_after(
 async def test_what_a_crash_took_back_is_done_again_though_others_got_its_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A crash loses what was not committed, and with it that the transaction's number was ever given. The next one that
-    gets it is committed; that says nothing about ours."""
+    """A crash forgets uncommitted transactions and their numbers. A later commit under a number says nothing about the
+    lost transaction."""
     with postgres.running({**postgres.FAST, "wal_writer_delay": "10s"}) as server:
         url = server.database_url(await postgres.make(server=server))
         store = await PostgresStore.open(url)
@@ -459,7 +459,7 @@ def test_our_own_settings_are_taken_out_of_the_address() -> None:
 
 @pytest.fixture(params=["lock_timeout", "statement_timeout"])
 def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """One of the two limits is 150 ms, the other one is not met. A verb that either ends is tried for a minute."""
+    """One limit is 150 ms, the other is out of reach. A verb ended by either is tried for a minute."""
     set_limits(monkeypatch, **{"lock_timeout": 60_000, "statement_timeout": 60_000, request.param: 150})
     monkeypatch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 60.0)
     return str(request.param)
@@ -478,7 +478,7 @@ async def test_whoever_waits_too_long_for_a_lock_waits_again(store: PostgresStor
 async def test_a_lock_that_stays_is_told_and_keeps_nobody_else(
     store: PostgresStore, impatient: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One row of 64 is held for long: its verb alone is told to try again, and nothing of it happened."""
+    """Another transaction holds one row of 64: only the row's verb must try again, and nothing of the verb happened."""
     await store.write_all([note(name=f"n{n}", value="1") for n in range(64)])
     async with held(store.url, "meta", "n40"):
         writing = [asyncio.ensure_future(store.write(note(name=f"n{n}", value="2"))) for n in range(64)]
@@ -516,7 +516,7 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
 
 
 async def test_the_isolation_that_a_database_prefers_is_not_ours() -> None:
-    """Each look has to see what was committed before its transaction got its locks."""
+    """Each look must see every commit before the look's transaction got locks."""
 
     @verb(reads=True)
     async def level() -> str:
@@ -567,7 +567,7 @@ async def test_nobody_hears_of_a_deadlock_or_a_serialisation_failure(
 
 @pytest.fixture
 async def own() -> AsyncIterator[str]:
-    """A database that no other test sees after this one."""
+    """A database of the test's own."""
     name = await postgres.make()
     url = postgres.shared().database_url(name)
     await migrated(url)
@@ -576,7 +576,7 @@ async def own() -> AsyncIterator[str]:
 
 
 def _one_more(monkeypatch: pytest.MonkeyPatch, sql: str) -> int:
-    """As if this release had one more migration; its number."""
+    """Add a migration; returns its number."""
     known = migrations("postgres")
     more = Migration(known[-1].number + 1, "more", sql, compatible=True)
     monkeypatch.setattr(postgres_connection, "migrations", lambda dialect: [*known, more])
@@ -600,7 +600,7 @@ async def test_a_migration_may_take_longer_than_any_other_statement(own: str, mo
 
 
 async def test_a_migration_does_not_queue_behind_a_long_look(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever comes after one that waits for the whole table waits as well; so it gives up and asks again."""
+    """Sessions queue behind a waiting migration, so the migration gives up and asks again."""
     number = _one_more(monkeypatch, "ALTER TABLE executions ADD COLUMN more INTEGER")
     monkeypatch.setattr(postgres_connection, "MIGRATE_LOCK_SECONDS", 0.2)
     monkeypatch.setattr(postgres_connection, "MIGRATE_SECONDS_MAX", 1.0)

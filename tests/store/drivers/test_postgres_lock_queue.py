@@ -1,4 +1,4 @@
-"""Rows that somebody else holds, for long: whoever needs them waits by himself, in order, and nobody with him."""
+"""Rows that another transaction holds: verbs that need such rows wait alone, in order."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's ser
 
 @pytest.fixture
 async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PostgresStore]:
-    """It soon finds a row held, and then waits for longer than a slow machine needs."""
+    """The store soon finds a row held, and then waits longer than a slow machine needs."""
     set_limits(monkeypatch, lock_timeout=150)
     monkeypatch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 60.0)
     monkeypatch.setattr(postgres_lock_queue, "BELIEVED_SECONDS", 600.0)
@@ -55,8 +55,7 @@ async def test_one_held_row_keeps_nobody_else_waiting(store: PostgresStore) -> N
 async def test_what_is_known_to_be_held_is_not_waited_for_again(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever was told that others hold it asks again; nor does a verb that gets to the row only in its course keep
-    its group waiting."""
+    """A refused verb asks again. A verb that meets the row only in its course does not hold up its group."""
 
     @verb(locks="")
     async def both(*, first: str, second: str) -> None:
@@ -81,7 +80,7 @@ async def test_what_is_known_to_be_held_is_not_waited_for_again(
 
 
 async def test_a_start_does_not_wait_for_the_worker_that_would_take_it(store: PostgresStore) -> None:
-    """Its row is held, known to be or not: then the worker's waiting claim does not stand."""
+    """If the worker's row is held, known or not, the worker's waiting claim does not stand."""
     world = await World.make(store)
     await world.register()
 
@@ -107,7 +106,7 @@ async def test_a_start_does_not_wait_for_the_worker_that_would_take_it(store: Po
 
 
 async def test_nobody_overtakes_a_verb_that_waits_for_the_row_that_both_name(store: PostgresStore) -> None:
-    """Reports of one execution, some of them known only once the first waits, and a repeat of the first."""
+    """The reports are of one execution, some sent only once the first waits, then a repeat."""
     world = await World.make(store)
     await world.register()
     id, other = await world.running(), await world.running()
@@ -129,7 +128,7 @@ async def test_nobody_overtakes_a_verb_that_waits_for_the_row_that_both_name(sto
 
 
 async def test_what_an_earlier_one_names_is_not_taken_by_a_later_one(store: PostgresStore) -> None:
-    """It waits for a parent; the key that it names is free, and another start names it, too."""
+    """The earlier start waits for a parent; both starts name the same free key."""
     world = await World.make(store)
     await world.register()
     parent = await world.running()
@@ -147,7 +146,7 @@ async def test_what_an_earlier_one_names_is_not_taken_by_a_later_one(store: Post
 
 
 async def test_sweeps_step_aside_too(store: PostgresStore) -> None:
-    """A worker that ends holds an execution that somebody has locked: others are handed work meanwhile."""
+    """The ending worker holds a locked execution, yet other workers are handed work."""
     world = await World.make(store)
     await world.register()
     await world.register("v")
@@ -205,7 +204,7 @@ async def test_a_verb_that_comes_aside_while_the_store_closes_is_told_at_once(
 
 
 def test_times_fit() -> None:
-    """A verb in the lock queue lets go of what it has locked before anybody else would give up."""
+    """A verb in the lock queue releases its locks before any other session would give up."""
     limits = [
         int(found)
         for found in re.findall(r"lock_timeout = (\d+)", postgres_writer._HURRY + postgres_lock_queue._LIMITS)

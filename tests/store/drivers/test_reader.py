@@ -1,4 +1,4 @@
-"""A file that another process has open, looked at by a second one."""
+"""A second process reads a file that another process has open."""
 
 import os
 import shutil

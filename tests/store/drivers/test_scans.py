@@ -36,7 +36,7 @@ async def own_epoch() -> str:
 
 @pytest.fixture
 async def store(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
-    """Its queries include one that never ends."""
+    """A store with an endless query."""
 
     def with_endless(dialect: str) -> object:
         return load(dialect) | parse(ENDLESS, "test", dialect)
@@ -137,7 +137,7 @@ async def test_a_project_may_not_wait_in_any_number(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_scan_ends_with_its_caller(store: Store) -> None:
-    """Its lane and its project are free for the next one then."""
+    """The lane and project of a cancelled scan are free again."""
     async with asyncio.timeout(60):
         asked = [asyncio.create_task(store.scan(endless(project_id="b"))) for _ in range(30)]
         await settle()

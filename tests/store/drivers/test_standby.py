@@ -1,4 +1,4 @@
-"""A primary and its standby: which of them a store is opened on, and what a failover leaves."""
+"""A primary and its standby: which server a store opens, and what a failover leaves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's ser
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[postgres.Server, postgres.Server]]:
-    """A primary and a standby that follows it."""
+    """A primary with a standby."""
     with postgres.running() as primary:
         standby = postgres.start_standby(primary)
         try:
@@ -107,7 +107,7 @@ def test_each_host_has_an_address_of_its_own() -> None:
 async def test_a_host_that_is_gone_without_a_word_does_not_hide_the_next(
     pair: tuple[postgres.Server, postgres.Server], database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes the connection and says nothing, as a machine does whose packets are lost."""
+    """The host takes the connection and says nothing, like a machine whose packets are lost."""
     primary, _ = pair
     monkeypatch.setattr("perdure.store.drivers.postgres_connection.CONNECT_SECONDS_MAX", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -127,7 +127,7 @@ async def test_a_host_that_is_gone_without_a_word_does_not_hide_the_next(
 async def test_a_commit_that_no_standby_has_is_not_acknowledged(
     pair: tuple[postgres.Server, postgres.Server], database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ended while it waits for a standby, such a commit is done on this server, and the server says so."""
+    """A commit cancelled while waiting for a standby is done on this server, and the server says so."""
     primary, _ = pair
     url = primary.database_url(database)
     store = await PostgresStore.open(url)
@@ -166,7 +166,7 @@ async def _end_waiting(primary: postgres.Server) -> list[int]:
 
 
 async def _wait_for(standby: str, primary: postgres.Server) -> None:
-    """Have every commit wait for a standby of that name."""
+    """Have every commit wait for a standby of the given name."""
     # Without a transaction of their own, which would wait for it, too.
     await postgres.admin(f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'", primary)
     await postgres.admin("SELECT pg_reload_conf()", primary)
@@ -183,7 +183,7 @@ async def _wait_for(standby: str, primary: postgres.Server) -> None:
 
 @pytest.mark.slow
 async def test_a_failover_that_lost_commits_lets_nobody_build_upon_them() -> None:
-    """An asynchronous standby takes over without the last step. Its worker must not go on as if it were recorded."""
+    """An asynchronous standby takes over without the last step. The step's worker must not continue as if recorded."""
     with postgres.running() as primary:
         name = await postgres.make(server=primary)
         await migrated(primary.database_url(name))

@@ -1,4 +1,4 @@
-"""What use does to the tables of PostgreSQL: a change of a row touches no index, and a full life leaves no waste."""
+"""The wear of PostgreSQL's tables: a change of a row touches no index, and a full life leaves no waste."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ RESULT: Raw = raw({"ok": True, "text": "x" * 100})
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgres.Server]:
-    """A server that vacuums as soon as the tables' settings ask for it."""
+    """A server that vacuums as soon as table settings ask."""
     with postgres.running(postgres.FAST | {"autovacuum_naptime": "1s"}) as one:
         yield one
 
 
 async def live(world: World, executions: int, steps: int) -> None:
-    """So many executions are started, claimed, run with so many steps (each in a report of its own, the last one with
-    the end), and completed."""
+    """Start, claim and complete executions with `steps` steps. Each step has a report, the last one with the end."""
     store = world.store
     for _ in range(executions // AT_ONCE):
         for _ in range(AT_ONCE // 100):
@@ -69,7 +68,7 @@ async def live(world: World, executions: int, steps: int) -> None:
 
 
 async def forget(world: World, seconds: float) -> None:
-    """What ended longer ago than that is deleted, batch by batch, as the engine's loop does it."""
+    """Delete executions that ended over `seconds` ago, in batches like the engine's loop."""
     after, more = ("", ""), True
     while more:
         pruned = await world.store.write(
@@ -106,7 +105,7 @@ async def test_every_table_has_the_settings_that_its_use_asks_for(server: postgr
 
 
 async def test_a_step_touches_no_index_of_its_execution(server: postgres.Server) -> None:
-    """Of an execution's changes only those of its phase do: the claim and the end. The others are HOT updates."""
+    """Only the claim and the end change the phase. All other updates are HOT."""
     steps = 7
     name = await postgres.make(server=server)
     url = server.database_url(name)
@@ -146,7 +145,7 @@ async def test_two_hundred_thousand_lives_leave_a_table_as_small_as_fifty_thousa
     sizes: list[dict[str, int]] = []
 
     async def vacuumed() -> bool:
-        """Autovacuum has come by after the last deletions: nothing waits for it that would start it."""
+        """Whether too few dead rows are left for autovacuum to start."""
         dead = await looking.fetch(
             "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'executions' AND n_dead_tup > 1000 "
             "OR relname = 'journal' AND n_dead_tup > 50 + 0.2 * n_live_tup"

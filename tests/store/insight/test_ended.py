@@ -1,4 +1,4 @@
-"""Rollups of ends: at every moment they and the young ends are all that ever ended, also what was deleted since."""
+"""Rollups of ends, together with young ends, always cover every end, even of deleted executions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from perdure.wire.insight.stats import class_of
 WORKFLOWS: Final = ("one", "two")
 MOVES: Final = 100
 Ends = Counter[tuple[int, str, str, int]]
-"""By slice, workflow, phase and class of the duration."""
+"""Counts by slice, workflow, phase and class of the duration."""
 
 
 @verb(reads=True)
@@ -38,7 +38,7 @@ async def counted(*, step_us: int, now_us: int) -> Ends:
 
 
 class House:
-    """A world whose ends are noted, and two servers that fold them."""
+    """A world with noted ends, and two servers that fold the ends."""
 
     def __init__(self, world: World, foldings: list[Folding], clock: ManualClock) -> None:
         self.world = world

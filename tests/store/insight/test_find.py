@@ -134,7 +134,7 @@ def values_of(document: Any, path: list[str]) -> list[str]:
 
 
 def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
-    """As the documentation of the filters says."""
+    """Apply the filters as the documentation describes each."""
     plain = ("user_id", "batch_id", "parent_execution_id", "root_execution_id", "forked_from", "key")
     if any(getattr(wanted, name) not in (None, getattr(one, name)) for name in plain):
         return False
@@ -224,7 +224,7 @@ async def test_filters_equal_a_look_at_every_execution(
 
 
 async def filled(world: World) -> int:
-    """Give all executions the terms of new fields. Answers how many rounds that took."""
+    """Give all executions the terms of new fields. Returns the count of rounds."""
     rounds = 0
     while await world.store.write(fields.fill_fields(declared_before_us=world.now_us)):
         rounds += 1

@@ -1,4 +1,4 @@
-"""Why a queued execution has not been claimed: whose turn it is, who fills its queue."""
+"""Why a queued execution has not been claimed: the order of turns, and the queue's load."""
 
 from tests.store.world import World
 

@@ -194,7 +194,7 @@ async def test_a_row_counts_losses_and_tries_and_no_wakes(world: World) -> None:
 
 
 async def test_a_page_of_waiting_executions_takes_few_queries(world: World) -> None:
-    """However many rows it has."""
+    """The number of rows adds no queries."""
     await world.register()
     ids = [await world.running() for _ in range(30)]
     for id in ids:

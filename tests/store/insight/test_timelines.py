@@ -44,7 +44,7 @@ async def page(world: World, id: str, after: int = 0, limit: int = 10_000) -> Js
 
 
 def merged(pages: list[Json]) -> Json:
-    """As the documentation says that a reader merges them."""
+    """Merge pages as the documentation tells readers to."""
     spans: dict[tuple[str, str], Json] = {}
     claims: dict[int, Json] = {}
     whole = {**pages[-1], "marks": [mark for one in pages for mark in one["marks"]]}

@@ -1,4 +1,4 @@
-"""Spans that were sent in: kept once each, within limits, and gone with their execution or by age."""
+"""Spans from outside: kept once each, within limits, and deleted with the execution or by age."""
 
 from typing import Any
 

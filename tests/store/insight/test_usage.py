@@ -1,4 +1,4 @@
-"""What an execution and all below it spent on models."""
+"""The model costs of an execution and all executions below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why an execution is where it is, in each phase: the sentence, what lets it go on, and the commands."""
+"""Why an execution is in its phase: the sentence, the remedy, and the commands."""
 
 from __future__ import annotations
 

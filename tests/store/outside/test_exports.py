@@ -1,4 +1,4 @@
-"""Which server sends the spans of what: each execution is taken once, and again only if it was not sent."""
+"""Servers send the spans of executions: each execution is taken once, and again only if not sent."""
 
 import asyncio
 import functools
@@ -59,7 +59,7 @@ async def test_what_ended_is_taken_once(begun: World) -> None:
 async def test_one_locked_row_keeps_no_other_from_being_taken_or_forgotten(
     begun: World, database: str, on_postgresql: None
 ) -> None:
-    """What is claimed and not sent, and what was sent long ago."""
+    """The locked rows are a claimed, unsent execution and a long sent execution."""
     sent, unsent = await ended(begun), await ended(begun)
     assert (await claim(begun)).ids == [sent, unsent]
     await begun.store.write(exports.note_exports(project_id=PROJECT, ids=[sent]))
@@ -143,7 +143,7 @@ async def test_ends_of_one_moment_are_all_taken_whatever_is_taken_at_once(begun:
 
 
 async def test_each_end_is_read_twice_however_much_has_ended(begun: World) -> None:
-    """How much of the store an answered row costs is seen in test_grown; here, that no claim asks for more of them."""
+    """test_grown counts the cost of an answered row; here, claims may not read extra rows."""
     amount, limit = 600, 20
     ids = [await begun.start(accept_early=True) for _ in range(amount)]
     cancels: dict[str, Any] = {"project_id": PROJECT, "cancelled_by": "user", "grace_us": GRACE_US}
@@ -163,7 +163,7 @@ async def test_each_end_is_read_twice_however_much_has_ended(begun: World) -> No
 
 
 def counting(counted: Verb[tuple[list[str], bool]], read: list[int]) -> Verb[tuple[list[str], bool]]:
-    """The verb, with how many ends it is answered noted."""
+    """A verb whose count of answered ends is noted."""
 
     @functools.wraps(counted.declaration.function)
     async def run(**values: Any) -> tuple[list[str], bool]:

@@ -1,4 +1,4 @@
-"""What push workers say of the executions that they hold, in verbs."""
+"""The reports of push workers about their executions, in verbs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from perdure.wire.runs.requests import StartItem
 
 
 async def again(pushes: PushWorld, worker: str, id: str) -> None:
-    """The execution is brought to its worker once more."""
+    """Bring the execution to its worker once more."""
     assert [one.claimed.id for one in await pushes.claim(worker)] == [id]
 
 
@@ -144,7 +144,7 @@ async def test_a_worker_that_goes_away_hands_back_what_nobody_cancelled(pushes: 
 
 
 async def due_again(pushes: PushWorld, worker: str, id: str) -> float:
-    """After how many seconds it is brought again, which is done."""
+    """Bring the execution again when due; returns the seconds until then."""
     world = pushes.world
     due_us = (await world.get(id)).due_at_us
     if due_us is None:
@@ -162,7 +162,7 @@ async def due_again(pushes: PushWorld, worker: str, id: str) -> float:
 
 
 async def test_what_is_handed_back_again_and_again_comes_back_later_each_time(pushes: PushWorld, worker: str) -> None:
-    """Its code may raise what a cancel does, whoever runs it."""
+    """The execution's code may raise a cancel's error on any worker."""
     id = await pushes.running(worker)
 
     async def waits(times: int) -> list[float]:
@@ -455,7 +455,7 @@ async def prune(pushes: PushWorld) -> int:
 
 
 async def test_retention_leaves_what_a_batch_still_waits_for(pushes: PushWorld, worker: str) -> None:
-    """Its result is nowhere else: that of a batch is written when all of it has ended."""
+    """A child's result stays nowhere else until the whole batch has ended."""
     world = pushes.world
     parent = await pushes.running(worker)
     started = await pushes.children(parent, "all", [StartItem("a"), StartItem("b")], batch=True)
@@ -481,7 +481,7 @@ async def test_retention_leaves_what_a_batch_still_waits_for(pushes: PushWorld, 
     ids=["by its parent", "by the server"],
 )
 def test_only_a_batch_that_the_server_numbered_is_looked_at_for_a_wait_of_its_parent(batch_id: str, first: str) -> None:
-    """Ends of siblings go to their parent one after another, so each look more is paid for by all of them in turn."""
+    """Ends of siblings go to the parent one after another, so each further look delays every sibling."""
     end = ended(
         PROJECT,
         "child",

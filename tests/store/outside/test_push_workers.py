@@ -1,4 +1,4 @@
-"""Registrations of push workers: whom work may be brought to, for how long they are believed in, and what they take."""
+"""Registrations of push workers: which workers get work, how long a registration lasts, and its capacity."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_work_comes_to_whoever_is_online(pushes: PushWorld) -> None:
 
 
 async def test_a_heartbeat_says_that_a_worker_is_online(pushes: PushWorld) -> None:
-    """Its call for that may have failed; its client goes on, and says nothing but its heartbeats from then on."""
+    """The worker's online call may have failed; its client then sends heartbeats only."""
     id = await pushes.register(online=False)
     execution = await pushes.world.start(deployment_id="p")
     assert await pushes.beat(id, own=False)
@@ -105,7 +105,7 @@ async def test_a_lease_that_runs_out_hands_the_work_on_and_a_beat_brings_the_wor
 
 @pytest.mark.parametrize("alive", [True, False])
 async def test_a_loss_does_not_count_once_its_worker_is_heard_of_again(pushes: PushWorld, alive: bool) -> None:
-    """A starved machine sends heartbeats late; a worker that never sends another one was really lost."""
+    """A starved machine sends heartbeats late. A worker without further heartbeats was really lost."""
     world = pushes.world
     id = await pushes.register()
     execution = await pushes.running(id)
@@ -332,7 +332,7 @@ async def test_native_and_push_workers_leave_each_others_work_alone(pushes: Push
 
 
 async def test_a_push_worker_that_was_away_does_not_come_back_beside_native_ones(pushes: PushWorld) -> None:
-    """Its deployment is theirs now: it is told to register, and then that it cannot be."""
+    """Native workers own the deployment now: the server tells the push worker to register, then refuses."""
     world = pushes.world
     away = await pushes.register()
     elsewhere = await pushes.register("http://elsewhere.example", deployment="q")

@@ -1,4 +1,4 @@
-"""Whether a body of a step ran although its outcome was recorded, as `perdure dev` counts it."""
+"""Whether a step's body ran despite its recorded outcome, as `perdure dev` counts."""
 
 from tests.store.world import START_US, World, step
 

@@ -208,7 +208,7 @@ async def test_one_whose_code_has_not_begun_has_nothing_to_clean_up(world: World
 
 
 async def test_one_that_nobody_lets_clean_up_ends_with_a_cancel_after_the_grace(world: World) -> None:
-    """Its workers are gone for good: without this it could neither end nor be deleted."""
+    """The workers are gone for good, so only the grace can end the execution."""
     id = await world.running(workflow_id="cleans")
     await world.wait_for(id, answer_wait("k"))
     await world.cancel(id)
@@ -267,7 +267,7 @@ async def test_a_wide_tree_is_cancelled_in_one_go(world: World) -> None:
 
 
 async def test_graces_that_end_at_the_same_moment_end_parents_first(world: World, database: str) -> None:
-    """Which one is first matters to nobody, but it is the same on every database, wherever in it their rows lie."""
+    """The first end matters to nobody, but is the same on every database, wherever rows lie."""
     parent = await world.running()
     await started(world, parent, "c")
     [below] = await world.claim_ids()

@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 @contextlib.asynccontextmanager
 async def a_start_under_way(database: str, *items: StartItem) -> AsyncIterator[asyncio.Task[list[str]]]:
-    """Executions are being started at another server: written, but not committed before the block has ended.
+    """Another server has written starts, but commits only after the block has ended.
 
-    No statement gives up meanwhile, as it would after some seconds.
+    No statement gives up meanwhile, as after some seconds otherwise.
     """
     patch = pytest.MonkeyPatch()
     set_limits(patch, lock_timeout=60_000, statement_timeout=60_000)
@@ -54,13 +54,13 @@ async def a_start_under_way(database: str, *items: StartItem) -> AsyncIterator[a
 
 @verb(locks="")
 async def unmark() -> None:
-    """As that race leaves them."""
+    """Leave executions unmarked, as the race does."""
     await query("mark_limited", project_id=PROJECT, name="wf", gate=0)
 
 
 @contextlib.asynccontextmanager
 async def once_it_waits(database: str, work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """Until the end of the block, somebody waits for all who know of no limit."""
+    """Yields while the task waits for all writers that know of no limit."""
     looking = await asyncpg.connect(database)
     task = asyncio.create_task(work)
 
@@ -78,7 +78,7 @@ async def once_it_waits(database: str, work: Coroutine[Any, Any, T]) -> AsyncIte
 async def test_a_queue_s_first_limit_waits_for_starts_under_way(
     world: World, database: str, on_postgresql: None
 ) -> None:
-    """A limit of one holds from its first moment (I8)."""
+    """A limit of one holds from the first moment (I8)."""
     await world.register()
     limiting = world.register("v", queues=[QueueSpec("wf", concurrency_limit=1)])
     async with (

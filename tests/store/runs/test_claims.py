@@ -48,7 +48,7 @@ from perdure.wire.runs.requests import (
 
 
 async def held_by(world: World, queue: str, key: str | None = None, *, every_key: bool = False) -> int:
-    """How many of a queue run now, by looking at each: not the way the store counts."""
+    """The running executions of a queue, counted one by one, unlike the store's count."""
     filters = ListFilters(phases=["running", "cancelling"], queue_name=queue)
     page, _ = await world.store.read(
         find.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10_000)
@@ -57,7 +57,7 @@ async def held_by(world: World, queue: str, key: str | None = None, *, every_key
 
 
 def _repeated(batch: Sequence[Claimed]) -> list[Claimed]:
-    """A batch as it is handed out again: the server whose answer was lost may take it back meanwhile."""
+    """A batch as handed out again: the server may take back a batch whose answer was lost."""
     return [structs.replace(claimed, ack_first=True) for claimed in batch]
 
 
@@ -75,7 +75,7 @@ async def test_nobody_claims_the_same_execution_twice(world: World) -> None:
 
 
 async def test_the_same_claim_id_gets_the_same_batch(world: World) -> None:
-    """I4, and a reply that was lost: asked again, the batch is handed out again and nothing else."""
+    """I4: if the reply was lost, the repeated claim gets the same batch and nothing else."""
     await world.register()
     await world.start_all([StartItem("wf") for _ in range(5)])
     first = await world.claim(capacity=3, claim_id="c")
@@ -108,8 +108,7 @@ async def test_a_claim_reply_carries_what_is_on_disk(world: World) -> None:
 
 
 async def test_times_are_in_order_whatever_the_order_of_the_stamps(world: World) -> None:
-    """A verb has its time before it has its turn, and two servers' clocks differ: a claim can be stamped before the
-    start that it finds."""
+    """A verb has its time before its turn, and clocks of servers differ: a claim's stamp may precede the start's."""
     await world.register()
     id = await world.start()
     asked_at = world.now_us
@@ -234,7 +233,7 @@ async def test_a_limit_counts_by_key_and_a_total_counts_the_queue(world: World) 
     ids=str,
 )
 async def test_limits_hold_whatever_happens(world: World, limits: tuple[int | None, int | None]) -> None:
-    """Random lives in a limited queue; every slot that is let go of can be taken again."""
+    """Random lives in a limited queue; every freed slot can be taken again."""
     dice = random.Random(str(limits))
     key_limit, total_limit = limits
     await world.register(queues=[QueueSpec("q", key_limit, total_limit)])
@@ -370,7 +369,7 @@ async def test_limited_and_free_work_both_get_their_share(world: World) -> None:
 
 
 async def test_more_keys_than_one_look_goes_over_are_all_served(world: World) -> None:
-    """The keys at the front are full; the cursor still comes to those behind them."""
+    """Keys in front are full; the cursor still reaches the keys behind."""
     count = claims.GROUPS_PER_CLAIM + 50
     await world.register(queues=[QueueSpec("q", 1)])
     await world.start_all(
@@ -497,7 +496,7 @@ async def test_a_waiting_claim_that_does_not_stand_any_more_takes_nothing(
 
 @pytest.mark.parametrize("claim_id", ["c1", "c2"])
 async def test_an_offer_whose_claim_was_answered_by_another_server_takes_nothing(world: World, claim_id: str) -> None:
-    """The worker has gone on since: nobody waits for what would be handed to its old claim."""
+    """The worker has gone on: no call waits for work under the old claim."""
     await world.register()
     await world.start()
     assert len(await world.claim(claim_id="c2")) == 1
@@ -686,7 +685,7 @@ async def test_an_end_that_is_told_again_hands_nothing_out_twice(world: World) -
 async def _parked(
     world: World, *unseen: StepDone, parked: bool = True, timer_us: int | None = None
 ) -> tuple[str, str, int]:
-    """A parent that waits for a child which runs; the parent, the child, and the last seq that its worker has seen."""
+    """A parent that waits for a running child. Returns parent, child and the worker's last seen seq."""
     parent = await world.running()
     seen = (await world.report(parent, [child("a")])).rows[-1].seq
     if unseen:

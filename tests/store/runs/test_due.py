@@ -1,4 +1,4 @@
-"""What is due while somebody else has locked a row: it stops the execution that needs that row, and nothing else."""
+"""A locked row stops only the due execution that needs the row."""
 
 import pytest
 from tests.store.agents.test_turns import QUEUE, take, turn
@@ -108,7 +108,7 @@ async def test_a_run_timeout_waits_for_nobody_who_holds_what_it_would_cancel(
 async def test_the_end_of_a_turn_waits_for_nobody_who_holds_its_session(
     world: World, database: str, on_postgresql: None, what: str, how: str
 ) -> None:
-    """Nor does the reaper, when it takes a cancelled one back."""
+    """The reaper does not wait either, for a cancelled turn."""
     items = [turn(), turn(OnConflict.DELIVER if what == "taken turn" else QUEUE, {"say": "more"})]
     first, second = await world.start_all([*items])
     assert await world.claim_ids() == [first]
@@ -153,7 +153,7 @@ async def test_an_end_waits_for_nobody_who_holds_a_wait_that_it_closes(
 async def test_nor_for_who_holds_the_wait_of_a_parent(
     pushes: PushWorld, worker: str, database: str, on_postgresql: None
 ) -> None:
-    """A batch is one wait of its parent; the last end of it is written there."""
+    """A batch is one wait of its parent; the batch's last end is written there."""
     world = pushes.world
     parent = await pushes.running(worker)
     [kid] = [one.execution_id for one in await pushes.children(parent, "all", [StartItem("wf")], batch=True)]
@@ -187,7 +187,7 @@ async def test_a_time_out_waits_for_nobody_who_holds_the_wait_that_it_closes(
 
 
 async def test_a_look_for_what_is_overdue_goes_on_where_the_last_one_ended(world: World) -> None:
-    """Also between executions that were due at the same moment, of either phase."""
+    """A page may end between executions of either phase that were due at the same moment."""
     ids = await world.start_all([StartItem("wf", run_timeout_seconds=30) for _ in range(4)])
     assert await world.claim_ids() == ids
     for id in ids[::2]:

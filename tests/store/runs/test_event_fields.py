@@ -1,4 +1,4 @@
-"""Which waits an event meets and which event a wait finds, by hashes of their fields (I5)."""
+"""Events meet waits, and waits find events, by hashes of the events' fields (I5)."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def matches(data: object, match: dict[str, Any] | None) -> bool:
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_random_waits_take_the_first_events_that_match(world: World, seed: int, small: None) -> None:
-    """However the waits and the events follow each other, and whether or not their waits have a hash."""
+    """The waits and the events come in any order, and the waits may lack a hash."""
     chosen = random.Random(seed)
     await world.register()
     published: list[object] = []
@@ -208,7 +208,7 @@ async def test_random_waits_take_the_first_events_that_match(world: World, seed:
 
 
 async def execute(store: Any, *statements: str) -> list[tuple[Any, ...]]:
-    """On another connection, or on the only one that a file has."""
+    """Run statements on another connection, or on a file's only one."""
     if hasattr(store, "_writer") and isinstance(store._writer, apsw.Connection):
         return [tuple(row) for text in statements for row in store._writer.execute(text)]
     connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(store.url)
@@ -220,7 +220,7 @@ async def execute(store: Any, *statements: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """How often an event was compared with a wait."""
+    """The comparisons of an event with a wait."""
     count: Counter[str] = Counter()
     match = Fields.match
 
@@ -303,7 +303,7 @@ async def prune(world: World, before_us: int) -> None:
 
 
 async def test_two_servers_miss_no_event_of_each_other(world: World, database: str, on_postgresql: None) -> None:
-    """Waits are opened on one topic, many at once, while both servers publish what they wait for."""
+    """Many waits open on one topic at once, while both servers publish the awaited events."""
     other = World(second := await open_store(database))
     other._ids = 1 << 40
     try:

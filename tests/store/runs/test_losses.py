@@ -32,7 +32,7 @@ async def _registered(world: World) -> None:
 
 
 async def again(world: World, id: str, *, acknowledge: bool = True) -> None:
-    """Lose whoever runs it and have it handed out once more."""
+    """Lose the execution's worker and have the execution handed out again."""
     await world.lose()
     world.advance(BACKOFF_MAX_US / SECOND)
     await world.wake_due()
@@ -74,7 +74,7 @@ async def test_the_first_loss_is_handed_out_at_once_and_later_ones_wait_longer(w
 
 
 async def test_those_that_were_lost_together_come_back_apart(world: World) -> None:
-    """Or one that kills its worker would take the same others with it each time, until they are given up, too."""
+    """A poisonous execution would otherwise take its companions down each time, until all are given up."""
     ids = [await world.running() for _ in range(5)]
     await world.lose()
     await world.register()
@@ -110,7 +110,7 @@ async def _recall(world: World, claim_id: str) -> int:
 
 
 async def test_nothing_is_taken_back_from_a_worker_that_has_asked_on(world: World) -> None:
-    """Another server may have heard it: what tells is in the store."""
+    """Another server may have heard the worker: the store holds the evidence."""
     ids = [await world.start() for _ in range(3)]
     assert len(await world.claim(capacity=1, claim_id="01")) == 1
     await world.store.write(claims.note_arrival(project_id=PROJECT, worker_id="w", claim_id="01"))
@@ -143,12 +143,12 @@ async def test_only_what_was_never_acknowledged_is_taken_back_from_a_worker_that
 
 
 async def _is_alive(world: World, project: str = PROJECT) -> None:
-    """The worker that was given up says itself that this registration is over."""
+    """The lost worker itself ends its registration."""
     await world.store.write(claims.drain(project_id=project, worker_id="w", now_us=world.now_us))
 
 
 async def test_a_loss_does_not_count_once_its_worker_says_that_it_is_alive(world: World) -> None:
-    """A machine that starves lets leases run out whose workers are alive."""
+    """A starved machine lets leases of live workers run out."""
     id = await world.running()
     for _ in range(LOSSES_MAX + 3):
         await world.lose()
@@ -169,7 +169,7 @@ async def test_a_loss_does_not_count_once_its_worker_says_that_it_is_alive(world
 
 
 async def test_an_execution_whose_workers_always_come_back_too_late_is_given_up(world: World) -> None:
-    """Its code may keep their processes from beating each time."""
+    """The execution's code may keep its process from beating."""
     id = await world.running()
     for _ in range(UNDELIVERED_MAX - 1):
         await world.lose()
@@ -312,7 +312,7 @@ async def test_a_delivery_that_was_never_acknowledged_is_no_crash(world: World) 
 
 
 async def test_a_lost_delivery_is_forgiven_with_the_next_outcome_only(world: World) -> None:
-    """Until then each delivery is acknowledged before code runs: handing back in between changes nothing."""
+    """A worker acknowledges each delivery before code runs until a step has an outcome. Releases change nothing."""
     id = await world.start()
     await world.claim()
     await again(world, id)
@@ -397,7 +397,7 @@ async def test_a_cut_connection_shortens_the_lease_unless_a_beat_follows(world: 
 
 
 async def test_a_cut_connection_leaves_a_lease_alone_that_was_renewed_over_another_one(world: World) -> None:
-    """The beat went to another server, which was faster to take it than this one to see the old connection close."""
+    """The beat reached another server before this server saw the old connection close."""
     granted_us = world.now_us + LEASE_US
     world.advance(3)
     assert await world.beat() == []
@@ -423,7 +423,7 @@ async def test_after_an_absence_every_registration_gets_a_full_lease(world: Worl
 
 
 async def test_whoever_was_absent_alone_grants_nothing(world: World) -> None:
-    """A mark of the reaper's last round says that a server was there, if it is of the same time."""
+    """A recent mark of the reaper's last round proves that a server was there."""
     half_us = LEASE_US // 2
 
     async def grants() -> bool:
@@ -478,7 +478,7 @@ async def test_a_beat_to_a_server_that_has_not_seen_the_clock_step_shortens_no_l
 async def test_one_locked_registration_keeps_no_other_from_its_lease(
     world: World, database: str, on_postgresql: None
 ) -> None:
-    """Who was left out is told, to be granted one, or brought in line, before that can matter."""
+    """The verb counts a locked registration, so the engine repeats the grant or the cut before reaping."""
     await world.register("free")
 
     async def grant() -> int | None:
@@ -505,7 +505,7 @@ async def test_one_locked_registration_keeps_no_other_from_its_lease(
 async def test_a_claim_under_way_keeps_no_registration_from_its_lease(
     world: World, database: str, on_postgresql: None
 ) -> None:
-    """Whoever hands a worker something holds its row only so that the registration cannot end."""
+    """A claim locks the worker's row only to keep the registration from ending."""
     async with held(database, "workers", "w", "KEY SHARE"):
         assert await world.store.write(claims.grant_leases(until_us=world.now_us + 2 * LEASE_US)) == 0
 
@@ -513,7 +513,7 @@ async def test_a_claim_under_way_keeps_no_registration_from_its_lease(
 async def test_a_locked_mark_is_another_server_s_and_after_a_while_somebody_s_lock(
     world: World, database: str, on_postgresql: None
 ) -> None:
-    """Where one server waits for a slow disk, the other must not reap; a lock by hand stops nobody for long."""
+    """If one server waits for a slow disk, the other must not reap; a lock by hand stops no reaper for long."""
 
     async def may_reap() -> bool:
         marks = claims.mark_reaper(now_us=world.now_us, every_us=SECOND, locked_us=LEASE_US)
@@ -549,7 +549,7 @@ async def test_embedded_workers_end_with_their_process_and_not_with_a_lease(worl
 
 
 async def test_the_reaper_does_not_touch_what_was_handed_on(world: World) -> None:
-    """It looks, then acts with the whole guard: between the two the execution may have changed hands."""
+    """The execution may change hands while the reaper decides."""
     id = await world.running()
     await world.report(id, end=failure(retry_delay_us=0))
     await world.register("w2")

@@ -1,4 +1,4 @@
-"""Executions that need a newer worker: a worker of an older protocol never gets one."""
+"""Executions that need a newer worker: a worker of an older protocol never gets such an execution."""
 
 from typing import Any
 

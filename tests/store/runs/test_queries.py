@@ -33,7 +33,7 @@ async def _registered(world: World) -> None:
 
 
 async def listed(world: World, limit: int = 50, before: str = "~", **filters: Any) -> list[str]:
-    """All pages of a list; every page but the last one is full."""
+    """All pages of a list; all but the last are full."""
     ids: list[str] = []
     cursor: str | None = before
     while cursor is not None:
@@ -156,7 +156,7 @@ async def test_a_filter_with_an_index_finds_what_is_old_at_once(world: World, mo
 
 
 async def listed_at_once(world: World, filters: ListFilters, limit: int = 50) -> list[str]:
-    """All pages, none of which is empty in front of another."""
+    """All pages; no page is empty before the last."""
     found: list[str] = []
     cursor: str | None = "~"
     while cursor is not None:
@@ -264,7 +264,7 @@ DAY_US = 86_400_000_000
 
 
 async def _prune(world: World, days: float, limit: int = 500, workflows: dict[str, float] | None = None) -> int:
-    """How many rows a whole walk deletes."""
+    """The rows that a whole walk deletes."""
     total = 0
     after = ("", "")
     while True:
@@ -287,7 +287,7 @@ async def _prune(world: World, days: float, limit: int = 500, workflows: dict[st
 
 @verb(reads=True)
 async def _version(*, session_id: str) -> int:
-    """The version of a session's transcript; 0 when it has none."""
+    """The version of a session's transcript; 0 without a transcript."""
     found = await query("read_version", project_id=PROJECT, session_id=session_id)
     return found[0][0] if found else 0
 
@@ -360,7 +360,7 @@ async def test_retention_takes_what_ended_long_ago_and_nothing_else(world: World
 
 
 async def test_what_is_open_keeps_its_ancestors(world: World) -> None:
-    """A cancel comes to it by way of them, and so does what it spends to their budgets."""
+    """Cancels and spending of a child pass through its ancestors."""
     root = await world.running()
     await world.report(root, [child("middle")])
     [middle] = await world.claim_ids()
@@ -466,7 +466,7 @@ async def test_events_and_idempotency_rows_go_as_well(world: World) -> None:
 
 
 async def test_a_walk_goes_on_until_everything_that_is_due_is_gone(world: World) -> None:
-    """Many events or answers and few executions, or the other way round: none is left behind by the batch's size."""
+    """Many events or answers and few executions, or the other way round: the batch's size leaves none behind."""
     await world.publish("topic", *range(7))
     for n in range(5):
         await world.answers([StartItem("wf")], Idempotency("start", f"k{n}", "hash"))
@@ -549,7 +549,7 @@ async def test_work_that_nobody_serves_is_told(world: World) -> None:
 async def test_work_that_began_on_a_python_that_nobody_runs_any_more_is_told(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Workers of its deployment are there, and none of them may take it: it would wait without a word."""
+    """The deployment's workers may not take the work, so its wait would be silent."""
     await world.running()
     await world.lose()
     await world.register("newer", python="3.13")

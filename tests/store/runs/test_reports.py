@@ -133,7 +133,7 @@ async def test_a_repeat_shows_what_others_wrote_meanwhile(world: World) -> None:
 
 
 async def test_the_first_outcome_of_a_key_stands(world: World) -> None:
-    """I2: a second record of a step is refused by the database itself, and nothing of that report is kept."""
+    """I2: the database itself refuses a second record of a step, and nothing of the report is kept."""
     id = await world.running()
     await world.report(id, [step("s", "first")])
     before = await world.everything(id)
@@ -196,7 +196,7 @@ async def test_suspending_closes_waits_that_an_earlier_attempt_left_open(world: 
 
 
 async def test_waiting_for_nothing_is_refused(world: World) -> None:
-    """It would wait for ever, and nobody could tell why."""
+    """Such an execution would wait for ever, for no visible reason."""
     id = await world.running()
     reply = await world.report(id, end=Suspend([]))
     assert reply.problem is not None
@@ -399,7 +399,7 @@ async def test_a_step_gets_the_next_number_and_no_earlier_time_whatever_its_work
 
 
 async def test_steps_that_are_recorded_together_are_answered_as_each_by_itself(world: World) -> None:
-    """Whatever became of some of them: a repeat, a stale attempt, rows that the worker has not seen, an early clock."""
+    """The items cover a repeat, a stale attempt, unseen rows and an early clock."""
 
     async def scene() -> list[ReportItem]:
         plain, later, stale, again, ended, ahead = [await world.running() for _ in range(6)]

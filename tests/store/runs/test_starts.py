@@ -116,7 +116,7 @@ async def test_a_request_with_many_unknown_workflows_is_told_a_few_names(world: 
 
 
 async def test_a_batch_is_all_or_nothing(world: World) -> None:
-    """Also when the refusal comes after something was written."""
+    """A refusal undoes the starts written before it."""
     await world.register()
     for bad in (StartItem("nope"), StartItem("wf", parent_execution_id=world.new_id())):
         with pytest.raises(NotFound):
@@ -337,7 +337,7 @@ async def test_a_project_s_ids_mean_nothing_in_another(world: World) -> None:
 
 
 async def test_only_the_child_that_its_parent_started_tells_it_of_its_end(world: World) -> None:
-    """Whoever starts by the API may name any parent and step: that says where an execution belongs, and no more."""
+    """A caller of the API may name any parent and step, only to say where an execution belongs."""
     await world.register()
     parent = await world.running()
     [reply] = (await world.report(parent, [child("c")])).rows
@@ -354,7 +354,7 @@ async def test_only_the_child_that_its_parent_started_tells_it_of_its_end(world:
 
 
 async def test_nothing_is_started_below_what_is_cancelled(world: World) -> None:
-    """A cancel reaches all that is below: what came a moment later would run on."""
+    """A cancel reaches all executions below. A later start would run on."""
     await world.register()
     running, idle = await world.running(), await world.start()
     for parent, phase in ((running, Phase.CANCELLING), (idle, Phase.CANCELLED)):

@@ -1,4 +1,4 @@
-"""What executions emit: kept apart from the journal, once, bounded, and merged with what those below emit."""
+"""Streams of executions: kept apart from the journal, once, bounded, and merged with their children's."""
 
 from collections.abc import Awaitable
 from typing import Any

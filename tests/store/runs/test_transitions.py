@@ -121,7 +121,7 @@ async def _lose(world: World, id: str) -> None:
 
 
 async def _poison(world: World, id: str) -> None:
-    """Lose it until it is not handed out again; whatever else happens to it stops the series."""
+    """Lose the execution until it is not handed out again. Any other move stops the series."""
     for _ in range(6):
         before = await world.phase(id)
         await world.lose()
@@ -231,7 +231,7 @@ async def _try(world: World, id: str, name: str, phase: Phase) -> None:
 
 
 async def _leave(world: World, id: str) -> None:
-    """End it and all registrations, so that the next one is alone in the store."""
+    """End the execution and all registrations, so the next one is alone."""
     if await world.phase(id) not in FINAL:
         await world.cancel(id)
         await _overrule(world, id)
@@ -306,7 +306,7 @@ async def test_a_queued_execution_that_was_asked_to_cancel_is_claimed_to_clean_u
 
 @pytest.mark.parametrize("phase", sorted(FINAL))
 async def test_final_is_final(world: World, phase: Phase) -> None:
-    """Nothing that happens around it changes a final execution (I10)."""
+    """Events around a final execution do not change it (I10)."""
     await world.register()
     await world.register("w2")
     id = await BRING[phase](world)
@@ -324,7 +324,7 @@ async def test_final_is_final(world: World, phase: Phase) -> None:
 
 
 async def test_a_worker_that_confirms_a_cancel_nobody_asked_for_is_told_so(world: World) -> None:
-    """Not `lost`: it holds the execution still, and would otherwise drop it while the server waits for it."""
+    """The answer is not `lost`: the worker still holds the execution, and would drop it while the server waits."""
     await world.register()
     id = await world.running()
     answer = await world.report(id, end=CANCELLED)

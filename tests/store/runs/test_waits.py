@@ -37,7 +37,7 @@ async def _registered(world: World) -> None:
 
 
 async def events_of(world: World, id: str) -> list[object]:
-    """What an execution took, in order: the data of its events."""
+    """The data of the events that an execution took, in order."""
     rows = [row for row in await world.journal(id) if row.kind is Kind.EVENT]
     return [json.decode(row.value)["data"] for row in rows]
 
@@ -204,7 +204,8 @@ async def test_a_wait_that_was_given_up_takes_nothing(world: World) -> None:
 
 
 async def test_a_wait_that_is_opened_again_begins_where_it_began(world: World) -> None:
-    """A lost attempt left it open; the next suspend closed it; the code asks again and must not lose what came."""
+    """A lost attempt left the wait open, and the next suspend closed it. The reopened wait must keep the events in
+    between."""
     id = await world.running()
     await world.publish("topic", "too old")
     await world.report(id, [event_wait("k", "topic", latest=True)])
@@ -290,7 +291,7 @@ async def test_what_a_match_asks_for_is_found_in_whatever_an_event_holds(world: 
 async def test_a_large_event_is_not_read_once_for_each_that_waits(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event loop would stand still for as long as that takes, and so would everybody's beats."""
+    """The event loop would stand still, and so would every beat."""
     waiting = [await world.running() for _ in range(20)]
     for n, id in enumerate(waiting):
         await world.wait_for(id, event_wait("k", "topic", match={"n": raw(n)}))
@@ -350,7 +351,7 @@ async def test_after_and_latest_override_where_a_wait_begins(world: World) -> No
 
 
 async def test_a_consumer_reads_on_after_many_events(world: World) -> None:
-    """More than a page of taken ones lies between the start and the next."""
+    """More than a page of taken events lies between the start and the next."""
     id = await world.running()
     for start in range(0, 1_200, 400):
         await world.publish("topic", *range(start, start + 400))
@@ -459,7 +460,7 @@ async def test_a_child_s_end_reaches_its_parent_in_every_phase(world: World, pha
 
 
 async def _poison(world: World, id: str) -> None:
-    """Lose five workers over it, while the parent's lives on."""
+    """Lose five workers to the execution, while the parent's lives on."""
     for n in range(5):
         await world.live(10, "w", *LOSING[n:])  # past the pause before it is handed out again
         await world.wake_due()
@@ -482,7 +483,7 @@ async def test_children_inherit_and_find_their_root(world: World) -> None:
 
 
 async def test_a_child_cannot_take_a_key_that_names_another_execution(world: World) -> None:
-    """Its end would be told to somebody else, and the parent would wait for ever."""
+    """The end would reach another execution, and the parent would wait for ever."""
     taken = await world.start(key="k")
     parent = await world.running()
     [row] = (await world.report(parent, [StartChild("c", None, StartItem("wf", key="k"))])).rows

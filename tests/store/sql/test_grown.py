@@ -1,7 +1,7 @@
-"""Years of use: what a query reads does not grow with what is finished.
+"""Years of use: the reads of a query do not grow with finished executions.
 
-Every query runs, as its driver runs it, in a store with many finished executions and some thousand open ones, and the
-pages that it touches are counted: a few for itself, and a few for each row that it answers with or writes.
+Every query runs, as its driver runs it, in a store with many finished executions and some thousand open ones. The test
+counts the pages read: a few for the query, and a few for each row answered or written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from perdure.wire.base.fields import FIRST_CURSOR
 
 SMALL: Final = (20_000, 1_000)
 LARGE: Final = (1_000_000, 10_000)
-"""How many executions are finished, and how many are open."""
+"""The numbers of finished and of open executions."""
 
 PAGES_MAX: Final = 60
 PAGES_PER_ROW_MAX: Final = 60
@@ -71,7 +71,7 @@ LARGE_TABLES: Final = (
     "acts",
     "pending_calls",
 )
-"""What grows with the years."""
+"""The tables that grow with the years."""
 
 # The open executions come in tens, one of each kind (grown.sql). The fourth ten is what single queries name.
 KINDS: Final = (
@@ -225,7 +225,7 @@ linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server i
 
 
 def defaults(executions: int) -> dict[str, Any]:
-    """A value for every parameter that no query says otherwise about."""
+    """Default values of parameters, for queries without values of their own."""
     return {
         **dict.fromkeys(("error", "progress", "tags", "due_at_us", "timer_key", "parked_worker", "parked_seq"), None),
         **dict.fromkeys(("parent_execution_id", "root_execution_id", "step_key", "batch_id", "session_id"), None),
@@ -344,7 +344,7 @@ def defaults(executions: int) -> dict[str, Any]:
 
 
 def special(executions: int) -> dict[str, dict[str, Any]]:
-    """What single queries are asked about."""
+    """The values for single queries."""
     ids = {kind: name_of(executions + 30 + n) for n, kind in enumerate(KINDS)}
     nothing: dict[str, Any] = dict.fromkeys(("deployment_id", "queue_name", "workflow_id"))
     has_children = name_of(executions // 2 // 20 * 20)
@@ -828,8 +828,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
 
 
 def values_of(query: Statement, executions: int) -> Iterator[tuple[Any, ...]]:
-    """The values of a query's parameters, in their order. A query without its own tries those of others, until it has
-    something to read."""
+    """The values of a query's parameters, in order. A query without values tries other queries' until it reads
+    something."""
     known, own = defaults(executions), special(executions)
     if query.name in own or query.name in ANSWERS_NOTHING:
         yield query.values(known | own.get(query.name, {}))
@@ -847,7 +847,7 @@ def asked() -> list[str]:
 
 
 class Seen(NamedTuple):
-    """What one query read."""
+    """The reads of a query."""
 
     query: str
     pages: int
@@ -857,14 +857,14 @@ class Seen(NamedTuple):
     scans: list[str]
     """Large tables that were walked whole."""
     walked: int = 0
-    """Rows and index entries read. Only PostgreSQL says it."""
+    """Rows and index entries read, reported by PostgreSQL only."""
 
     def __str__(self) -> str:
         head = f"{self.query}: {self.pages} pages and {self.walked} entries for {self.rows} rows {self.scans}"
         return "\n".join([head, *self.plan])
 
     def too_much(self, open_: int) -> bool:
-        """Whether that is more than the query's own rows explain, in a store with so many open executions."""
+        """Whether the reads exceed the query's own rows, given the open executions."""
         allowed = PAGES_MAX + PAGES_PER_ROW_MAX * self.rows
         if self.query in (*FLOORS.values(), "list_runs", "run_sizes", "traces_floor", "ended_floor"):
             allowed += 2 * LIST_DEPTH
@@ -879,8 +879,8 @@ FEW_ROWS: Final = {"last_rows": "the last rows of a journal", "oldest_reading": 
 
 
 def test_no_statement_asks_a_large_table_for_its_least_or_greatest() -> None:
-    """PostgreSQL before 16 reads all rows of the condition for MIN and MAX while it has no statistics. ORDER BY with
-    LIMIT 1 reads one."""
+    """PostgreSQL before 16 without statistics reads all matching rows for MIN and MAX. ORDER BY with LIMIT 1 reads a
+    single row."""
     tables = "|".join(LARGE_TABLES)
     asks = re.compile(rf"SELECT\s+(?:CAST\()?(?:MIN|MAX)\([\w.]+\)\s+FROM\s+(?:{tables})\b")
     found = [name for name in asked() if asks.search(load("postgres")[name].sql)]
@@ -908,7 +908,7 @@ def literal(value: object) -> str:
 
 
 def writer_of(name: str) -> str:
-    """On which of the driver's connections a query runs."""
+    """Which of the driver's connections runs a query."""
     if name in ("count_phases", "count_queued", "unserved", "orphaned", "count_open_by_deployment"):
         return "scan"
     query = load("postgres")[name]
@@ -923,7 +923,7 @@ async def explain(
     writer: str,
     mode: str,
 ) -> Seen:
-    """Run a statement as its writer would, prepared and in a transaction of that kind; nothing of it is kept."""
+    """Run a statement prepared in a transaction like its writer's, then roll back."""
     await connection.execute(f"PREPARE asked AS {text}")
     try:
         await connection.execute(BEGIN[writer])
@@ -972,7 +972,7 @@ def _nodes(plan: dict[str, Any], depth: int) -> Iterator[tuple[int, dict[str, An
 
 
 async def judge_postgres(url: str, executions: int, open_: int) -> None:
-    """Every query of a writer, as it is prepared there: alone and for many runs, planned for the values and for any."""
+    """Every query of a writer, prepared there: alone and for many runs, planned for the values and for any."""
     connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url)
     queries = load("postgres")
     seen: list[Seen] = []
@@ -1051,7 +1051,7 @@ def read_sqlite(connection: apsw.Connection, query: Statement, values: tuple[Any
 
 
 def judge_sqlite(path: Path, executions: int, open_: int) -> None:
-    """The same for a file: the pages that each query asks the cache for."""
+    """The same for a file, counting the pages that each query asks the cache for."""
     connection = apsw.Connection(str(path))
     Numbers(connection)
     seen: list[Seen] = []

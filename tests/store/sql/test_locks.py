@@ -1,4 +1,4 @@
-"""What a verb declares: the rows that its arguments name, or that it is a sweep or a look."""
+"""A verb declares the rows in its arguments, or to be a sweep or a look."""
 
 import ast
 import inspect
@@ -108,7 +108,7 @@ def test_a_sweep_and_a_weight_may_depend_on_the_arguments() -> None:
 
 @cache
 def _read(function: FunctionType) -> tuple[set[str], set[FunctionType]]:
-    """The texts in a function, without those that it compares with, and the verbs' functions that it names."""
+    """The texts in a function, except compared texts, and the verbs' functions that the function names."""
     texts: set[str] = set()
     functions: set[FunctionType] = set()
     nodes: list[ast.AST] = [ast.parse(inspect.getsource(function))]

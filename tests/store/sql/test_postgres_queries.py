@@ -47,8 +47,8 @@ async def test_postgresql_understands_every_query() -> None:
 
 
 async def test_a_bulk_change_finds_each_row_by_an_index() -> None:
-    """Whatever is known of the tables, and in the order of its values, which is the order of locks; also if the rows
-    have all values but their keys in common."""
+    """Bulk changes use an index for any statistics, in the order of the values, which is the lock order. The rows may
+    share all values but the keys."""
     async with postgres.fresh(migrated) as url:
         connection = await asyncpg.connect(url)
         bulk = [query for query in load("postgres").values() if query.bulk is not None and query.returns]
@@ -89,7 +89,7 @@ def test_what_rows_have_in_common_is_sent_once() -> None:
 
 
 async def test_the_last_event_before_an_execution_is_found_by_halving_its_topic() -> None:
-    """Without statistics, too: a join with the events would read each of them."""
+    """Even without statistics, no join with the events reads every event."""
     async with postgres.fresh(migrated) as url:
         connection = await asyncpg.connect(url)
         await connection.execute(

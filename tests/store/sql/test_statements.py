@@ -1,4 +1,4 @@
-"""The named SQL: what the loader refuses, and that no hot query reads what it need not."""
+"""The named SQL: refusals of the loader, and hot queries that read only needed rows."""
 
 import ast
 import re
@@ -53,12 +53,12 @@ def test_what_is_seen_of_a_table_is_named_by_values(header: str) -> None:
 
 
 NEW_FILE = "BEGIN; PRAGMA auto_vacuum="
-"""Of a file that nobody else has: with IMMEDIATE its first page would be written before this is said."""
+"""Nobody else has the new file. IMMEDIATE would write the first page before the pragma."""
 
 
 def test_no_lock_of_ours_outlives_its_transaction_and_no_write_begins_as_a_read() -> None:
-    """Behind a pooler a session's lock stays with a connection that others are given; and SQLite refuses at once, for
-    all its busy time-out, to make a writer of whoever began to read before somebody else wrote."""
+    """Behind a pooler a session's lock stays with a shared connection. SQLite refuses at once, despite its time-out, to
+    upgrade a reader after another writer's commit."""
     for path in VERBS.parent.rglob("*"):
         if path.suffix in (".py", ".sql"):
             text = path.read_text(encoding="utf-8")
@@ -142,7 +142,7 @@ def test_parameters_are_numbered_in_the_order_of_their_first_use() -> None:
 
 
 def _named_in_verbs() -> set[str]:
-    """Every query name that the verbs and drivers spell out, and those they put together."""
+    """Every query name in verbs and drivers, literal or composed."""
     found: set[str] = set(queries.DOCTOR)
     for path in [
         *VERBS.rglob("*.py"),
@@ -362,7 +362,7 @@ OFTEN = ["insert_execution", "insert_journal", "advance", "advance_next", "compl
 
 @pytest.mark.parametrize("name", OFTEN)
 def test_the_frequent_writes_make_no_table_but_the_one_for_their_answer(planner: apsw.Connection, name: str) -> None:
-    """For `x IN (a, b, c)`, in a CHECK or an index as well, SQLite would make one each time."""
+    """SQLite would make a table for `x IN (a, b, c)` each time, in a CHECK or an index as well."""
     query = load("sqlite")[name]
     code = planner.execute("EXPLAIN " + query.sql, [None] * len(query.parameters))
     made = sum(row[1] == "OpenEphemeral" for row in code)

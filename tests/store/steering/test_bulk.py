@@ -491,7 +491,7 @@ async def test_a_page_without_an_answer_comes_back_smaller_and_lets_others_go_fi
 async def test_each_execution_is_taken_once_wherever_servers_die(
     world: World, monkeypatch: pytest.MonkeyPatch, action: str, moment: str
 ) -> None:
-    """Each server dies at its second page. Only its place keeps a job from forking twice."""
+    """Each server dies at its second page. Only the job's place prevents double forks."""
     await world.register()
     broken = await failed(world, 40)
     service, deaths = server(world), 0
@@ -626,7 +626,7 @@ async def others(world: World, amount: int, *, hold_seconds: int | None = None, 
 
 
 async def test_projects_take_turns(world: World, service: BulkJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also the jobs of one project do."""
+    """The jobs of one project take turns, too."""
     monkeypatch.setattr(verbs, "OPEN_MAX", 1_000)
     await world.register()
     ids = await started(world, 12)
@@ -694,7 +694,7 @@ async def test_old_jobs_are_deleted_with_their_items(world: World, service: Bulk
 async def test_a_job_of_a_newer_release_is_left_to_it(
     world: World, service: BulkJobs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A filter that is not known here must not be left out."""
+    """A filter unknown here must not be left out."""
     await world.register()
     ids = await started(world, 2)
     with monkeypatch.context() as patched:

@@ -1,4 +1,4 @@
-"""Forks of executions that talk in sessions, and of those that spend from budgets."""
+"""Forks of executions with sessions, and of executions with budgets."""
 
 import pytest
 from msgspec import json

@@ -118,7 +118,7 @@ async def test_an_edit_replaces_an_outcome(world: World) -> None:
 
 
 async def test_an_outcome_that_was_given_by_hand_is_edited(world: World) -> None:
-    """Its row then shows who edited it."""
+    """The row of an edited outcome shows its editor."""
     id = await world.running()
     await world.wait_for(id, event_wait("e", "topic"))
     await world.act(id, Action.TIME_OUT, "e")
@@ -135,7 +135,7 @@ async def test_an_outcome_that_was_given_by_hand_is_edited(world: World) -> None
 
 
 async def test_a_fork_without_a_conversation_gets_none(world: World) -> None:
-    """Its agents would read the transcript of the source's own session, or of the parent's."""
+    """The fork's agents would read the transcript of the source's own session, or of the parent's."""
     id = await _failed(world)
     fork_id = (await world.fork(id)).execution_id
     assert (await world.get(fork_id)).session_id == id
@@ -269,7 +269,7 @@ async def test_a_retry_asks_for_the_child_that_failed(world: World) -> None:
 
 
 async def test_a_child_that_is_started_again_has_the_keys_of_the_first(world: World) -> None:
-    """Also below it, and though its readable key belongs to the first."""
+    """A child below keeps its keys as well, though the first holds the readable key."""
     id = await world.running()
     await world.report(id, [StartChild("child", None, StartItem("wf", key="k"))])
     [first] = await world.claim()
@@ -293,7 +293,7 @@ async def test_a_child_that_is_started_again_has_the_keys_of_the_first(world: Wo
 
 
 async def test_a_child_that_the_source_did_not_come_to_has_the_same_keys_in_all_forks(world: World) -> None:
-    """Also after a retry that did not come to it, and below a child that was started again."""
+    """Neither a retry without the child nor a restart of its parent changes the keys."""
     id = await world.running()
     first = await _child_of(world, id, "first")
     await world.report(first, end=failure())
@@ -359,7 +359,7 @@ async def test_steps_that_ended_beside_the_failure_are_not_run_again(world: Worl
 
 
 async def test_an_older_workers_outcomes_after_the_failure_wait_for_a_decision(world: World) -> None:
-    """Its failure does not say which calls came later, so the order of the rows decides."""
+    """The failure of an older worker does not say which calls came later, so the order of the rows decides."""
     id = await world.running()
     await world.report(id, [step("a", 1), step("c", "no", ok=False), step("refund", 2)], BLAMED)
     with pytest.raises(LaterOutcomes) as refused:
@@ -390,7 +390,7 @@ async def test_outcomes_after_the_failure_are_kept_or_dropped_one_by_one(world: 
 
 
 async def test_no_retry_keeps_an_undecided_outcome_unasked(world: World) -> None:
-    """Drawn journals: steps before, beside and after the failure, with and without what the worker says of them."""
+    """Drawn journals: steps before, beside and after the failure, with or without the worker's word."""
     fate = Random(29)
     for _ in range(40):
         id = await world.running()
@@ -463,7 +463,7 @@ async def test_a_cancelled_execution_goes_on_where_it_was(world: World) -> None:
 
 
 async def test_a_call_that_waits_for_a_budget_runs_again(world: World) -> None:
-    """A refusal of an earlier wait is kept, and so is one that the code has handled."""
+    """A fork keeps the refusal of an earlier wait, and a refusal handled by the code."""
 
     def refused(key: str, budget: str, raises: int) -> StepDone:
         limits = BudgetSpec(calls=1)
@@ -506,7 +506,7 @@ async def test_of_two_retries_one_wins(world: World) -> None:
 
 
 async def test_a_fork_keeps_the_failures_that_were_taken_back_later(world: World) -> None:
-    """Otherwise the outcomes that followed them would have no call."""
+    """The later outcomes need the failures' calls."""
     id = await world.running()
     await world.report(id, [step("c", "no", ok=False), step("beside", 1)], failure(retry_delay_us=0, take_back=["c"]))
     [_] = await world.claim()
@@ -558,7 +558,7 @@ async def test_a_child_that_was_deleted_cannot_be_asked_for_again(world: World) 
 
 
 async def test_executions_of_push_workers_run_again_from_the_start(pushes: PushWorld, worker: str) -> None:
-    """A push worker keeps its steps under the execution's id, so they cannot be copied for it."""
+    """A push worker keeps its steps under the execution's id, so a fork cannot copy the steps."""
     id = await pushes.running(worker)
     await pushes.save(id, "a", 1)
     await pushes.fail(id, worker, retryable=False)

@@ -1,4 +1,4 @@
-"""Held executions, and acts: the moves, and what they leave behind."""
+"""Held executions, and acts: the moves, and their traces."""
 
 import msgspec
 import pytest
@@ -284,7 +284,7 @@ async def test_a_step_that_an_act_decided_first_has_not_ended_the_code(world: Wo
 @pytest.mark.parametrize("action", [Action.COMPLETE, Action.TIME_OUT])
 @pytest.mark.parametrize("key", ["event", "answer"])
 async def test_a_decided_wait_is_not_opened_again(world: World, key: str, action: Action) -> None:
-    """The worker opens it again after its first report was lost, and has not seen the act."""
+    """The worker opens the wait again after its first report was lost, unaware of the act."""
     await world.register(protocol=2)
     id = await world.running()
     wait = event_wait("event", "orders") if key == "event" else answer_wait("answer")

@@ -1,4 +1,4 @@
-"""A pause holds what it covers back, on every way on which an execution comes to a worker."""
+"""A pause holds back covered executions, on every way to a worker."""
 
 from collections.abc import Awaitable, Callable
 

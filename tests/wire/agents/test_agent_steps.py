@@ -1,4 +1,4 @@
-"""What is read from the steps of an agent: by the command line, and for spans."""
+"""Readings of an agent's steps: by the command line, and for spans."""
 
 import msgspec
 import pytest

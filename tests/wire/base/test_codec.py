@@ -1,4 +1,4 @@
-"""The rules for JSON bytes, names and texts, against a judge of their own."""
+"""The rules for JSON bytes, names and texts, against an independent judge."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Frame(msgspec.Struct):
 
 
 def check_part(data: bytes, *, long: bool) -> None:
-    """As the server does for a part of a request. `long`: by the code for long parts."""
+    """Check a part of a request like the server. `long` selects the code for long parts."""
     try:
         frame = msgspec.json.decode(b'{"part":%b}' % data, type=Frame)
         data.decode()
@@ -61,7 +61,7 @@ def check_part(data: bytes, *, long: bool) -> None:
 
 
 def judged(data: bytes) -> str:
-    """The refusal of a part that was judged before, as in a large body, and in the smallest slices."""
+    """The judge's refusal of a part, as in a large body, and in the smallest slices."""
     with mock.patch.object(codec, "_SLICE_BYTES", 1):
         for _ in judging(data):
             pass
@@ -214,7 +214,7 @@ def test_a_large_document_costs_little_more_than_a_look(item: bytes) -> None:
 
 @pytest.mark.parametrize("number", [b"1e300", b"9E+307", b"1.5e-320", b"-1e290"])
 def test_many_small_documents_cost_no_more_than_a_large_one(number: bytes) -> None:
-    """msgspec takes 8 µs for a number near the ends of its range: 31 MiB of them stopped a server for 40 s."""
+    """msgspec takes 8 µs for a number near the ends of its range: 31 MiB of such numbers stopped a server for 40 s."""
     plain, odd = (b"[%b]" % b",".join([item] * 2_000) for item in (b"1e20", number))
 
     def cost(check: Callable[[], object]) -> float:

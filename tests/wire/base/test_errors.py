@@ -1,4 +1,4 @@
-"""The error tree: every code that may travel is known on the other side."""
+"""The error tree: both sides know every code that may travel."""
 
 import copy
 import pickle
@@ -28,7 +28,7 @@ def test_no_two_classes_share_a_code() -> None:
     [(404, errors.NotFound), (429, errors.TooManyRequests), (503, errors.Unavailable), (500, PerdureError)],
 )
 def test_an_unknown_code_is_read_by_its_status(status: int, kind: type[PerdureError]) -> None:
-    """A proxy's answer, or that of a later release."""
+    """Proxies and later releases send unknown codes."""
     assert type(from_code("NEWER", "what", status=status)) is kind
 
 
@@ -72,7 +72,7 @@ class OutOfStock(Fatal):
 def test_an_error_comes_out_of_another_process_as_it_went_in(
     error: PerdureError, copied: Callable[[PerdureError], PerdureError]
 ) -> None:
-    """As out of a step that hands its work to a pool of processes, which breaks by an error that cannot be read."""
+    """A pool of processes breaks if a step's error cannot be read."""
     again = copied(error)
     assert type(again) is type(error)
     assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))

@@ -1,4 +1,4 @@
-"""The limits are settings of the environment; each test is a process of its own, as they are read once."""
+"""Settings of the environment set the limits. Each test is a process, because a process reads limits once."""
 
 import os
 import subprocess

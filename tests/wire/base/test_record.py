@@ -1,4 +1,4 @@
-"""Records and operations: what JSON shows of them, and that they come back as they were."""
+"""Records and operations survive JSON unchanged."""
 
 from datetime import UTC, datetime
 from typing import Annotated

@@ -22,7 +22,7 @@ def test_pauses_grow_up_to_their_ceiling() -> None:
 
 
 def test_pauses_are_drawn_evenly_from_nothing_to_their_ceiling() -> None:
-    """Full jitter: those that failed together do not come back together."""
+    """Full jitter keeps simultaneous failures from coming back together."""
     policy = RetryPolicy(max_attempts=5, initial_seconds=2.0)
     draw = random.Random(7).random
     for failures, ceiling in ((1, 2.0), (2, 4.0), (3, 8.0)):

@@ -1,4 +1,4 @@
-"""Signed messages, against the example of the scheme's specification, and against everything that could be changed."""
+"""Signed messages, against the scheme's example, and against every possible change."""
 
 import pytest
 

@@ -197,7 +197,7 @@ _CHANGES = {
 def _walked(
     minutes: set[int], hours: set[int], follows_hours: bool, zone: str, start: datetime, end: datetime
 ) -> list[int]:
-    """What a daemon would do that looks at the wall every minute and never forgets what it has seen there."""
+    """The due times of a daemon that reads the wall clock every minute and never forgets a reading."""
     found = []
     place = ZoneInfo(zone)
     seen = start.astimezone(place).replace(tzinfo=None)

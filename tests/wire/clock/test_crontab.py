@@ -1,4 +1,4 @@
-"""The wall times of expressions: they are those that cronsim walks to, found without its walk."""
+"""The wall times of expressions equal those of cronsim, without its walk."""
 
 from contextlib import suppress
 from datetime import datetime
@@ -67,7 +67,7 @@ def test_wall_times_are_those_that_cronsim_walks_to(expression: str, moment: dat
 
 
 def _lines(expression: str, count: int) -> int:
-    """How many lines of Python it takes to read an expression and to find `count` due times."""
+    """The lines of Python that reading an expression and finding `count` due times takes."""
     with counted() as work, suppress(BadValue):
         assert len(cron(expression, "America/New_York").slots(_NOW_US, 1 << 62, count)) == count
     return work.lines

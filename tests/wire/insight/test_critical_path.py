@@ -42,7 +42,7 @@ def execution(*rows: JournalEntry, end: float | None, phase: Phase = Phase.COMPL
 
 
 def path(one: PathExecution, to: float) -> list[tuple[str, str, float]]:
-    """(kind, name, seconds), and the spans follow one another from the beginning to the end."""
+    """(kind, name, seconds) of the path, whose spans follow one another without gaps."""
     spans = path_of(one, 0, round(to * SECOND))
     whole(spans, 0, round(to * SECOND))
     return [(span.kind.value, span.name, span.us / SECOND) for span in spans]
