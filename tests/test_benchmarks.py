@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
-    """The report of a small run, and the table that it printed."""
+    """The report of a small run, and the printed table."""
     report = folder / "report.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments, "--small", "--json", str(report)],

@@ -1,6 +1,6 @@
-"""The files for containers: what can be said of them where there is neither Docker nor a cluster.
+"""The files for containers, checked without Docker or a cluster.
 
-Each keeps to its schema, names only what is there, and says nothing that the program does not understand.
+Each file fits its schema, names only existing things, and says nothing unknown to the program.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Json = dict[str, Any]
 
 
 class Stage:
-    """One FROM of the Dockerfile and what follows it."""
+    """A FROM of the Dockerfile, and the lines below."""
 
     def __init__(self, name: str, parent: str) -> None:
         self.name = name
@@ -203,13 +203,13 @@ def named(kind: str, name: str) -> Json:
 
 
 def pod_of(manifest: Json) -> Json:
-    """What a manifest says of the pods that it makes."""
+    """The pods that a manifest makes."""
     found: Json = manifest["spec"]["template"]["spec"] if manifest["kind"] in ("Deployment", "Job") else {}
     return found
 
 
 def open_paths() -> set[str]:
-    """The paths that answer without a key."""
+    """Paths that answer without a key."""
     return {route.path for route in all_routes() if route.role is None and "GET" in route.method}
 
 
@@ -310,7 +310,7 @@ with_helm = pytest.mark.skipif(sys.platform != "linux", reason="the chart's engi
 
 
 def chart(release: str, values: Json) -> Json:
-    """What the engine gives, in a process of its own: it brings the run-time of another language."""
+    """The engine's output, in a separate process: the engine brings the run-time of another language."""
     done = subprocess.run(
         [sys.executable, "-m", "scripts.chart", release, json.dumps(values)],
         cwd=ROOT,
@@ -443,7 +443,7 @@ def test_a_unit_gives_the_time_to_drain_and_never_gives_up(path: Path) -> None:
 
 
 def commands() -> dict[str, list[str]]:
-    """Every command of `perdure` that these files start, by where it stands."""
+    """Every command of `perdure` that the files start, by place."""
     found = {f"image {name}": json.loads(said(name, "CMD") or "[]") for name in ("server", "worker")}
     for name, service in compose()["services"].items():
         if "command" in service:
@@ -459,7 +459,7 @@ def commands() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("where", sorted(commands()))
 def test_a_command_is_understood(where: str) -> None:
-    """With `--help` at its end a command says what it takes, once everything before it was understood."""
+    """A command with `--help` at the end prints its options, once all earlier arguments were understood."""
     given = commands()[where]
     options = [part for part in given if part.startswith("--")]
     answer = CliRunner().invoke(app, [given[0], "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})

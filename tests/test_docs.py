@@ -1,4 +1,4 @@
-"""What the pages say is so: their Python blocks run, and do what the text around them says."""
+"""The pages are true: the Python blocks run, and do what the surrounding text says."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_commands_on_the_pages_have_the_options_that_they_name() -> None:
 
 
 def slug(heading: str) -> str:
-    """The anchor of a heading, as those who show the pages make it."""
+    """The anchor of a heading, as sites that show the pages make the anchor."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading.replace("`", "")).strip().lower()
     return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
 
@@ -350,14 +350,14 @@ def test_the_readme_names_the_version() -> None:
 
 
 def test_public_names_are_on_a_page() -> None:
-    """Those of `perdure.agents` are looked for by tests/agents/test_docs.py: loading them takes seconds."""
+    """tests/agents/test_docs.py looks for the names of `perdure.agents`: loading agents takes seconds."""
     text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *PAGES))
     names = {*perdure.__all__, *perdure.testing.__all__, "embedded"}
     assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
 
 
 def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
-    """Of docs/postgresql.md: tests/store/drivers/test_guide.py."""
+    """The numbers of docs/postgresql.md are checked in tests/store/drivers/test_guide.py."""
     first, second, third, *_ = webhooks.PAUSES_SECONDS
     settings = Settings()
     for page, said in (
@@ -390,7 +390,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
 
 
 def test_the_page_of_workflows_has_every_option_and_all_of_the_context() -> None:
-    """Those of the context that users have; the rest is for the runner."""
+    """The page needs the user's names of the context only; other names are for the runner."""
     page = text_of("workflows")
     ours = {*ExecutionState.__slots__, "is_active"}
     names = {name for name in dir(Context) if not name.startswith("_")} - ours

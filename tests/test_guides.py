@@ -34,7 +34,7 @@ RUN = {
     *("from-temporal", "import", "jupyter", "rate-limits", "saga", "versions", "webhooks-in-and-out"),
 }
 RUN_ELSEWHERE = {"agent-in-a-web-page", "long-agents"}
-"""In tests/agents/test_docs.py: loading agents takes seconds."""
+"""tests/agents/test_docs.py runs the guides of agents: loading agents takes seconds."""
 
 
 def test_each_guide_with_python_blocks_has_a_test() -> None:
@@ -253,7 +253,7 @@ async def test_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_embedded(tmp_path: Path) -> None:
-    """As a reader runs it."""
+    """A reader runs the program in a process."""
     (program,) = blocks("guides/embedded")
     (tmp_path / "album.py").write_text(program, encoding="utf-8")
     ran = subprocess.run(

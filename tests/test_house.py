@@ -62,7 +62,7 @@ def files_written_by_hand() -> Iterator[Path]:
 
 WITH_EXAMPLES = sorted(path for path in SOURCE.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
 AGENTS = [path for path in WITH_EXAMPLES if path.parent == SOURCE / "agents"]
-"""Left to their own tests: they take seconds to load."""
+"""Modules with tests of their own, because agents take seconds to load."""
 
 
 def run_examples(path: Path) -> None:
@@ -94,7 +94,7 @@ def test_importing_perdure_loads_no_server_code() -> None:
 
 
 def test_nothing_but_agents_loads_the_library_of_agents() -> None:
-    """It takes seconds to load, and who has no agents need not have it."""
+    """The library takes seconds to load, and programs without agents need not have the library."""
     # Templates are programs of their own; the library of MCP brings Pydantic.
     others = [SOURCE / name for name in ("agents", "cli/templates", "mcp/server.py", "mcp/stdio.py")]
     paths = [path for path in SOURCE.rglob("*.py") if not any(map(path.is_relative_to, others))]

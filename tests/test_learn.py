@@ -1,4 +1,4 @@
-"""Follows each page of Learn as a reader does: its program, its commands, its keys, and what they show."""
+"""Follows each page of Learn like a reader: programs, commands, keys, and output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class Reader:
-    """A reader at one page. Blocks are taken in order; `is_through` says whether one was left."""
+    """A reader of a page. The reader takes the blocks in order; `is_through` says whether a block was left."""
 
     def __init__(self, page: str, house: House) -> None:
         self._blocks = learn.blocks(page)
@@ -36,7 +36,7 @@ class Reader:
         return not self._blocks
 
     def saves(self) -> None:
-        """Write the program as it is after this page."""
+        """Write the program as the page leaves the program."""
         self._next("python")
         self._write(learn.files(self._page))
 
@@ -47,7 +47,7 @@ class Reader:
             self._run(command)
 
     def types_until_it_sees(self, sign: str) -> None:
-        """Run the next commands; repeat the last one, a list, until it has an entry."""
+        """Run the next commands. The last command, a list, is repeated until the list has an entry."""
         *first, again = self.commands()
         self.shown = ""
         for command in first:

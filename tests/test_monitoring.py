@@ -72,7 +72,7 @@ LABELS: Final = {
     "perdure_queue_depth": {"deployment", "queue"},
     "perdure_queue_oldest_seconds": {"deployment", "queue"},
 }
-"""Of metrics that this server shows none of: its only ready execution is paused."""
+"""Labels of metrics without samples here: the server's only ready execution is paused."""
 
 
 def test_an_alert_says_what_to_do_and_is_named_once() -> None:

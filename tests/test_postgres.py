@@ -1,4 +1,4 @@
-"""The launcher of the tests' PostgreSQL: it leaves nothing behind, whatever ends the process that started it."""
+"""The launcher of the tests' PostgreSQL leaves nothing behind, however the starting process ends."""
 
 import os
 import signal

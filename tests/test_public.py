@@ -57,7 +57,7 @@ PROMISED = {
     "step",
     "workflow",
 }
-"""Users import these: a name that is taken away here is taken away from them."""
+"""Users import the names: a name removed here is removed for users."""
 
 
 def test_the_public_names_are_these() -> None:
@@ -84,7 +84,7 @@ def test_other_names_are_not_there() -> None:
 
 
 def test_importing_all_of_it_loads_next_to_nothing() -> None:
-    """Some 0.1 s. What costs more (HTTP, agents, tables of a terminal) is loaded by who needs it."""
+    """The import takes some 0.1 s. Costlier parts (HTTP, agents, tables of a terminal) load on use."""
     program = "import sys; from perdure import *; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True).stdout
     ours = {"cronsim", "msgspec", "perdure", "typing_extensions"}

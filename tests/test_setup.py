@@ -43,7 +43,7 @@ def machine(tmp_path: Path) -> Path:
 
 
 def setup(machine: Path, **variables: str) -> str:
-    """What it says as it refuses."""
+    """The message of a refusal."""
     ran = subprocess.run(
         ["sh", "scripts/setup.sh"],
         cwd=machine,
@@ -90,7 +90,7 @@ def test_a_machine_without_a_python_that_will_do(machine: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_a_clone_behind_a_link_is_set_up_once(machine: Path) -> None:
-    """On macOS whatever lies in /tmp is."""
+    """All paths in /tmp are behind a link on macOS."""
     install(machine, "uv", UV)
     (machine / "bin" / "python3").symlink_to(sys.executable)
     for name in ("Makefile", "pyproject.toml"):

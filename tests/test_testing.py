@@ -1,4 +1,4 @@
-"""The helpers for users' tests: that they find what they promise to find, and let pass what is right."""
+"""The helpers for users' tests find what the helpers promise to find, and let correct code pass."""
 
 import asyncio
 import doctest
@@ -214,7 +214,7 @@ async def test_calls_that_only_their_order_tells_apart_are_told() -> None:
 
 
 async def test_a_recorded_step_that_runs_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The helper is told that everything is recorded: then the step in flight looks like one."""
+    """The helper is told that everything is recorded, so the step in flight looks like a recorded step."""
     real = testing_module._recorded
 
     async def forged(file: str) -> set[tuple[str, str]]:
@@ -285,7 +285,7 @@ async def test_the_pages_examples_run() -> None:
 
 
 async def test_time_stands_still_while_an_execution_is_on_its_way_to_its_worker() -> None:
-    """On a busy machine that takes a while, and the next due moment is the end of its run_timeout_seconds."""
+    """The way may take a while on a busy machine, and the next due moment is the end of the execution's time limit."""
     async with embedded(Registry(), skip_time=False) as p:
         scope, epoch = Scope(await p.engine.projects.default()), p.engine.store.epoch
         specs = [WorkflowSpec("slow", run_timeout_seconds=600)]

@@ -14,7 +14,7 @@ from perdure import current_step
 
 
 def signing_model(url: str) -> OpenAIChatModel:
-    """The model at that address."""
+    """The model at the address."""
     http_client = DefaultAsyncHttpx2Client(event_hooks={"request": [_sign]})
     client = AsyncOpenAI(base_url=url, api_key="none", http_client=http_client)
     return OpenAIChatModel("gpt-4o-mini", provider=OpenAIProvider(openai_client=client))
@@ -27,6 +27,6 @@ async def _sign(request: object) -> None:
 
 
 def signature(call: Call) -> tuple[str, int, str]:
-    """Whose call it was: the execution, the attempt, the step's key."""
+    """The caller: the execution, the attempt, the step's key."""
     execution_id, attempt, key = call.caller.split(" ", 2)
     return execution_id, int(attempt), key

@@ -22,7 +22,7 @@ from perdure.sdk.workers.worker import Worker
 
 
 async def called() -> None:
-    """Note the call that begins, and take a while."""
+    """Note the beginning of a call, and take a while."""
     info = current_step()
     assert info.context is not None
     line = f"{info.execution_id} {info.context.attempt} {info.key}\n".encode()
@@ -51,7 +51,7 @@ payer = durable(agent)
 
 
 async def work() -> None:
-    """A worker that goes on until it is killed."""
+    """A worker that runs until a kill."""
     url, key = os.environ["PERDURE_URL"], os.environ["PERDURE_API_KEY"]
     transport = HttpTransport(url, key)
     worker = Worker(transport, Registry(payer), lease=HttpLease(transport.urls, key, transport.leave))

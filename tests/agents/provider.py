@@ -40,7 +40,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CALLER_HEADER = "x-caller"
-"""Said by a caller that wants to be found in the log."""
+"""A marker of a caller, to find the caller's requests in the log."""
 
 
 class Fault(Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,17 +55,17 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Answer(Struct, frozen=True, forbid_unknown_fields=True):
-    """One of a conversation's answers: text, tool calls (name and arguments), or both."""
+    """An answer of a conversation: text, tool calls (name and arguments), or both."""
 
     text: str | None = None
     tools: list[tuple[str, dict[str, Any]]] = []
     model: str | None = None
-    """Which model says that it is, if not the one that was asked for: gateways have names of their own."""
+    """The model that the answer names, if not the requested model: gateways have names of their own."""
     faults: list[Fault] = []
     wait_seconds: float = 0.0
-    """Before anything is said."""
+    """The delay before the first word."""
     token_seconds: float = 0.0
-    """Between two chunks of a stream."""
+    """The delay between two chunks of a stream."""
 
 
 Scripts = Mapping[str, Sequence[Answer]]
@@ -84,7 +84,7 @@ class Call(NamedTuple):
 
 
 class Provider:
-    """The application. `log` gets a line for each call; without one they are only counted."""
+    """The application. `log` gets a line for each call; without a log the calls are only counted."""
 
     def __init__(self, scripts: Mapping[str, Any], log: Path | None = None) -> None:
         self.scripts: Scripts = convert(scripts, dict[str, list[Answer]])
@@ -165,14 +165,14 @@ class Provider:
 
 
 def read_log(path: Path) -> list[Call]:
-    """The calls that a log tells of, in order; a last line that is not whole yet is left out."""
+    """The calls in a log, in order, without an incomplete last line."""
     if not path.exists():
         return []
     return [Call(*json.loads(line)) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 class _Said:
-    """An answer as it is put into words for one request."""
+    """An answer, worded for one request."""
 
     def __init__(self, request: dict[str, Any], answer: Answer, rest: str, turn: int) -> None:
         self.text = None if answer.text is None else answer.text.replace("{rest}", rest)
@@ -187,7 +187,7 @@ class _Said:
         self.wants_usage = bool((request.get("stream_options") or {}).get("include_usage"))
 
     def call(self, n: int) -> dict[str, Any]:
-        """A tool call, as it stands in a message."""
+        """A tool call, as a message holds the call."""
         name, arguments = self.tools[n]
         return {"id": f"call-{self.turn}-{n}", "type": "function", "function": {"name": name, "arguments": arguments}}
 
@@ -356,7 +356,7 @@ def _text_of(message: dict[str, Any]) -> str:
 
 
 class _Server(uvicorn.Server):
-    """One among others in its process: signals are not its business."""
+    """A server among others in its process: signals are not its business."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -365,7 +365,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(provider: Provider) -> AsyncIterator[str]:
-    """Serve a provider in this loop for the length of the block; gives the address that clients take."""
+    """Serve a provider in this loop for the length of the block. Yields the address for clients."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         server = _Server(_config(provider))

@@ -1,4 +1,4 @@
-"""A model that says what it is told to say, and counts how often it was asked."""
+"""A model that gives scripted answers, and counts the requests."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence

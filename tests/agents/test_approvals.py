@@ -92,7 +92,7 @@ async def test_the_edited_arguments_reach_the_tool(paid: list[tuple[int, str]]) 
 
 
 async def test_an_edit_that_python_counts_as_equal_reaches_the_tool() -> None:
-    """In Python `1 == True`, but in JSON they differ."""
+    """The values `1` and `True` are equal in Python, but differ in JSON."""
     agent = Agent(Script(call("show", "c1", value=1), told).model, name="shows")
 
     @agent.tool_plain(requires_approval=True)
@@ -118,7 +118,7 @@ async def test_arguments_from_the_page_are_read_and_asked_for_again_when_they_ar
 
 
 async def test_arguments_that_the_tool_does_not_take_are_asked_for_again(paid: list[tuple[int, str]]) -> None:
-    """Somebody's slip is not the model's: it hears nothing of it, and has its retries for slips of its own."""
+    """The model hears nothing of a person's slip, and keeps its retries for its own slips."""
     script = Script(call("refund", "c1", order="seven"), call("refund", "c2", order=7, reason="late"), told)
     async with embedded(Registry()) as p:
         handle = await refunds(paid, script).start(p, "Money back!")

@@ -62,7 +62,7 @@ OFTEN = "gpt-4o-mini"
 
 
 class House:
-    """An agent, its provider, and the bench that runs it."""
+    """An agent, its provider, and the bench that runs the agent."""
 
     def __init__(self, provider: Provider, bench: Bench, agent: DurableAgent[object, str]) -> None:
         self.provider = provider
@@ -210,7 +210,7 @@ async def test_a_price_that_nobody_knows_is_asked_for() -> None:
 
 @pytest.mark.parametrize("price", [None, lambda model, usage: 0.25], ids=["listed", "own"])
 async def test_what_each_request_cost_is_in_the_journal_and_shown(price: Any) -> None:
-    """Also where nothing is limited, and at the program's own price: the watchdog says it, too."""
+    """The cost is recorded without a limit and with the program's own price. The watchdog names the cost as well."""
     async with house(price=price, watchdog=2) as h:
         handle = await h.agent.start(h.bench, "order")
         await h.bench.settle()
@@ -323,7 +323,7 @@ async def test_the_form_of_an_answer_is_reserved_however_it_is_asked_for(output:
 
 
 async def test_an_execution_holds_the_budget_of_one_agent_that_runs_inside_of_it() -> None:
-    """A second one would have spent from the first one's: it is run as a child."""
+    """A second agent would spend from the first agent's budget, so the second agent runs as a child."""
     script = Script(call("find", "c1"), "one shelf")
     agent = Agent(script.model, name="clerk")
 
@@ -362,7 +362,7 @@ CALLS = Budget(calls=2, on_exceed="finish")
 
 
 def clerk_inside(script: Script, output_type: Any = str, **options: Any) -> tuple[DurableAgent[None, Any], Any, Any]:
-    """An agent, a workflow that returns its answer, and one that goes on with its last words after a replay."""
+    """An agent, a workflow that returns the answer, and a workflow that goes on with the last words after a replay."""
     agent: Agent[None, Any] = Agent(script.model, name="clerk", output_type=output_type)
 
     @agent.tool_plain
@@ -387,7 +387,7 @@ def clerk_inside(script: Script, output_type: Any = str, **options: Any) -> tupl
 
 
 def insisting() -> Script:
-    """Calls a tool in each answer, also when it has none."""
+    """Calls a tool in each answer, even if the model has none."""
     return Script([LAST_WORDS, call("find", "c1")], call("find", "c2"), "it is there")
 
 
@@ -445,7 +445,7 @@ async def test_a_shared_budget_ends_an_agent_inside_a_workflow_alike(
 
 
 def clerk_below(script: Script, output_type: Any = str, **options: Any) -> tuple[DurableAgent[None, Any], Any, Any]:
-    """As `clerk_inside`, with the agent as a child."""
+    """Make the workflows of `clerk_inside` with the agent as a child."""
     clerk, *_ = clerk_inside(script, output_type, **options)
 
     @workflow

@@ -1,4 +1,4 @@
-"""Hooks around tools that are no steps: each comes once, whatever is replayed, and what it says is recorded."""
+"""Hooks around tools that are not steps: each hook runs once, despite replays, and the hook's outcome is recorded."""
 
 import asyncio
 import threading
@@ -126,7 +126,7 @@ async def test_people_other_agents_and_toolsets_of_other_classes_have_them_too()
 
 
 class Clock(AbstractToolset[None]):
-    """A toolset of a class of its own."""
+    """A toolset of a custom class."""
 
     @property
     def id(self) -> str | None:
@@ -212,7 +212,7 @@ def sees() -> str:
 
 
 class Names(AbstractCapability[None]):
-    """Says in context variables whose run, and whose call it is."""
+    """Says in context variables which run and which tool call is under way."""
 
     async def before_run(self, ctx: RunContext[None]) -> None:
         caller.set("run")

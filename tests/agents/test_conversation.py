@@ -278,7 +278,7 @@ async def test_agents_of_one_session_answer_what_they_were_asked(database: str) 
 
 
 def _holding(name: str) -> Agent[None, str]:
-    """An agent that asks people twice before it answers."""
+    """An agent that asks people twice before its answer."""
 
     def works(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         calls = [part for message in messages for part in message.parts if isinstance(part, ToolCallPart)]
@@ -336,7 +336,7 @@ async def test_a_summary_may_stand_for_all_that_was_said() -> None:
 
 @pytest.mark.parametrize("by_name", [False, True])
 async def test_an_agent_summarizes_by_its_own_model(by_name: bool) -> None:
-    """Also by one that only its worker knows, under the name that the agent has for it."""
+    """The model may also be known to its worker only, under the name that the agent uses."""
 
     def speaks(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         heard = said(messages)
@@ -434,7 +434,7 @@ def test_a_summary_that_an_older_release_recorded_is_read() -> None:
 
 @pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])
 async def test_a_run_goes_on_without_a_summary_that_fails(database: str, parks: bool) -> None:
-    """And so does every later one: each asks once more, since it may be put right."""
+    """Every later run asks once more for a summary, since the summarizing model may have been put right."""
     asked: list[str] = []
 
     def summarizes(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
@@ -489,7 +489,7 @@ def never() -> None:
 
 
 def turns(*tokens: int) -> list[ModelMessage]:
-    """A conversation whose answers took so many tokens, with all before them."""
+    """A conversation whose answers took so many tokens, earlier messages included."""
     return [
         message
         for took in tokens

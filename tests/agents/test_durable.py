@@ -94,7 +94,7 @@ async def test_nothing_recorded_is_done_again_wherever_it_crashes() -> None:
 
 
 async def test_what_a_replay_finds_reaches_the_agent_as_it_was_recorded() -> None:
-    """An evicted run reads everything from its journal: the second answer is made from the recorded first one."""
+    """An evicted run reads everything from its journal: the second answer is made from the recorded first answer."""
     ran: Counter[str] = Counter()
 
     def sum_up(messages: list[ModelMessage], _: Any) -> str:
@@ -314,7 +314,7 @@ async def test_hooks_see_what_a_tool_gave_and_what_it_told_the_library() -> None
 
 
 class Refuses(CallHook):
-    """Refuses the first call of a kind, before or after it."""
+    """Refuses the first call of a kind, before or after the call ran."""
 
     def __init__(self, kind: str, error: Exception, moment: str = "before") -> None:
         self.kind, self.error, self.moment = kind, error, moment

@@ -32,7 +32,7 @@ from perdure.wire.runs.executions import Row
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = 6
-"""Under way at any time."""
+"""The number of runs under way at any time."""
 PROGRESS = 10
 """Calls that begin between two kills, so that most runs get on."""
 
@@ -51,7 +51,7 @@ SCRIPTS: dict[str, Any] = {
 
 
 class Workers:
-    """Two workers, one of which dies now and then."""
+    """Two workers. Now and then a worker dies."""
 
     def __init__(self, program: subprocess.Popen[str]) -> None:
         self._program = program
@@ -112,10 +112,10 @@ async def rows_of(client: Client, id: str) -> list[Row]:
 
 
 async def may_be_lost(client: Client, ids: Iterable[str]) -> bool:
-    """Whether each of these executions can lose its worker once more and is not POISONED by that.
+    """Whether each execution can lose its worker once more without being POISONED.
 
-    Whoever has lost that many has to record something first; chance alone would end some runs, and hide a loss that
-    counts twice.
+    An execution with that many losses has to record something first. Chance alone would end some runs, and hide a loss
+    that counts twice.
     """
     for id in ids:
         losses = 0

@@ -52,7 +52,7 @@ FAILURES = [
 
 
 def recorded(error: Exception, wait_seconds: float | None = None) -> StepFailed:
-    """The failure of a step that raised it."""
+    """The failure of a step that raised `error`."""
     note_failure(error, wait_seconds)
     return read(error_to_json(error))
 

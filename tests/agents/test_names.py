@@ -1,4 +1,4 @@
-"""The names of an agent's steps, word by word: they are in journals of users, and a changed one blocks their runs."""
+"""The names of an agent's steps, word by word: journals of users hold the names, and a changed name blocks runs."""
 
 import pytest
 from pydantic_ai import Agent

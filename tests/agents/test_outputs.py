@@ -1,4 +1,4 @@
-"""What agents give: types that are kept apart, their names, and output that cannot be written."""
+"""Outputs of agents: distinct types, the types' names, and output that cannot be written."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

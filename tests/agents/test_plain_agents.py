@@ -1,4 +1,4 @@
-"""Agents that are not durable: refused in workflow code, and as they are everywhere else."""
+"""Agents that are not durable: refused in workflow code, and unchanged everywhere else."""
 
 import subprocess
 import sys

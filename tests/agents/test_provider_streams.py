@@ -1,4 +1,4 @@
-"""Agents that stream from a provider by its real client: what breaks on the wire is asked again and taken back."""
+"""Agents that stream from a provider by the provider's real client: broken requests are repeated and taken back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCRIPTS: dict[str, Any] = {
 
 
 class House:
-    """An agent that streams, its provider, and what runs it."""
+    """An agent that streams, the agent's provider, and the application that runs the agent."""
 
     def __init__(self, provider: Provider, p: Embedded, agent: DurableAgent[Any, str]) -> None:
         self.provider = provider
@@ -62,7 +62,7 @@ class House:
 
     @property
     def restarted(self) -> list[str]:
-        """The keys that began anew."""
+        """Keys of items that began anew."""
         return [one.item.key for one in self.items if one.item.restarted]
 
 

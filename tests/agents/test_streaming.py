@@ -1,4 +1,4 @@
-"""What an agent does reaches whoever follows it while it does it, and what was cut off is taken back."""
+"""An agent's work reaches its followers live, and work that was cut off is taken back."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
@@ -185,7 +185,7 @@ async def test_agents_below_a_workflow_speak_with_their_path() -> None:
 
 
 async def test_what_does_not_stream_is_live_with_whole_answers() -> None:
-    """A model that cannot stream is not asked to, and one that can need not."""
+    """A model that cannot stream is not asked to stream, and a model that can stream need not."""
     script = Script(call("temperature", "c1", city="Rome"), "4 degrees")
     plain: Agent[None, str] = Agent(script.model, name="plain")
 
@@ -215,7 +215,7 @@ async def test_what_does_not_stream_is_live_with_whole_answers() -> None:
 
 
 CALLED = ["refund", "transfer", "deny", "outside"]
-"""One that waits for approval, one that asks for it by itself, one that is denied, one that is answered outside."""
+"""Tools: the first waits for approval, the second asks for approval, the third is denied, the last runs outside."""
 
 
 def calls_all(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:

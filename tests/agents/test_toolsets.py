@@ -1,4 +1,4 @@
-"""Toolsets of other kinds: MCP servers, toolsets that a function makes for each run, those that capabilities bring."""
+"""Toolsets of other kinds: MCP servers, toolsets that a function makes for each run, toolsets of capabilities."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -176,7 +176,7 @@ async def test_a_toolset_that_is_made_for_each_run_is_listed_and_called_in_steps
 
 
 class Lookup(AbstractCapability[Any]):
-    """Makes its toolset anew each time it is asked, and one without an id for its other tool."""
+    """Makes a new toolset at each request, and has a toolset without an id for the other tool."""
 
     def __init__(self, ran: list[str], id: str | None) -> None:
         self.ran = ran

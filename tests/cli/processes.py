@@ -1,4 +1,4 @@
-"""The command as its users run it: real processes, a home of their own, a free port."""
+"""The command as users run the command: real processes, a separate home, a free port."""
 
 import json
 import os
@@ -192,8 +192,8 @@ class House:
     def run(
         self, *arguments: str, code: int | None = 0, input: str | None = None, apart: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end and check its exit code. In a process of its own if it changes the process it is
-        in, or if a test wants it `apart`; the others here, because starting Python takes longer than all they do."""
+        """Run a command to the end and check the exit code. A command that changes its process gets its own, as do
+        commands `apart`; other commands run here, because starting Python takes longer than the whole command."""
         if apart or arguments[0] in ("serve", "work", "dev", "open"):
             done = subprocess.run(
                 [*PERDURE, *arguments],
@@ -226,26 +226,26 @@ class House:
         return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
     def json(self, *arguments: str, code: int = 0) -> Any:
-        """Run a command with --json and read its one line."""
+        """Run a command with --json and read the printed line."""
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
 
     def lines(self, *arguments: str) -> list[Any]:
-        """Run a command with --json and read its lines."""
+        """Run a command with --json and read all printed lines."""
         return [json.loads(line) for line in self.run(*arguments, "--json").stdout.splitlines()]
 
     def waiting(self, *arguments: str) -> str:
-        """Start an execution; gives its id once it waits."""
+        """Start an execution. Returns the id once the execution waits."""
         id = self.run("run", *arguments, "--detach").stdout.strip()
         until_true(lambda: self.json("show", id)["execution"]["phase"] == "waiting")
         return id
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a command that goes on."""
+        """Start a command without waiting for the end."""
         return subprocess.Popen([*PERDURE, *arguments], cwd=self.folder, env=self.env, text=True, **options)
 
     @contextmanager
     def holding(self, number: int) -> Iterator[None]:
-        """The step body with this number does not end within the block."""
+        """Keep the step body with the given number from ending within the block."""
         hold = self.folder / f"hold {number}"
         hold.touch()
         yield
@@ -255,7 +255,7 @@ class House:
         until_true(lambda: self.bodies()[-1:] == [number])
 
     def bodies(self) -> list[int]:
-        """The step bodies that ran, in order."""
+        """Numbers of the step bodies that ran, in order."""
         return [int(line) for line in self.side_file.read_text().split()]
 
 
@@ -303,7 +303,7 @@ def working(house: House, *arguments: str, app: str = "app.py") -> Iterator[subp
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:
-    """Ask a process to end, and wait for it."""
+    """Ask a process to end, and wait for the end."""
     if process.poll() is None:
         process.send_signal(number)
     try:
@@ -332,7 +332,7 @@ def ask_server(house: House, method: str, path: str, body: Any = None) -> Any:
 
 
 def until_true(check: Any, process: subprocess.Popen[str] | None = None) -> None:
-    """Look until something holds: the other process says nothing of it."""
+    """Poll until `check` holds: the other process sends no signal."""
     until = time.monotonic() + SECONDS
     while not check():
         assert time.monotonic() < until, "it did not become true"
@@ -341,7 +341,7 @@ def until_true(check: Any, process: subprocess.Popen[str] | None = None) -> None
 
 
 class Terminal:
-    """A command at a terminal: what it shows, and keys to press. In a `with` block it is over at its end, however."""
+    """A command at a terminal: the screen, and keys to press. A `with` block ends the command at the end."""
 
     def __init__(self, house: House, *arguments: str) -> None:
         self.master, terminal = pty.openpty()
@@ -372,7 +372,7 @@ class Terminal:
         os.write(self.master, key.encode())
 
     def expect(self, text: str) -> str:
-        """Read until the screen has shown `text`; gives what was shown up to there, and forgets it."""
+        """Read until the screen has shown `text`. Returns and forgets everything shown before."""
         until = time.monotonic() + SECONDS
         while text not in self.shown:
             left = until - time.monotonic()
@@ -402,7 +402,7 @@ class Terminal:
         return bool(data)
 
     def reads_keys(self) -> bool:
-        """Whether it waits for a key, not for a lock or a reply; where the system does not tell: whether it waits."""
+        """Whether the process waits for a key. Some systems only tell whether a process waits, not for what."""
         try:
             waits_in = Path(f"/proc/{self.process.pid}/wchan").read_text()
         except OSError:

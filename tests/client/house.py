@@ -35,14 +35,14 @@ Json = Any
 
 @asynccontextmanager
 async def locked(path: Path) -> AsyncIterator[None]:
-    """One process at a time, on this machine."""
+    """Hold a lock that a single process on the machine can have."""
     with path.open("w") as file:
         await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
         yield
 
 
 async def environment() -> Path:
-    """The interpreter of an environment with the package in it; made when it is not there, or holds other pins."""
+    """The interpreter of an environment with the package, made if absent or if its pins differ."""
     CACHE.mkdir(exist_ok=True)
     python = ENVIRONMENT / "bin" / "python"
     done = ENVIRONMENT / "done"
@@ -62,7 +62,7 @@ async def _run(command: list[str]) -> None:
 
 
 class House:
-    """The processes of one test."""
+    """The processes of a test."""
 
     def __init__(self, python: Path, store: str, folder: Path, *, with_key: bool) -> None:
         self.python = python
@@ -73,7 +73,7 @@ class House:
         self.project_id = ""
         self.key = ""
         self.worker_key = ""
-        """Of the role `work`."""
+        """A key of the role `work`."""
         self.log = folder / "log"
         self.gates = folder / "gates"
         self.gates.mkdir()
@@ -191,14 +191,14 @@ class House:
     # --- what happened -----------------------------------------------------------------------------------------------
 
     def noted(self, word: str = "") -> list[str]:
-        """The lines that user code wrote, those that begin with a word."""
+        """Lines that user code wrote and that begin with `word`."""
         return [line for line in self.log.read_text().splitlines() if line.startswith(word)]
 
     def open(self, gate: str) -> None:
         (self.gates / gate).touch()
 
     async def until(self, true: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
-        """Until something holds that other processes do."""
+        """Wait until other processes make a condition hold."""
         async with asyncio.timeout(seconds):
             while True:
                 found = true()
@@ -220,7 +220,7 @@ class House:
         return found
 
     async def ask(self, do: str, **fields: Any) -> Json:
-        """Have the client do something; answers what it got. Raises what it raised, as ClientError."""
+        """Have the client do something. Returns the client's answer, or raises the client's error as ClientError."""
         assert self.client is not None
         return await self.client.ask(do, **fields)
 
@@ -269,7 +269,7 @@ class Client:
 
 
 def _clean() -> dict[str, str]:
-    """This process' variables, without those that would tell another program what to do."""
+    """Variables of the process, without those meant for another program."""
     return {
         name: value
         for name, value in os.environ.items()

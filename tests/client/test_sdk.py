@@ -28,19 +28,19 @@ pytestmark = [
 KEYED = [pytest.param(kind, marks=[pytest.mark.long] * (kind == POSTGRES)) for kind in KINDS]
 
 AT_ONCE = 2
-"""Scenarios, so that the client's time limits (5 s to connect) do not count the machine's other work."""
+"""A limit on scenarios, so that the client's time limits (5 s to connect) do not count other work."""
 
 
 @pytest.fixture(params=KEYED)
 async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
-    """With a key."""
+    """A house with a key."""
     async with lent(request.param, tmp_path) as store, house(store, tmp_path, with_key=True) as shop:
         yield shop
 
 
 @pytest.fixture
 async def keyless(tmp_path: Path) -> AsyncIterator[House]:
-    """With `--insecure-local`, on a file."""
+    """A house with `--insecure-local`, on a file."""
     async with lent(SQLITE, tmp_path) as store, house(store, tmp_path, with_key=False) as keyless:
         yield keyless
 
@@ -61,7 +61,7 @@ async def test_each_scenario_without_a_key(keyless: House) -> None:
 
 
 async def side_by_side(shop: House) -> None:
-    """All that disturb nobody; each that fails is told."""
+    """Run all scenarios that leave other scenarios alone, and report each failure."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def one(scenario: Callable[[House], Awaitable[None]]) -> None:
@@ -240,7 +240,7 @@ async def agents_answer_use_tools_and_stream(shop: House) -> None:
 
 
 async def removal(shop: House, a: int, approved: bool) -> tuple[str, Json]:
-    """A run of the agent's whose tool somebody approves or refuses; its id, and what was asked."""
+    """Run the agent with a tool that a person approves or refuses. Returns the run's id, and the question."""
     id = await invoke(shop, "helper", {"input": f'use remove {{"a": {a}, "b": 0}}', "streaming": False})
     asked = await shop.ask("suspended", workflow="helper", id=id)
     await shop.ask("resume", workflow="helper", id=id, step=asked["step"], data={"approved": approved})
@@ -320,7 +320,7 @@ PEACEFUL: list[Callable[[House], Awaitable[None]]] = [
 
 
 async def a_worker_is_killed(shop: House, *, until_missed: bool = False) -> None:
-    """A new one takes over what it held; it comes at once, or only when the server has noticed."""
+    """A new worker takes over the executions at once, or only when the server has noticed the loss."""
     id = await invoke(shop, "gated", {"name": "worker"})
     await shop.until(lambda: len(shop.noted("stop worker")) == 1)
     await shop.kill("worker")
@@ -348,7 +348,7 @@ async def a_run_kills_its_worker_each_time(shop: House) -> None:
 
 
 async def the_server_starts_anew_twice(shop: House) -> None:
-    """Once it is told to stop, once it is killed; what runs, sleeps and asks lives through both."""
+    """The server is told to stop, later killed. Executions that run, sleep and ask live through both ends."""
     running = await invoke(shop, "gated", {"name": "server"})
     napping = await invoke(shop, "nap", {"name": "server", "seconds": 3})
     asking = await invoke(shop, "asks", {})

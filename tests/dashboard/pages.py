@@ -20,7 +20,7 @@ SHOWN: Final = "<img src=x onerror=alert(1)>⟨U+202E⟩{{7*7}}"
 
 
 class Opened:
-    """A page, and everything in it that must not happen."""
+    """A page, and everything in the page that must not happen."""
 
     def __init__(self, page: Page, wrong: list[str]) -> None:
         self.page = page
@@ -39,7 +39,7 @@ class Opened:
 
 @asynccontextmanager
 async def telling(page: Page) -> AsyncIterator[None]:
-    """A failure says where the page was and what it showed."""
+    """A failure says where the page was and what the page showed."""
     try:
         yield
     except (AssertionError, Error) as error:

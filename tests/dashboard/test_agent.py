@@ -1,4 +1,4 @@
-"""An agent's run as a conversation: what it said, called and spent, and the question that it waits for."""
+"""An agent's run as a conversation: words, calls, costs, and the open question."""
 
 from typing import Any
 

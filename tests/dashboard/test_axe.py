@@ -15,7 +15,7 @@ ROUTES: Final = Path(__file__).parents[2] / "dashboard" / "src" / "routes.tsx"
 
 
 def paths(ids: dict[str, str]) -> list[str]:
-    """The address of each page, with the id of a thing that exists where there is one."""
+    """Addresses of all pages, with the id of an existing thing where a page needs an id."""
     found = re.findall(r'\bpath: "(/[^"]*)", page', ROUTES.read_text())
     assert found, "routes.tsx names its pages otherwise"
     return [

@@ -1,4 +1,4 @@
-"""The page of an execution: its timeline, its inspector, time travel and actions."""
+"""The page of an execution: timeline, inspector, time travel and actions."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Idle tabs send nothing, and tabs of one browser share their stream."""
+"""Idle tabs send nothing, and tabs of the same browser share a stream."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ def asked(page: Page) -> list[str]:
 
 
 async def reopened(page: Page, requests: list[str]) -> int:
-    """Load a page anew, and wait until it has asked for everything: replies lead to requests. Gives their number."""
+    """Load a page anew, and wait until the page has asked for everything. Returns the number of requests."""
     unanswered: set[Request] = set()
     page.on("request", lambda one: unanswered.add(one))
     page.on("response", lambda reply: unanswered.discard(reply.request))

@@ -1,4 +1,4 @@
-"""Pages that change while they are open, and a server that goes away and comes back."""
+"""Pages that change while open, and a server that goes away and comes back."""
 
 from contextlib import AsyncExitStack
 
@@ -59,7 +59,7 @@ async def test_rows_that_an_act_loads_are_no_longer_new(served: Served, chromium
 
 
 LOADED = "() => performance.getEntriesByType('resource').some((one) => one.name.includes('/assets/resources-'))"
-"""The code of pages that are not shown is there."""
+"""Whether the code of pages that are not shown is loaded."""
 
 
 async def test_a_page_opens_while_its_server_is_gone_and_sends_nothing(database: str, chromium: Browser) -> None:

@@ -10,7 +10,7 @@ from tests.server.serving import Hand, Served
 from perdure.wire.base.access import Role
 
 MARKUP: Final = "<i onclick=alert(1)>k</i>"
-"""For names, which may not have invisible characters."""
+"""A name of markup. Names may not have invisible characters."""
 
 
 async def get(served: Served, path: str) -> Any:
@@ -259,7 +259,7 @@ async def test_a_trigger_is_made_and_changed_in_a_form(served: Served, hand: Han
 
 
 async def spends(served: Served, hand: Hand, user: str) -> tuple[str, str]:
-    """A new execution of this user makes a model call, if it is granted."""
+    """A new execution of the user makes a model call, if the server grants the call."""
     id = await served.start(user_id=user)
     item = await hand.claim()
     call: dict[str, Any] = {"execution_id": id, "reservation_id": f"r-{id}", "amounts": {"calls": 1}}

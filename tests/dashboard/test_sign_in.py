@@ -14,7 +14,7 @@ from perdure.wire.base.access import Role
 
 @asynccontextmanager
 async def visitor(browser: Browser, served: Served, path: str) -> AsyncIterator[Page]:
-    """A page in a browser that nobody has signed in."""
+    """A page in a browser without a sign-in."""
     host, port = served.address
     context = await browser.new_context(base_url=f"http://{host}:{port}")
     page = await context.new_page()
@@ -70,7 +70,7 @@ async def test_a_session_that_ends_asks_to_sign_in_and_goes_on(served: Served, c
 
 
 async def test_a_session_that_ends_under_a_form_asks_over_it_and_keeps_it(served: Served, chromium: Browser) -> None:
-    """Its page stays, and the next answer of another caller would not be mixed into it."""
+    """The session's page stays, so that the next answer of another caller would not be mixed in."""
     id = await served.start(key="order-7")
     async with opened(chromium, served, f"/executions/{id}", role=Role.WRITE) as shown:
         page = shown.page

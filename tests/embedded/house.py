@@ -1,4 +1,4 @@
-"""A store that a test opens and closes as often as it wants, and the means to wait for what happens in it."""
+"""A store that a test opens and closes at will, and helpers that wait for the store's events."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from perdure.wire.steering.acts import PendingCall
 
 
 class House:
-    """One store. `parks` says whether suspended executions stay in memory or are replayed each time."""
+    """A store. `parks` says whether suspended executions stay in memory or are replayed each time."""
 
     def __init__(self, address: str, *, parks: bool) -> None:
         self.address = address
@@ -66,7 +66,7 @@ async def keys_of(handle: Handle[Any], *kinds: Kind) -> list[str | None]:
 
 
 async def until(true: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
-    """Wait until something is so. That it comes true is the test; how long it takes is not."""
+    """Wait until `true` holds. The test is that `true` comes to hold, not how long the wait takes."""
     while True:
         answer = true()
         if await answer if isinstance(answer, Awaitable) else answer:
@@ -86,7 +86,7 @@ async def reaches(handle: Handle[Any], phase: Phase) -> None:
 
 
 async def listed(p: Embedded, handle: Handle[Any], kind: str) -> PendingCall:
-    """Wait until one call of a kind is pending."""
+    """Wait until a call of a kind is pending."""
     found: list[PendingCall] = []
 
     async def is_there() -> bool:
@@ -101,7 +101,7 @@ Report = Callable[[ReportRequest], Awaitable[ReportReply]]
 
 
 def on_reports(p: Embedded, answer: Callable[[Report, ReportRequest], Awaitable[ReportReply]]) -> None:
-    """Let `answer` answer the reports of the worker; its first parameter is what the service would do."""
+    """Let `answer` answer the worker's reports. The first parameter of `answer` is the service's own method."""
     methods = p.engine.services.methods
     serve = methods[ReportRequest]
 
@@ -112,7 +112,7 @@ def on_reports(p: Embedded, answer: Callable[[Report, ReportRequest], Awaitable[
 
 
 async def answer_when_asked(handle: Handle[Any], key: str, data: object) -> None:
-    """Answer a question once it is asked."""
+    """Answer a question as soon as the execution asks."""
     async with contextlib.aclosing(handle.stream()) as items:
         async for item in items:
             if item.kind == "question" and item.data["step_key"] == key:
@@ -132,7 +132,7 @@ async def ends(handle: Handle[Any]) -> Phase:
 
 
 async def pass_time(p: Embedded, clock: ManualClock, seconds: float) -> None:
-    """Move the engine's clock, and have it look at what is due."""
+    """Move the engine's clock, and let the engine look for due work."""
     clock.advance(seconds)
     p.engine.wake_loops()
 

@@ -26,7 +26,7 @@ WRITING = threading.Lock()
 
 
 def note(line: str) -> None:
-    """One write, so that a kill tears no line; one at a time, since Windows seeks the end before it writes there."""
+    """Write once, so that a kill tears no line, and under a lock, since Windows seeks the end before the write."""
     with WRITING:
         file = os.open(SIDE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(file, line.encode() + b"\n")

@@ -106,7 +106,7 @@ async def test_web_search_and_page_fetch() -> None:
 
 
 async def test_a_crash_at_every_commit_repeats_few_commands_of_a_workspace(tmp_path: Path) -> None:
-    """Each run of the program adds a dot. Only a crash while it runs or before its commit repeats it."""
+    """Each run of the program adds a dot. Only a crash during the run or before its commit repeats the run."""
     agent = workspace.builder(str(tmp_path), program="open('ran', 'a').write('.'); print(sum(range(10)))")
     report = await crash_everywhere(agent, "What is the sum?")
     assert report.result == "The program prints 45."

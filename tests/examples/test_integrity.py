@@ -87,7 +87,7 @@ def get_from_file(look: list[str], path: str) -> dict[str, object]:
 
 
 def in_a_terminal(command: list[str]) -> tuple[int, str]:
-    """How a program ends that writes to a terminal, and all that it wrote, without colours."""
+    """Exit code of a program in a terminal, and all output of the program, without colours."""
     master, terminal = os.openpty()
     variables = {**os.environ, "TERM": "xterm", "COLUMNS": "140"}
     process = subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=ROOT, env=variables)

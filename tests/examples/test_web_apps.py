@@ -1,4 +1,4 @@
-"""The web examples, run as their frameworks run them."""
+"""The web examples, run by the frameworks' own servers."""
 
 import asyncio
 from pathlib import Path

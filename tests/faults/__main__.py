@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def play_apart(name: str, database: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One scenario in a process of its own; what came of it."""
+    """Play a scenario in a separate process. Returns the outcome."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         command = [sys.executable, "-m", "tests.faults", name, "--database", database, "--size", options.size.value]
@@ -74,7 +74,7 @@ def play_apart(name: str, database: str, options: argparse.Namespace) -> dict[st
 
 
 async def play(name: str, database: str, size: Size, seed: int, keep: bool) -> dict[str, Any]:
-    """One scenario on one database; what came of it."""
+    """Play a scenario on a database. Returns the outcome."""
     began = time.monotonic()
     figures: dict[str, Any] = {}
     wrong = ""

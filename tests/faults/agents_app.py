@@ -28,7 +28,7 @@ clerk_agent = Agent(signing_model(os.environ.get("FAULTS_PROVIDER", "http://127.
 
 
 async def tool(what: str, order: str) -> str:
-    """What each tool does: its beginning and its end go to the effect log."""
+    """Note the beginning and the end of each tool's call in the effect log."""
     note("begin")
     await asyncio.sleep(TOOL_SECONDS)
     note("end")

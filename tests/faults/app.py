@@ -1,8 +1,8 @@
-"""What the workers of the fault tests run, and the effect log: one line for each step body that begins or ends.
+"""The workflows of the fault tests, and the effect log: a line for each step body that begins or ends.
 
-A line is appended by one write and survives SIGKILL. It says which step of which execution, under which attempt, in
-which process, at what time (microseconds of the wall clock), and when this process last found its lease good: a body
-that begins as a stale attempt is excused only if the process was stopped between that look and the body.
+A line is appended by a single write and survives SIGKILL. The line names the step, the execution, the attempt, the
+process, the time (microseconds of the wall clock), and when the process last found its lease good. A body that begins
+as a stale attempt is excused only if the process was stopped between that look and the body.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if os.devnull != EFFECTS:
 
 
 def note(what: str) -> None:
-    """One line in the effect log, about the step that runs."""
+    """Write a line about the running step to the effect log."""
     info = current_step()
     attempt = 0 if info.context is None else info.context.attempt
     now_us = time.time_ns() // 1_000
@@ -105,7 +105,7 @@ async def journey(ctx: Context, n: int) -> list[int]:
 
 
 def expected_journey(n: int) -> list[int]:
-    """What a journey must come to, when its answer is `answer_to(n)`."""
+    """The result of a journey, when the answer is `answer_to(n)`."""
     first = following(n, 0)
     below = expected(first)
     return [first, *below, answer_to(n), following(below[-1], 1), following(below[-1], 2)]
@@ -181,7 +181,7 @@ async def forkable(ctx: Context, n: int) -> list[int]:
 
 
 def expected_forkable(n: int, answer: int, below: int) -> list[int]:
-    """What it must come to with these answers."""
+    """The result of `forkable` with these answers."""
     return [following(n, 0), answer, following(answer, 1), below]
 
 

@@ -1,7 +1,7 @@
-"""After the faults are over: everything that was promised, held against the store, the effect log and the ledger.
+"""Checks, once the faults are over, everything promised against the store, the effect log and the ledger.
 
-Each check answers what it found wrong; a sound run finds nothing. The counts say that the run was worth its time: how
-much was lost, repeated, refused and done.
+Each check returns its findings; a sound run has none. The counts show whether the run was worth the time: the number of
+losses, repetitions, refusals and completions.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ async def check_store(database: Database, verdict: Verdict) -> None:
 
 
 async def check_effects(cluster: Cluster, verdict: Verdict, *, one_clock: bool = True) -> None:
-    """What step bodies did (Q12).
+    """Check the step bodies (Q12).
 
-    No body begins by an attempt that was handed out after its outcome was recorded. A body is repeated only where an
-    attempt was lost or handed back. And whoever finds its lease good starts nothing that somebody else was handed.
+    No body begins under an attempt handed out after the outcome was recorded. A body is repeated only if an attempt
+    was lost or handed back. A worker with a good lease starts nothing that another worker was handed.
     """
     rows = cluster.database.rows
     recorded = {

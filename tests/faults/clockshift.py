@@ -1,5 +1,5 @@
-"""A wall clock that can be put forward and back for one process: a library between it and the C library, compiled when
-it is needed. Other clocks (since boot, monotonic) are left alone, as a step of the wall clock leaves them alone."""
+"""A wall clock that tests put forward and back for a single process: a library in front of the C library, compiled on
+first use. Other clocks (since boot, monotonic) keep their time, as in a real step of the wall clock."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ PRINT = "import time; print(time.time_ns() // 10**9)"
 
 
 class ClockShift:
-    """How far one process' clock is off, in seconds; 0 at first. Its variables are to be in that process' environment.
-    Raises `NotHere` where it cannot be compiled, or has no effect."""
+    """The offset of a process's clock, in seconds; 0 at first. The process needs the variables in its environment.
+    Raises `NotHere` where the library cannot be compiled, or has no effect."""
 
     def __init__(self, folder: Path) -> None:
         compiler = shutil.which("gcc") or shutil.which("cc")

@@ -30,13 +30,13 @@ END_SECONDS = 60.0
 
 
 class Node:
-    """One process; what it says goes to a log that all its lives share."""
+    """A process. The output goes to a log shared by all lives of the process."""
 
     def __init__(self, name: str, folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self.pids: list[int] = []
-        """Of all its lives; the last is the present one."""
+        """Process ids of all lives; the last id belongs to the present life."""
         self.program = PERDURE
         self._command = list(command)
         self.environment = dict(environment)
@@ -44,7 +44,7 @@ class Node:
         self._said = 0
 
     def start(self) -> None:
-        """Start it; comes back at once."""
+        """Start the process without waiting."""
         self._said = self.log.stat().st_size if self.log.exists() else 0
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
         with self.log.open("ab") as log:
@@ -67,7 +67,7 @@ class Node:
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL, and wait until the process is gone."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -79,26 +79,26 @@ class Node:
         os.kill(self.pid, signal.SIGCONT)
 
     def terminate(self) -> None:
-        """Ask it to end; `ended` waits for that."""
+        """Ask the process to end; `ended` waits for the end."""
         assert self._process is not None
         self._process.terminate()
 
     async def ended(self, seconds: float = END_SECONDS) -> int:
-        """Wait for its end; its exit code. Raises TimeoutError."""
+        """Wait for the end of the process. Returns the exit code. Raises TimeoutError."""
         assert self._process is not None
         process = self._process
         await until(lambda: process.poll() is not None, seconds, f"{self.name} has ended")
         return process.wait()
 
     def said(self) -> str:
-        """What it has written in this life."""
+        """The log of the present life."""
         with self.log.open("rb") as log:
             log.seek(self._said)
             return log.read().decode(errors="replace")
 
 
 class Server(Node):
-    """`perdure serve`, on a port that it keeps."""
+    """`perdure serve`, on a fixed port."""
 
     def __init__(self, name: str, folder: Path, store: str, settings: Mapping[str, object]) -> None:
         self.port = free_port()
@@ -107,19 +107,19 @@ class Server(Node):
         super().__init__(name, folder, ["serve", "--database", store, "--port", str(self.port)], environment)
 
     async def is_ready(self) -> bool:
-        """Whether it takes requests and its store takes writes."""
+        """Whether the server takes requests and its store takes writes."""
         return (await self._get("/ready")).startswith(b"HTTP/1.1 200")
 
     async def is_red(self) -> bool:
-        """Whether it says itself that its store takes no writes; asking whether it is ready makes it look."""
+        """Whether the server says that its store takes no writes. The request for `/ready` makes the server look."""
         return all([(await self._get(path)).startswith(b"HTTP/1.1 503") for path in ("/ready", "/health")])
 
     async def is_green(self) -> bool:
-        """Whether it says that all is well."""
+        """Whether the server says that all is well."""
         return all([(await self._get(path)).startswith(b"HTTP/1.1 200") for path in ("/ready", "/health")])
 
     async def counted(self, key: str) -> dict[str, int]:
-        """The counters of its metrics page, since this life began; nothing when it does not answer."""
+        """The counters of the server's metrics page in the present life. Empty if the server does not answer."""
         page = (await self._get("/metrics", key)).decode()
         lines = [line.rpartition(" ") for line in page.splitlines() if line.startswith("perdure_") and "{" not in line]
         return {name: int(float(number)) for name, _, number in lines}
@@ -140,16 +140,16 @@ class Server(Node):
 
 
 class Worker(Node):
-    """`perdure work` for the servers that its variables name."""
+    """`perdure work` for the servers named by the worker's variables."""
 
     def is_serving(self) -> bool:
-        """Whether it is registered, in this life."""
+        """Whether the worker is registered, in the present life."""
         return "Serving deployment" in self.said()
 
 
 class Cluster:
-    """The processes of one run. `server_stores` and `worker_urls` may be changed before `start`, to lead through
-    proxies; `settings` are those of every server."""
+    """The processes of a run. `server_stores` and `worker_urls` may be changed before `start`, to lead through proxies;
+    all servers have `settings`."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class Cluster:
             await self.until_serving(worker)
 
     async def until_ready(self, server: Server) -> None:
-        """Wait until a server that was started takes requests. Raises AssertionError when it ended instead."""
+        """Wait until a started server takes requests. Raises AssertionError if the server ended instead."""
 
         async def settled() -> bool:
             return not server.alive or await server.is_ready()
@@ -219,7 +219,7 @@ class Cluster:
         assert server.alive, server.said()
 
     async def until_serving(self, worker: Worker) -> None:
-        """Wait until a worker that was started is registered. Raises AssertionError when it ended instead."""
+        """Wait until a started worker is registered. Raises AssertionError if the worker ended instead."""
         await until(lambda: not worker.alive or worker.is_serving(), START_SECONDS, f"{worker.name} is registered")
         assert worker.alive, worker.said()
 
@@ -244,11 +244,11 @@ class Cluster:
         )
 
     def all_in_flight(self) -> list[Effect]:
-        """The step bodies that run in any worker."""
+        """Step bodies that run in any worker."""
         return self.effects.in_flight(worker.pid for worker in self.workers)
 
     def in_flight(self, workers: Sequence[Worker] | None = None) -> int:
-        """How many step bodies run, in these workers or in all."""
+        """The number of running step bodies, in `workers` or in all workers."""
         return len(self.effects.in_flight(worker.pid for worker in workers or self.workers))
 
     async def stop(self) -> None:
@@ -280,7 +280,7 @@ async def make_key(store: str) -> str:
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float, what: str) -> None:
-    """Look again and again, for a bounded time: other processes say nothing of it. Raises TimeoutError."""
+    """Poll `condition` for a bounded time: other processes send no signal. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while True:
         answer = condition()
@@ -292,7 +292,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float,
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """On Linux the kernel ends what we started when we die, however that happens."""
+    """The kernel of Linux ends the child when the parent dies, however the parent dies."""
     if sys.platform != "linux":
         return None
     import resource

@@ -1,4 +1,4 @@
-"""The database of a fault run: an SQLite file, or a PostgreSQL of its own that can be stopped hard."""
+"""The database of a fault run: an SQLite file, or a separate PostgreSQL that can be stopped hard."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SQLiteFile:
 
 
 class Postgres:
-    """A server of our own with one database in it. Its crashes lose nothing that was committed; a power cut might."""
+    """A PostgreSQL server of our own with a database. Its crashes lose no committed rows; a power cut might."""
 
     name = "postgres"
     servers_max = 8
@@ -69,7 +69,7 @@ class Postgres:
 
     @property
     def socket(self) -> str:
-        """The path of its socket, for a proxy in front of it."""
+        """The path of the server's socket, for a proxy."""
         return f"{self.url.partition('host=')[2]}/.s.PGSQL.5432"
 
     def through(self, port: int) -> str:
@@ -108,7 +108,7 @@ class Postgres:
                 process.resume()
 
     async def start(self) -> None:
-        """Start it again; comes back when it answers."""
+        """Start the server again. Returns when the server answers."""
         await asyncio.to_thread(self.server.start)
 
     async def terminate_sessions(self) -> int:
@@ -124,7 +124,7 @@ class Postgres:
 
 
 class Pair(Postgres):
-    """A primary and a standby that has every commit before it is acknowledged. The address names both."""
+    """A primary, and a standby that has every commit before the client's acknowledgement. The address names both."""
 
     name = "pair"
     standby: postgres.Server

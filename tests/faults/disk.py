@@ -1,4 +1,4 @@
-"""A disk of a few megabytes that can be filled, where the machine lets us mount one."""
+"""A disk of a few megabytes that tests can fill, if the machine lets us mount a disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SmallDisk:
         self._ballast = path / "ballast"
 
     def fill(self) -> int:
-        """Take all the space that is left; how many bytes that was."""
+        """Take all free space. Returns the number of bytes taken."""
         taken = 0
         with self._ballast.open("wb") as file:
             for size in (1 << 20, 1 << 12):  # to the last page
@@ -31,13 +31,13 @@ class SmallDisk:
         return taken
 
     def free(self) -> None:
-        """Give it back."""
+        """Give the space back."""
         self._ballast.unlink()
 
 
 @contextlib.contextmanager
 def small_disk(megabytes: int) -> Iterator[SmallDisk]:
-    """Mount one, until the block ends. Raises `NotHere` where that is not allowed."""
+    """Mount a small disk until the block ends. Raises `NotHere` where mounting is not allowed."""
     path = Path(tempfile.mkdtemp(prefix="perdure-disk-"))
     path.chmod(0o755)
     try:

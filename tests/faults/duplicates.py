@@ -28,7 +28,7 @@ class Reply(NamedTuple):
 
 
 class Twice(NamedTuple):
-    """What a request was answered, and a copy of it. `late`: the copy was sent when the first answer was there."""
+    """Answers to a request and to a copy. `late`: the copy was sent when the first answer was there."""
 
     request: bytes
     first: Reply
@@ -37,7 +37,7 @@ class Twice(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """Of one route: its name, and what is wrong (None: nothing) with the answer to a copy."""
+    """The name of a route, and a check that says what is wrong with the answer to a copy (None: nothing)."""
 
     name: str
     path: re.Pattern[bytes]
@@ -45,7 +45,7 @@ class Judge(NamedTuple):
 
 
 def judge(twice: Twice) -> tuple[str | None, str | None]:
-    """Which promise holds for the request (None: there is none, or its time is not now), and how it was broken."""
+    """The promise for the request (None: no promise, or not at this time), and how the promise was broken."""
     path = twice.request.partition(b" HTTP/")[0]
     found = next((one for one in JUDGES if one.path.fullmatch(path)), None)
     if found is None or twice.again.status == 503 or twice.first.status >= 500:
@@ -78,7 +78,7 @@ def _cancelled(twice: Twice) -> str | None:
 
 
 def _registered(twice: Twice) -> str | None:
-    """Also the registration's other messages: one that has ended stays so."""
+    """Judge a registration and later messages under the registration: an ended registration stays ended."""
     if _is_over(twice.first):
         return None if _is_over(twice.again) or not twice.late else _said(twice)
     return None if _is_over(twice.again) else _same(twice)

@@ -22,7 +22,7 @@ class Effect(NamedTuple):
 
 
 class Effects:
-    """All that was logged so far; `read` takes in what came since."""
+    """All logged effects so far; `read` takes in newer effects."""
 
     def __init__(self, path: Path) -> None:
         path.touch()
@@ -53,7 +53,7 @@ class Effects:
         return self
 
     def in_flight(self, pids: Iterable[int]) -> list[Effect]:
-        """The bodies that have begun in these processes and have not ended."""
+        """Bodies that have begun in the given processes and have not ended."""
         self.read()
         return [effect for pid in pids for effect in self._open[pid].values()]
 
@@ -61,7 +61,7 @@ class Effects:
         return [effect for effect in self.all if effect.what == "begin"]
 
     def gone_on(self, caught: Iterable[Effect], since_us: int) -> dict[str, float | None]:
-        """For each execution of these bodies, how many seconds after `since_us` another process began a body of it."""
+        """Seconds from `since_us` until another process began a body, by execution of the caught bodies."""
         wanted = {effect.execution_id: effect.pid for effect in caught}
         found: dict[str, float | None] = dict.fromkeys(wanted)
         for effect in self.all:

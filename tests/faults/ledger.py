@@ -1,7 +1,7 @@
-"""What clients asked and what they were told: the memory that the store is compared with afterwards.
+"""Requests of clients and the answers: the memory that the store is compared with afterwards.
 
-Three outcomes. *done*: the server said yes, and it is kept for ever (I1). *refused*: it said no, or was never reached,
-and nothing happened. *unknown*: no answer came; it may have happened, once.
+Three outcomes. *done*: the server said yes, and the effect is kept for ever (I1). *refused*: the server said no, or was
+never reached, and nothing happened. *unknown*: no answer came; the request had an effect once, or none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 
 class Entry(NamedTuple):
-    """One request: what was asked under which key, how it ended, and what the answer (or the reason) was."""
+    """A request: what was asked under which key, how the request ended, and the answer (or the reason)."""
 
     what: str
     key: str
@@ -39,11 +39,11 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.entries: list[Entry] = []
         self.faults: list[Entry] = []
-        """Answers that no server should give: its own errors."""
+        """Answers that no server should give: internal errors."""
         self._path = path
 
     async def ask(self, what: str, key: str, asked: Awaitable[T]) -> T | None:
-        """Await a request and write down how it ended; its answer, or None when it was not *done*."""
+        """Await a request and write down the end. Returns the answer, or None if the request was not *done*."""
         try:
             answer = await asked
         except PerdureError as error:

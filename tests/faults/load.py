@@ -1,4 +1,4 @@
-"""Callers: they start executions under keys, ask again until they are told, and hold results to what they must be."""
+"""Callers: they start executions under keys, repeat requests until answered, and compare results with the expected."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
 
 PAUSE_SECONDS = 0.1
 STUCK_SECONDS = 300.0
-"""What has not ended so long after it was asked for is told as stuck: who waits for it would hang the run."""
+"""An execution that has not ended so long after the start is reported as stuck: waiting longer would hang the run."""
 Extra = Callable[[Handle[Any], int], Awaitable[object]]
 
 
 class Load:
-    """Executions of one workflow with the inputs 0, 1, 2 …, a bounded number of them open at once."""
+    """Executions of a workflow with the inputs 0, 1, 2 …, a bounded number of executions open at once."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class Load:
         first: int = 0,
         may_be_poisoned: bool = False,
     ) -> None:
-        """The first input is `first`. `may_be_poisoned`: the faults may take five workers from one execution. `also` is
-        what a caller does after the start, while the execution runs; it may raise as clients do."""
+        """The first input is `first`. `may_be_poisoned`: the faults may take five workers from an execution. The caller
+        runs `also` after the start, while the execution runs; `also` may raise like clients do."""
         self.client = client
         self.ledger = ledger
         self.workflow = workflow
@@ -46,9 +46,9 @@ class Load:
         self.may_be_poisoned = may_be_poisoned
         self.poisoned: list[str] = []
         self.wrong: list[str] = []
-        """Results that are not what they must be."""
+        """Wrong results."""
         self.seconds: dict[str, float] = {}
-        """From the first attempt to start until the result, by execution."""
+        """Seconds from the first attempt to start until the result, by execution."""
         self.started = 0
         self.done = 0
         self.stopping = False
@@ -76,7 +76,7 @@ class Load:
         self.done += 1
 
     async def _life(self, n: int, key: str) -> None:
-        """From the first attempt to start it to its result."""
+        """Run an execution from the first attempt to start until the result."""
         began = time.monotonic()
         handle = await self._told("start", key, lambda: self.client.start(self.workflow, n, key=key))
         if self.also is not None:
@@ -90,7 +90,7 @@ class Load:
         self.seconds[handle.id] = time.monotonic() - began
 
     async def _told(self, what: str, key: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """Ask until the answer is yes: each try is one line in the ledger."""
+        """Ask until the answer is yes: each try is a line in the ledger."""
         what = f"{what} {self.workflow.name}"
         answer: list[Any] = []
         while True:

@@ -29,7 +29,7 @@ ANSWER_SECONDS_MAX: Final = 1.0
 """How long the answer to a copy is waited for: a long poll would keep it for a minute."""
 
 ANSWER_BYTES_MAX: Final = 1 << 20
-"""Of a longer answer nothing is kept."""
+"""A longer answer is not kept."""
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f-]{27}|\?.*")
@@ -42,13 +42,13 @@ class Faults:
     delay_seconds: float = 0.0
     """Each request waits a random time up to this."""
     requests_lost: float = 0.0
-    """It never arrives, and the connection stays open."""
+    """The request never arrives, and the connection stays open."""
     replies_lost: float = 0.0
-    """It arrives, its answer does not, and the connection stays open."""
+    """The request arrives, the answer does not, and the connection stays open."""
     replies_cut: float = 0.0
-    """It arrives, and the connection breaks in the middle of the answer."""
+    """The request arrives, and the connection breaks in the middle of the answer."""
     duplicated: float = 0.0
-    """It arrives twice, the copy over a connection of its own."""
+    """The request arrives twice, the copy over a new connection."""
     down: bool = False
     """Nothing passes, either way."""
     replies_down: bool = False
@@ -73,7 +73,7 @@ class _Exchange:
 
     @property
     def reply(self) -> Reply | None:
-        """The answer, once it is there; None for ever of one without a length, as streams have."""
+        """The complete answer. An answer without a length, like a stream, stays None for ever."""
         head, _, body = self.answer.partition(b"\r\n\r\n")
         found = _LENGTH.search(head)
         status = int(head.split(None, 2)[1]) if head[:5] == b"HTTP/" else 0
@@ -83,7 +83,7 @@ class _Exchange:
 
 
 class _Pair:
-    """One client's connection and the one that carries it on."""
+    """A client's connection, and the connection to the server."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -92,7 +92,7 @@ class _Pair:
         self.fate = "pass"
         self.exchange: _Exchange | None = None
         self.hurt = False
-        """Something of it was lost: its client waits for what never comes."""
+        """Part of the exchange was lost: the client waits for an answer that never comes."""
         self.task: asyncio.Task[None] | None = None
 
     def abort(self) -> None:
@@ -102,7 +102,7 @@ class _Pair:
 
 
 class Proxy:
-    """Listens on a loopback port of its own and passes everything on to another one, or to a socket, with `faults`."""
+    """Listens on a loopback port and passes everything on to another port, or to a socket, with `faults`."""
 
     def __init__(self, upstream_port: int = 0, *, socket: str | None = None, seed: int = 0) -> None:
         self.upstream_port = upstream_port
@@ -110,7 +110,7 @@ class Proxy:
         self.faults = Faults()
         self.counts: Counter[str] = Counter()
         self.recorded: deque[_Exchange] = deque(maxlen=RECORDED_MAX)
-        """The requests that came, whole, as far as they are kept."""
+        """Whole requests that came, as far as the proxy keeps requests."""
         self._copied: deque[tuple[_Exchange, Reply, bool]] = deque(maxlen=RECORDED_MAX)
         self._chance = Random(seed)
         self._server: asyncio.Server | None = None
@@ -152,7 +152,7 @@ class Proxy:
         self._tell()
 
     def heal(self) -> None:
-        """Nothing is wrong any more. Whoever waits for something that was lost hears of it: its connection breaks."""
+        """Remove all faults. A client that waits for lost bytes notices: its connection breaks."""
         fresh = Faults()
         for field in fields(Faults):
             setattr(self.faults, field.name, getattr(fresh, field.name))
@@ -170,8 +170,8 @@ class Proxy:
         return len(pairs)
 
     async def replay(self, times: int, *, ports: Sequence[int] = ()) -> Counter[int]:
-        """Send requests that came before once more, to any of the ports (this proxy's server's unless named), in any
-        order, rare ones as often as others; how many were answered with which status (0: none within a second)."""
+        """Send recorded requests again, to any of `ports` (by default the proxy's server), in any order, rare kinds as
+        often as frequent kinds. Returns the number of answers by status (0: none within a second)."""
         kinds: dict[bytes, list[_Exchange]] = {}
         for exchange in self.recorded:
             kinds.setdefault(exchange.kind, []).append(exchange)
@@ -302,7 +302,7 @@ class Proxy:
         pair.reader.feed_eof()
 
     async def _send_copy(self, exchange: _Exchange, port: int) -> int:
-        """Send a request over a connection of its own; the status of its answer, 0 of none."""
+        """Send a request over a new connection. Returns the status of the answer, 0 without an answer."""
         copy = _Exchange(exchange.request)
         late = exchange.reply is not None
         with contextlib.suppress(OSError, TimeoutError):

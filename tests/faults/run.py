@@ -1,4 +1,4 @@
-"""One run of one scenario: its cluster, its seed, its timeline, and what is kept of it when something is wrong."""
+"""A run of a scenario: the cluster, the seed, the timeline, and the files kept when something is wrong."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from perdure.wire.base.records import OUTCOMES
 from perdure.wire.runs.executions import Execution
 
 TURN_SECONDS = 120.0
-"""How long any one thing may take to come about before the run is given up."""
+"""Longest time to wait for anything before the run is given up."""
 
 QUIET_SECONDS = 1.0
 """How long nobody asks for anything after the last fault: what would happen late happens before the checks."""
 
 SOON_SECONDS = 2.0
-"""How long after a fault what happens may still come from it."""
+"""Time after a fault in which an event may still come from the fault."""
 
 FOR_EVER = 1_000_000
 TAIL_FIRST = 10_000_000
-"""The inputs of the executions that prove, at the end, that each server works again."""
+"""Inputs of the executions that prove, at the end, that each server works again."""
 
 
 class Size(StrEnum):
@@ -59,19 +59,19 @@ class Broken(AssertionError):
 
 
 class ProvesTooLittle(Broken):
-    """Every promise was kept, but the run met too few of the moments that it is for."""
+    """The run kept every promise, but met too few of the moments that the scenario is for."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the run proves too little: {why}")
 
 
 class NotHere(Exception):
-    """This machine does not offer what the scenario needs."""
+    """The machine does not offer what the scenario needs."""
 
 
 class Run:
-    """Everything a scenario needs. Use it as a block: at its end all processes have ended, and what they leave behind
-    is removed unless something was wrong."""
+    """Everything a scenario needs. Use the run as a block: at the end of the block all processes have ended, and the
+    run's files are removed unless something was wrong."""
 
     def __init__(self, name: str, database: str, size: Size, seed: int, *, keep: bool = False) -> None:
         self.name = name
@@ -80,10 +80,10 @@ class Run:
         self.keep = keep
         self.chance = Random(f"{name} {database} {seed}")
         self.figures: dict[str, Any] = {}
-        """What the run has to tell besides that all is well."""
+        """Figures of the run to report besides the verdict."""
         self.timeline: list[str] = []
         self.faults: list[tuple[str, int, list[Effect]]] = []
-        """What was hit: the kind of fault, when (microseconds of the wall clock), and the bodies that were caught."""
+        """Faults: the kind, the time (microseconds of the wall clock), and the caught bodies."""
         self.folder = Path(tempfile.mkdtemp(prefix=f"perdure-faults-{name}-"))
         self.ledger = Ledger(self.folder / "ledger.jsonl")
         self.cluster: Cluster
@@ -115,17 +115,17 @@ class Run:
             error.add_note(self.story())
 
     def story(self) -> str:
-        """How to see it again, and what happened."""
+        """The command that repeats the run, and the timeline."""
         again = f"python -m tests.faults {self.name} --size {self.size} --database {self._database} --seed {self.seed}"
         kept = f"logs, ledger, effect log: {self.folder}"
         return "\n".join([again, kept, f"dead at the end: {self._dead or 'nobody'}", "timeline:", *self.timeline[-60:]])
 
     def pick(self, small: int, medium: int, full: int) -> int:
-        """The amount for this size."""
+        """The amount for the run's size."""
         return {Size.SMALL: small, Size.MEDIUM: medium, Size.FULL: full}[self.size]
 
     def make_cluster(self, **options: Any) -> Cluster:
-        """This run's cluster, not started yet."""
+        """The run's cluster, not started yet."""
         self.cluster = Cluster(self.folder, self.database, **options)
         return self.cluster
 
@@ -135,15 +135,15 @@ class Run:
         return cluster
 
     async def proxy(self, port: int = 0, *, socket: str | None = None) -> Proxy:
-        """A line of its own to a server's port, or to the database's socket."""
+        """A proxy to a server's port, or to the database's socket."""
         return await self._open.enter_async_context(Proxy(port, socket=socket, seed=self.chance.randrange(1 << 30)))
 
     async def proxies(self) -> list[Proxy]:
-        """A line to each server (`prepare` has made them); who is given their addresses goes through them."""
+        """A line to each server (`prepare` has made the servers). Clients with a line's address go through the line."""
         return [await self.proxy(server.port) for server in self.cluster.servers]
 
     async def database_lines(self) -> list[Proxy]:
-        """Put a line of its own between each server and PostgreSQL, before the servers are made."""
+        """Put a proxy between each server and PostgreSQL, before the servers are made."""
         assert isinstance(self.database, databases.Postgres)
         lines = [await self.proxy(socket=self.database.socket) for _ in self.cluster.server_stores]
         self.cluster.server_stores = [self.database.through(line.port) for line in lines]
@@ -159,8 +159,8 @@ class Run:
     # --- load --------------------------------------------------------------------------------------------------------
 
     def client(self, *, patience_seconds: float = 0.0, urls: list[str] | None = None) -> Client:
-        """A client of all servers (or of these addresses), closed with the run. It has no patience: callers ask again
-        themselves, so that the ledger tells how often they were left without an answer."""
+        """A client of all servers (or of `urls`), closed with the run. The client has no patience: callers repeat their
+        requests, so that the ledger counts missing answers."""
         client = self.cluster.client(urls, patience_seconds=patience_seconds)
         self._clients.append(client)
         return client
@@ -196,14 +196,14 @@ class Run:
         self._loading += [(load, asyncio.create_task(load.run(FOR_EVER))) for load in loads]
 
     async def stop_loads(self) -> None:
-        """Callers start no more; comes back when each has what it wanted."""
+        """Callers start no more executions. Returns when all callers have their results."""
         loading, self._loading = self._loading, []
         for load, _ in loading:
             load.stopping = True
         await asyncio.gather(*[task for _, task in loading])
 
     def journeys(self, *, open_max: int = 50, client: Client | None = None) -> Load:
-        """Callers of the workflow that does everything, who answer its question at some time."""
+        """Callers of the workflow that does everything. The callers answer the workflow's question at some time."""
 
         async def answer(handle: Handle[Any], n: int) -> None:
             await asyncio.sleep(self.chance.random())
@@ -212,7 +212,7 @@ class Run:
         return self.load(app.journey, app.expected_journey, client=client, open_max=open_max, also=answer)
 
     async def ended(self, handle: Handle[Any]) -> Execution:
-        """An execution that may fail, once it is final."""
+        """A final execution, even if the execution failed."""
         with contextlib.suppress(ExecutionFailed):
             await handle.result()
         return (await handle.get()).raw
@@ -232,11 +232,11 @@ class Run:
         await until(made, TURN_SECONDS, f"{steps} more steps ran")
 
     def idle(self) -> bool:
-        """Whether all callers have what they wanted."""
+        """Whether all callers have their results."""
         return all(load.done == load.started for load in self._loads) and any(load.done for load in self._loads)
 
     async def victim(self, workers: list[Worker] | None = None) -> Worker:
-        """A worker that runs a step at this moment, or any one when no caller wants anything any more."""
+        """A worker that runs a step at the moment, or any worker once all callers have their results."""
         among = workers or self.cluster.workers
         busy: list[Worker] = []
 
@@ -248,14 +248,14 @@ class Run:
         return self.chance.choice(busy or among)
 
     def hit(self, what: str, caught: list[Effect] | None = None, at_us: int | None = None) -> None:
-        """Write down a fault that has happened, and the bodies that it caught: by default all that run now."""
+        """Write down a fault that has happened, and the bodies caught by the fault: by default all running bodies."""
         caught = self.cluster.all_in_flight() if caught is None else caught
         at_us = time.time_ns() // 1_000 if at_us is None else at_us
         self.faults.append((what, at_us, caught))
         self.note(f"{what}, {len(caught)} bodies in flight")
 
     async def kill_worker(self) -> None:
-        """SIGKILL one that runs a step, and start another in its place."""
+        """SIGKILL a worker that runs a step, and start another in its place."""
         worker = await self.victim()
         at_us = time.time_ns() // 1_000
         worker.kill()
@@ -263,7 +263,7 @@ class Run:
         worker.start()
 
     async def freeze_workers(self, workers: list[Worker], seconds: float) -> None:
-        """SIGSTOP for a time, all at once; who held a lease wakes up to find that it ran out."""
+        """SIGSTOP `workers` for a time. A worker that held a lease wakes up to find the lease expired."""
         at_us = time.time_ns() // 1_000
         for worker in workers:
             worker.freeze()
@@ -275,7 +275,7 @@ class Run:
         self.note(f"{len(workers)} workers wake up after {seconds:.1f} s")
 
     async def kill_server(self, n: int | None = None, *, amid_a_step: bool = True) -> None:
-        """SIGKILL one while some step runs, and start it again."""
+        """SIGKILL a server while some step runs, and start the server again."""
         server = self.cluster.servers[self.chance.randrange(len(self.cluster.servers)) if n is None else n]
         if amid_a_step:
             await self.victim()
@@ -287,8 +287,8 @@ class Run:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     async def finish(self, *, one_clock: bool = True) -> Verdict:
-        """Heal is done and all callers have their results: a quiet period, one more execution by way of each server,
-        an orderly end, and the checks. Raises `Broken` with everything that was found."""
+        """Once all faults are healed and all callers have their results: a quiet period, another execution through each
+        server, an orderly end, and the checks. Raises `Broken` with all findings."""
         await asyncio.sleep(QUIET_SECONDS)
         self.note("all is healed")
         for n, server in enumerate(self.cluster.servers):
@@ -317,8 +317,8 @@ class Run:
         return verdict
 
     async def check_given_up(self, load: Load) -> None:
-        """Count those of a load that were given up as POISONED. Raises `Broken` when one of them had not lost five
-        workers since its last outcome."""
+        """Count a load's executions that were given up as POISONED. Raises `Broken` if an execution had not lost five
+        workers since the execution's last outcome."""
         outcomes = ", ".join(f"'{kind}'" for kind in OUTCOMES)
         lost = dict(
             await self.database.rows(

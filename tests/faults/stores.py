@@ -1,5 +1,5 @@
-"""Several stores on one database, as several servers have, driven from one process: the volume that real servers do not
-reach in the time."""
+"""Several stores on a database, like those of several servers, driven from a single process: the volume that real
+servers do not reach in the time."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 class Time:
-    """The time of all of them; it moves when a scenario moves it."""
+    """The time of all peers. Only a scenario moves the time."""
 
     def __init__(self) -> None:
         self.now_us = START_US
 
 
 class Peer(World):
-    """One server's store, with a worker of its own, in a world that it shares."""
+    """A server's store, with a worker, in a world shared with other peers."""
 
     def __init__(self, store: Store, time: Time, number: int) -> None:
         self.time = time
@@ -52,7 +52,7 @@ class Peer(World):
 
 
 class Peers:
-    """Use it as a block: at its end the stores are closed."""
+    """Use the peers as a block: the end of the block closes the stores."""
 
     def __init__(self, run: Run, amount: int, queues: Sequence[QueueSpec] = ()) -> None:
         self.run = run
@@ -90,13 +90,13 @@ async def restart(run: Run, **settings: str) -> None:
 
 
 async def yields(chance: Random, most: int = 6) -> None:
-    """Let others go first, a few times."""
+    """Let other tasks go first, a few times."""
     for _ in range(chance.randrange(most)):
         await asyncio.sleep(0)
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Do it all at once; the first failure is raised when all have ended."""
+    """Run all coroutines at once. The first failure is raised when all have ended."""
     done = await asyncio.gather(*work, return_exceptions=True)
     for one in done:
         if isinstance(one, BaseException):

@@ -20,7 +20,7 @@ def every_copy_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Echo:
-    """A server that answers each request with its own body."""
+    """A server that answers each request with the request's own body."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -44,7 +44,7 @@ class Echo:
 
 
 class Line:
-    """One client's connection through the proxy."""
+    """A client's connection through the proxy."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -79,7 +79,7 @@ async def echo_behind_proxy() -> AsyncIterator[tuple[Echo, Proxy]]:
 
 
 async def until(condition: object) -> None:
-    """Give the loop turns until it is so."""
+    """Give the loop turns until `condition` holds."""
     assert callable(condition)
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  # what it looks at are plain counts

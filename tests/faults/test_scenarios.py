@@ -1,4 +1,4 @@
-"""Every scenario keeps every promise, on each database that it is for; the full size is `make faults`."""
+"""Every scenario keeps every promise, on each of the scenario's databases; the full size is `make faults`."""
 
 from collections.abc import Callable
 from typing import Any

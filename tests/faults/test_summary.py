@@ -1,4 +1,4 @@
-"""What `make faults` says at its end: a run that was not played is not called sound."""
+"""The summary of `make faults` does not call a run sound if the run was not played."""
 
 from typing import Any
 

@@ -73,7 +73,7 @@ class Session:
         self.client = client
 
     async def text(self, tool: str, **arguments: Json) -> str:
-        """Of a call that goes well."""
+        """Call a tool that must succeed, and return the text."""
         result = await self.client.call_tool(tool, arguments)
         assert not result.is_error, result.content
         return said(result)

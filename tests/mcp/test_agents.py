@@ -1,4 +1,4 @@
-"""An agent as a tool: the official client runs it, and a person answers it by elicitation."""
+"""An agent as a tool: the official client runs the agent, and a person answers the agent by elicitation."""
 
 from __future__ import annotations
 

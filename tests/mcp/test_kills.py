@@ -33,7 +33,7 @@ def make_house(folder: Path, database: str) -> House:
 
 @pytest.mark.slow
 async def test_a_task_survives_the_death_of_server_worker_and_client(database: str, tmp_path: Path) -> None:
-    """One client stays, over standard input and output; one leaves, and another comes."""
+    """The first client stays, over standard input and output. Another client leaves, and a new client comes."""
     house = make_house(tmp_path, database)
     url, key = house.env["PERDURE_URL"], house.env["PERDURE_API_KEY"]
     port = url.rpartition(":")[2]

@@ -85,7 +85,7 @@ async def test_a_failure_is_a_result_with_its_error(app: Embedded) -> None:
 
 
 async def test_a_question_is_an_elicitation_and_its_answer_resumes_the_run(app: Embedded) -> None:
-    """The question of a child is one of the task, too."""
+    """The question of a child is the task's as well."""
     async with admin(app, elicitation_callback=accepts) as session:
         for tool in ("run_order", "run_long_order"):
             created = await session.begin(tool, id=7)
@@ -138,7 +138,7 @@ async def test_a_client_without_tasks_waits_and_is_asked_in_between(app: Embedde
 
 
 async def test_a_client_without_elicitation_answers_by_a_tool(app: Embedded) -> None:
-    """As a client of the protocol before tasks does."""
+    """A client of the protocol before tasks answers the same way."""
     async with admin(app, tasks=False, mode="legacy") as session:
         assert session.client.protocol_version == "2025-11-25"
         asked = await session.text("run_order", id=7)
@@ -406,7 +406,7 @@ def _summary(n: int, now_us: int) -> ExecutionSummary:
 
 
 async def test_hostile_text_stays_data(app: Embedded) -> None:
-    """It is a JSON string on one line, and never a line of its own."""
+    """Hostile text is a JSON string within a line, and never a line of its own."""
     async with admin(app, elicitation_callback=accepts) as session:
         named = [tool.name for tool in (await session.client.list_tools()).tools]
         assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,48}", name) for name in named)

@@ -1,4 +1,4 @@
-"""A running server for the tests of this folder that need one."""
+"""A running server for the tests of this folder."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

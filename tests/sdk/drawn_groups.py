@@ -1,7 +1,7 @@
 """Groups of concurrent calls, drawn at random, that a crash interrupts and another process makes in another order.
 
-Each call has a hidden truth, which its outcome tells. A *swap* is an outcome that tells another truth. A group is told
-or blocked *without need* if the values of its calls differ wherever their truths do.
+Each call has a hidden truth, which the outcome tells. A *swap* is an outcome that tells another truth. A group is told
+or blocked *without need* if the values of the calls differ wherever the truths do.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Locked(Job):
 
 
 class Volatile(Job):
-    """It has another number in each process."""
+    """The number differs between processes."""
 
     def __init__(self, name: str, process: int) -> None:
         super().__init__(name)
@@ -224,7 +224,7 @@ async def read_variable(*values: Any) -> str:
 
 
 class Process:
-    """One process that runs the program of a plan over a journal."""
+    """A process that runs the program of a plan over a journal."""
 
     def __init__(self, plan: Plan, number: int, order: list[int], fate: random.Random) -> None:
         self.plan = plan
@@ -430,7 +430,7 @@ class Verdict(NamedTuple):
 
 
 def judge(plan: Plan, fate: random.Random) -> Verdict:
-    """Run a plan, crash it, and go on in another process whose tasks come in another order."""
+    """Run a plan, crash the process, and go on in another process whose tasks come in another order."""
     children: dict[str, str] = {}
     Process.children = children
     order = list(range(len(plan.calls)))

@@ -25,11 +25,11 @@ from perdure.wire.base.records import Kind, fingerprint_of_timer
 from perdure.wire.runs.executions import Row
 
 Program = Callable[[Machine, list[Any]], Coroutine[Any, Any, Any]]
-"""The code under test; it writes what it does into the list."""
+"""The code under test. The code writes its trace into the list."""
 
 
 class Journal:
-    """The rows of one execution."""
+    """The rows of an execution."""
 
     def __init__(self, *rows: Row) -> None:
         self.rows: list[Row] = list(rows)
@@ -61,7 +61,7 @@ def advance(machine: Machine, rows: Sequence[Row], **options: Any) -> Effects:
 
 
 class Broken(AssertionError):
-    """A promise was broken; `check` says which one."""
+    """A broken promise; `check` names the promise."""
 
     def __init__(self, check: str, what: str) -> None:
         super().__init__(f"{check}: {what}")
@@ -79,7 +79,7 @@ class Seen(NamedTuple):
 
 
 class World:
-    """One execution with its fate, drawn from `fate`."""
+    """An execution with its fate, drawn from `fate`."""
 
     def __init__(
         self,
@@ -100,14 +100,14 @@ class World:
         self.journal = Journal()
         self.bodies: Counter[str] = Counter()
         self.seen: dict[int, Seen] = {}
-        """By length of the journal, what the live run looked like there."""
+        """State of the live run, by length of the journal."""
         self.valid_from = 1
         self.events: Counter[str] = Counter()
-        """What happened, so that tests can assert that it did."""
+        """Counts of what happened, for assertions of tests."""
         self.stuck_at = 0
         """Length of the journal at which the code waits for ever: some programs do, and must do so in every replay."""
         self._children: list[str] = []
-        """Keys of the open ones."""
+        """Keys of the open children."""
 
     # --- running ---------------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class World:
     # --- what happens ----------------------------------------------------------------------------------------------
 
     def _happen(self, effects: Effects) -> list[Row]:
-        """One to four things happen before the worker hears of any."""
+        """One to four things happen before the worker hears of the first."""
         before = len(self.journal.rows)
         timer = effects.timer
         for _ in range(self.fate.choice((1, 1, 1, 1, 2, 3, 4))):
@@ -298,7 +298,7 @@ class World:
             raise Broken(check, f"live {live}\n replayed {replayed}")
 
     def fork(self, cut: int) -> World:
-        """A run that begins with the first `cut` rows, as the server makes one. Open children are asked for again."""
+        """A run that begins with the first `cut` rows, like a server's fork. The run asks for open children again."""
         kept, tail = self.journal.rows[:cut], self.journal.rows[cut:]
         other = World(self.program, self.fate, crashes=self.crashes, late=self.late)
         other.journal = Journal(*kept)
@@ -315,7 +315,7 @@ class World:
         return other
 
     def check_forks(self, most: int) -> None:
-        """A fork at any row is a run whose first outcomes were given: it goes on, repeats nothing, and replays."""
+        """A fork at any row goes on over the outcomes that the fork kept, repeats nothing, and replays."""
         asked = next((n for n, row in enumerate(self.journal.rows) if row.kind is Kind.CANCEL), len(self.journal.rows))
         for cut in self.fate.sample(range(1, asked + 1), min(most, asked)):
             other = self.fork(cut)
@@ -362,8 +362,8 @@ class World:
             self._compare(check, live, self._look(machine, effects, trace))
 
     def _may_be_stuck(self, length: int) -> bool:
-        """Whether nothing can come that the code waits for. The live run hears of several rows at once: in between it
-        may have been stuck already, for ever or until a cancel, which is the only row that comes unasked."""
+        """Whether the code waits for something that cannot come. The live run hears of several rows at once. Between
+        two of them the code may have been stuck, for ever or until a cancel: only a cancel comes unasked."""
         if length in self.seen:
             return False
         settled_at = min((at for at in self.seen if at > length), default=None)

@@ -72,7 +72,7 @@ RISKY_PAIRS = ("rollback", "rollback", "cleanup", "seq", "gather", "group", "bra
 
 
 def programs(max_leaves: int = 16, *, risky: bool = False) -> st.SearchStrategy[Op]:
-    """Trees of operations; `risky` ones often fail, and do something about it before they give up."""
+    """Trees of operations. Operations of `risky` trees often fail, and handle the failure before giving up."""
     numbers = st.integers(0, 4)
     leaf_kinds, pair_kinds = (RISKY_LEAVES, RISKY_PAIRS) if risky else (LEAVES, PAIRS)
     leaves = st.builds(lambda kind, number: Op(kind, (), number), st.sampled_from(leaf_kinds), numbers)
@@ -154,7 +154,7 @@ class _Run:
         return (await self.machine.child_end(call.key)).ok
 
     async def _handle(self, op: Op) -> Any:
-        """Start a child, do something else, then take its end."""
+        """Start a child, do something else, then await the child's end twice."""
         call = self.machine.new_call(Kind.CHILD_STARTED, "child", None, "start")
         await self.machine.wait(call)
         await self._call(op, "works")

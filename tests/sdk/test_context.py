@@ -145,7 +145,7 @@ def test_steps_come_back_as_their_type_hints_say() -> None:
 
 
 def test_a_recorded_result_without_an_annotation_is_read_as_plain_json() -> None:
-    """However it was recorded: by a release that took a dataclass there, or another client."""
+    """The recording may come from a release that took a dataclass there, or from another client."""
 
     @step
     async def find():  # type: ignore[no-untyped-def]
@@ -239,7 +239,7 @@ def test_options_of_a_step() -> None:
 
 
 class Text(str):
-    """A text of a class of its own, which does not travel as it is."""
+    """A subclass of `str`, which does not travel as a plain text."""
 
 
 @pytest.mark.parametrize(
@@ -489,7 +489,7 @@ class _AsksElsewhere:
     ids=["def", "object", "partial"],
 )
 def test_an_async_predicate_is_refused_where_it_is_given(option: str, predicate: Any) -> None:
-    """Its coroutine would count as true."""
+    """A coroutine would count as true."""
     choice: Any = {option: predicate}
     with pytest.raises(TypeError, match=rf"{option} wants a sync predicate, and '_.*' is async"):
         step(**choice)

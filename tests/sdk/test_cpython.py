@@ -1,7 +1,7 @@
 """CPython's own tests of asyncio run as workflow code, live and in replay from each row of their journals.
 
-The modules come from the installed interpreter. Each test method is the code of one execution. Its sleeps and time-outs
-become rows `timer`, and nothing else wakes it. Cases of our own do the same where the modules are not installed.
+The modules come from the installed interpreter. Each test method is the code of an execution. The method's sleeps and
+time-outs become rows `timer`; nothing else wakes the code. Our own cases do so without the modules.
 """
 
 import asyncio
@@ -37,13 +37,13 @@ EXCLUDED: Final = {
     "TestTaskGroup.test_coro_closed_when_tg_closed": "calls run_until_complete of the loop that runs it",
 }
 REFERENCES: Final = "test_exception_refcycles"
-"""On 3.14 these look at references from coroutines and tasks; the inner loop holds its tasks, so that garbage
-collections replay."""
+"""The tests of 3.14 with this name look at references from coroutines and tasks. The inner loop holds its tasks, so
+that garbage collections replay."""
 ROWS_MAX: Final = 100
 
 
 class Seen(NamedTuple):
-    """What an execution looks like once it has settled."""
+    """State of an execution that has settled."""
 
     timer: tuple[str, int] | None
     outcome: str | None
@@ -54,7 +54,7 @@ def look(machine: Machine, effects: Effects) -> Seen:
 
 
 def live_and_replayed(code: Code) -> Any:
-    """Run `code` live, then from each prefix of its journal, and compare. Returns its result or raises its error."""
+    """Run `code` live, then from each prefix of the journal, and compare. Returns the result or raises the error."""
     journal = Journal()
     machine = Machine(code, seed="seed")
     effects = advance(machine, journal.rows)
@@ -82,7 +82,7 @@ def live_and_replayed(code: Code) -> Any:
 
 
 async def as_workflow(kind: type[unittest.TestCase], method: str) -> None:
-    """One method as `IsolatedAsyncioTestCase` runs it, in the loop that is running."""
+    """Run a test method like `IsolatedAsyncioTestCase`, in the running loop."""
     case: Any = kind(method)
     await called(case.setUp)
     await called(case.asyncSetUp)

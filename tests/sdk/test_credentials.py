@@ -1,4 +1,4 @@
-"""Which server a program finds when nobody names one."""
+"""The server that a program finds when the caller names none."""
 
 import json
 import os

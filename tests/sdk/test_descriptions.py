@@ -1,4 +1,4 @@
-"""What a worker tells people of its workflows: schemas, place, docstring. Nothing of it may fail a registration."""
+"""Descriptions of workflows for people: schemas, place, docstring. A bad description never fails a registration."""
 
 import json
 from dataclasses import dataclass
@@ -132,7 +132,7 @@ async def test_a_registration_tells_types_place_and_docstring() -> None:
 
 
 async def test_what_can_be_started_is_listed_once_with_its_schema(database: str) -> None:
-    """Over pages, and as the newest deployment has it."""
+    """The list has pages and shows each workflow as the newest deployment registered the workflow."""
     async with embedded(database, registry) as p:
         first = await p._transport.call(GetStartable(limit=2))
         last = await p._transport.call(GetStartable(first.next_cursor, 2))
@@ -165,7 +165,7 @@ async def test_a_worker_without_descriptions_takes_those_of_its_predecessor_back
 
 
 class OlderServer(LocalTransport):
-    """It knows no descriptions."""
+    """A server that refuses descriptions."""
 
     async def call(self, op: Operation[Any], key: str | None = None) -> Any:
         if isinstance(op, RegisterRequest) and (op.host or op.pid or any(one.description for one in op.workflows)):

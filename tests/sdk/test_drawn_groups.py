@@ -69,7 +69,7 @@ def test_one_client_of_all_calls_does_not_block_them_while_some_wait_for_their_t
 
 
 class Half:
-    """Alike but for its lock."""
+    """Two instances differ in their locks only."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -38,7 +38,7 @@ class Answered:
 
 
 class Servers:
-    """Servers of one store, and whoever follows a stream of theirs."""
+    """Servers of one store, and a client that follows a stream of theirs."""
 
     def __init__(self, count: int, answer: Answer) -> None:
         self.asked: list[int] = []
@@ -60,7 +60,7 @@ class Servers:
 
 
 def simulated(work: Coroutine[Any, Any, int], hours: float = 24.0) -> float:
-    """Do it, at most so long; answers how many seconds passed. Raises what it raises."""
+    """Run `work` for at most so many simulated hours. Returns the seconds that passed. Raises the error of `work`."""
     loop = SimLoop()  # type: ignore[abstract]  # what nobody asks for is not there
     task = loop.create_task(work)
     loop.run(int(hours * 3_600_000_000), task.done)

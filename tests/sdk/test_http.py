@@ -384,7 +384,7 @@ async def test_many_starts_and_results_share_requests(served: Served) -> None:
 
 
 async def test_a_worker_that_was_given_up_says_that_it_is_alive(served: Served, client: Client) -> None:
-    """What it lost is no crash: on a machine that starves five such losses would poison a healthy execution."""
+    """A loss of such a worker is not a crash: on a starved machine five would poison a healthy execution."""
     engine = served.engine
     begun, gate = asyncio.Semaphore(0), asyncio.Event()
 
@@ -432,7 +432,7 @@ R = TypeVar("R")
 
 
 class Watching(HttpTransport):
-    """Notes how much each claim asks for; its answers are as late on their way as is said."""
+    """Notes how much each claim asks for, and delays the answers by `late_us`."""
 
     late_us = 0
 
@@ -453,7 +453,7 @@ class Watching(HttpTransport):
 async def test_work_that_came_late_is_acknowledged_before_it_begins(
     served: Served, client: Client, monkeypatch: pytest.MonkeyPatch, late_us: int
 ) -> None:
-    """The server may have given it to another worker meanwhile."""
+    """The server may have given the execution to another worker."""
     monkeypatch.setattr(Watching, "late_us", late_us)
 
     @verb(reads=True)
@@ -473,7 +473,7 @@ async def test_work_that_came_late_is_acknowledged_before_it_begins(
 
 
 async def test_a_worker_without_room_asks_on_before_its_work_begins(served: Served, client: Client) -> None:
-    """Its next claim says that the work has arrived, even if that keeps its loop from running from then on."""
+    """The worker's next claim says that the work has arrived, even if the work then keeps the loop from running."""
     transport = Watching(served.server.url, served.key)
     worker = Worker(transport, app, lease=HttpLease([served.server.url], served.key), capacity=1, grace_seconds=5)
 
@@ -492,7 +492,7 @@ async def test_a_worker_without_room_asks_on_before_its_work_begins(served: Serv
 
 
 class Stumbling(HttpTransport):
-    """Its first claim fails as no transport should."""
+    """The first claim fails like no transport should."""
 
     stumbled = False
 
@@ -512,7 +512,7 @@ async def test_a_claim_that_fails_as_none_should_is_not_the_workers_last(
 
 
 class Sharing(HttpTransport):
-    """Refuses a body that holds a word, as a server may that knows less than this client."""
+    """Refuses a body that holds `word`, like a server that knows less than this client."""
 
     def __init__(self, *args: Any, word: bytes = b"poison", error: PerdureError | None = None, **values: Any) -> None:
         super().__init__(*args, **values)
@@ -753,7 +753,7 @@ async def test_another_server_takes_over(served: Served, unused_tcp_port: int) -
 
 @asynccontextmanager
 async def silent() -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """The address of a server that takes requests and answers none, and whether it was asked."""
+    """The address of a server that takes requests and never answers, and an event that a request sets."""
     asked = asyncio.Event()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -1067,7 +1067,7 @@ async def test_a_plain_request_has_the_shape_of_the_public_api(served: Served, r
 
 
 async def test_a_report_that_cannot_be_written_is_refused_like_any_other(served: Served) -> None:
-    """So that a worker sends its items one by one, and whoever is not to blame goes on."""
+    """The worker then sends the items one by one, and only the bad item is refused."""
     transport = HttpTransport(served.server.url, served.key)
     event = EventItem(Raw(b"1"), dedup_key=object())  # type: ignore[arg-type]  # the mistake
     item = ReportItem("01a21d68-a9e6-7078-b3f9-70ed5ca90289", 1, 1, 1, [Publish("k", None, "t", [event])])
@@ -1082,7 +1082,7 @@ async def test_a_report_that_cannot_be_written_is_refused_like_any_other(served:
 async def test_what_somebody_on_the_way_says_is_no_failure_of_what_a_worker_runs(
     served: Served, client: Client, relay: Relay, status: int
 ) -> None:
-    """A load balancer whose server is away, or that lets nobody through at the moment."""
+    """A load balancer whose server is away, or that lets no request through at the moment."""
     page = b"<html>not now</html>"
     no = b"HTTP/1.1 %d No\r\ncontent-length: %d\r\n\r\n%s" % (status, len(page), page)
     barred = iter([no, no])
@@ -1105,7 +1105,7 @@ async def test_what_somebody_on_the_way_says_is_no_failure_of_what_a_worker_runs
 async def test_a_draining_worker_does_not_claim_again_what_it_releases(
     served: Served, client: Client, relay: Relay
 ) -> None:
-    """Something between both may keep the connection of the claim open after the worker has closed it."""
+    """A proxy may keep the connection of the claim open after the worker has closed its end."""
     begun = asyncio.Event()
     registry = Registry()
 

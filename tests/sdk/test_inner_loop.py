@@ -1,4 +1,4 @@
-"""The loop that workflow code runs in: what works in it, what it refuses, and that it leaves no trace outside."""
+"""The loop of workflow code: supported calls, refused calls, and no trace outside the loop."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a program, wherever it finds its code; an exception that code raises does not, whatever its class."""
+"""Ctrl-C ends a program, wherever the signal finds the code; an exception that code raises never does."""
 
 import asyncio
 import signal
@@ -14,7 +14,7 @@ from perdure.sdk.replay.machine import Machine
 
 
 def press_ctrl_c() -> None:
-    """Twice: the first one cancels the main task of `asyncio.run`, the second one interrupts what runs."""
+    """Raise SIGINT twice: first to cancel the main task of `asyncio.run`, then to interrupt the running code."""
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGINT)
 

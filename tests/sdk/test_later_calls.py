@@ -69,8 +69,8 @@ async def run(machine: Machine, shape: Shape) -> None:
 @settings(max_examples=400, derandomize=True, suppress_health_check=list(HealthCheck), deadline=None)
 @given(shapes, st.integers(0, 2**32))
 def test_calls_after_a_failure_are_those_that_the_code_made_once_it_had_it(shape: Shape, seed: int) -> None:
-    """The test feeds one row after the other, so it knows which calls were not there when the failure was delivered. A
-    replay in one go says the same."""
+    """The test feeds rows singly, and so knows which calls were missing at the delivery of the failure. A replay in one
+    go agrees."""
     fate, journal = random.Random(seed), Journal()
     machine = Machine(lambda: run(machine, shape), seed="s")
     made: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""The lease as its worker sees it: when it is good, and when it is in doubt."""
+"""The lease as its worker sees the lease: good, or in doubt."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ def accept(request: BaseHTTPRequestHandler) -> None:
 
 
 class Listener:
-    """As much of a worker as a lease needs."""
+    """The part of a worker that a lease needs."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -78,8 +78,8 @@ class Listener:
 async def test_a_lease_is_in_doubt_once_its_connection_is_closed_even_if_the_next_one_is_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The server cuts the lease of a connection that closes. What this side asks then may never be answered, so it must
-    not go by the old deadline until it finds that out."""
+    """The server cuts the lease of a closed connection. A later request of the worker may never be answered, so the
+    worker must not trust the old deadline until a request succeeds."""
     monkeypatch.setattr("perdure.sdk.workers.lease.CONNECTION_GONE_SECONDS", 0.0)
     requests = 0
     asked_again = threading.Event()
@@ -129,7 +129,7 @@ async def test_a_lease_is_in_doubt_once_its_connection_is_closed_even_if_the_nex
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sockets have no small numbers there")
 async def test_beats_go_on_where_descriptors_have_large_numbers() -> None:
-    """A worker with many connections: `select` would end the thread, and with it all that the worker holds."""
+    """A worker has many connections: `select` would end the thread, and the worker would lose all executions."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -155,7 +155,7 @@ async def test_beats_go_on_where_descriptors_have_large_numbers() -> None:
 
 @pytest.mark.slow
 async def test_a_silent_server_is_left_for_the_next_one_while_the_lease_holds() -> None:
-    """The silence is never broken: only the time-out, a third of the lease at most, gets the beats to the other one."""
+    """The silence never ends: only the time-out, a third of the lease at most, sends the beats to the other server."""
     over = threading.Event()
     left: asyncio.Queue[str] = asyncio.Queue()
     listener = Listener()
@@ -172,8 +172,8 @@ async def test_a_silent_server_is_left_for_the_next_one_while_the_lease_holds() 
 
 
 async def test_a_worker_that_hears_nothing_does_not_renew_its_lease() -> None:
-    """Its requests arrive, the answers do not: it may not go by the lease, so others should get its work. Once it hears
-    again it goes on."""
+    """The worker's requests arrive, the answers do not. The worker may not trust its lease, so the server should give
+    the work to another worker. After an answer the worker goes on."""
     beats = 0
     again = threading.Event()
     asked = threading.Semaphore(0)
@@ -204,7 +204,7 @@ async def test_a_worker_that_hears_nothing_does_not_renew_its_lease() -> None:
 
 
 def void(_: object) -> None:
-    """For what answers something that nobody wants."""
+    """Answers nothing."""
 
 
 async def test_beats_go_below_the_path_in_the_address() -> None:

@@ -62,7 +62,7 @@ async def test_code_that_does_not_let_go_of_the_loop_is_named_once(capture: Call
 
 
 async def test_code_of_a_library_is_not_named_if_the_program_called_it(capture: Callable[[str], CapturedLog]) -> None:
-    """As under a web server, whose frames lie around those of the program."""
+    """A web server's frames lie around those of the program."""
     blocked = capture("is blocked by")
 
     async def view() -> None:
@@ -95,7 +95,7 @@ def test_an_embedded_application_names_the_code_that_blocks_it(
 
 
 def test_a_loop_that_waits_runs_nobody_s_code() -> None:
-    """So a process that was frozen says nothing when it goes on."""
+    """A process that was frozen therefore logs nothing when the process goes on."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

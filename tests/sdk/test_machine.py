@@ -391,7 +391,7 @@ async def start(machine: Machine, name: str = "child") -> str:
 
 @pytest.mark.parametrize("beside", ["nothing", "another", "a wait", "a step", "a start that is not awaited"])
 def test_starts_of_children_that_are_awaited_are_told_apart(beside: str) -> None:
-    """Once these have begun, the code waits."""
+    """The code waits once the awaited children have begun."""
 
     async def child(machine: Machine, key: str, of: type[DurableCall]) -> None:
         await machine.wait(machine.new_call(Kind.CHILD_STARTED, "child", None, None, key=key, of=of))
@@ -679,7 +679,7 @@ def test_a_retry_takes_back_one_failure_or_several(taken: Raw) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
 def test_failures_that_came_too_late_for_the_code_are_named(chunk: int) -> None:
-    """However the journal is cut: the code may have ended before all of it is there."""
+    """The code may have ended before the machine has the whole journal, wherever the journal is cut."""
 
     async def code(machine: Machine) -> list[int]:
         return list(await asyncio.gather(*[risky(machine, name) for name in "abc"]))
@@ -700,7 +700,7 @@ def test_failures_that_came_too_late_for_the_code_are_named(chunk: int) -> None:
 
 
 def test_what_failed_unseen_before_the_end_stays() -> None:
-    """The next attempt gives it up at the same place."""
+    """The next attempt gives the group up at the same place."""
 
     async def code(machine: Machine) -> None:
         try:

@@ -40,13 +40,13 @@ class Run(NamedTuple):
     journal: Journal
     machine: Machine
     again: list[str]
-    """What was started although its outcome was recorded."""
+    """Started steps whose outcome was recorded before."""
 
 
 def run(
     code: Code, order: Sequence[str], journal: Journal | None = None, *, page: int = 100, strict: bool = False
 ) -> Run:
-    """Run `code` with its tasks in this order over a journal, and on to its end."""
+    """Run `code` with its tasks in this order over a journal, and on to the end."""
     journal = journal or Journal()
     got: Got = []
     machine = Machine(lambda: code(machine, order, got), seed="seed", strict=strict)  # type: ignore[arg-type, return-value]  # async def
@@ -67,7 +67,7 @@ def _what(call: DurableCall) -> tuple[str | None, str | None]:
 
 
 def _next_row(journal: Journal, machine: Machine, effects: Effects) -> Any:
-    """The outcome of the oldest open call, or else the next timer. A step's value says what it was asked."""
+    """The outcome of the oldest open call, or else the next timer. The value of a step names the step's input."""
     steps = [call for call in machine.outstanding() if call.kind is not Kind.EVENT]
     if steps:
         nonce = len(journal.rows) if steps[0].name == "token" else None
@@ -166,7 +166,7 @@ async def event(machine: Machine, got: Got, item: str) -> None:
 
 
 async def captured(machine: Machine, got: Got, item: str) -> None:
-    """A step without arguments that brings its item along."""
+    """A step without arguments that captures its item."""
     print_ = fingerprint_of_captured(lambda: item)
     row = await machine.call(Kind.STEP, "brought", print_, None)
     assert msgspec.json.decode(row.value) == print_
@@ -186,7 +186,7 @@ def test_tasks_in_another_order_get_their_own_outcomes(one: Any, page: int) -> N
 
 
 async def token_first(machine: Machine, got: Got, item: str) -> None:
-    """Tasks that cannot be told apart get different values, with which they go on."""
+    """Indistinguishable tasks get different values, and go on with these values."""
     row = await machine.call(Kind.STEP, "token", None, None)
     token: str = msgspec.json.decode(row.value)
     await fetch(machine, got, item, told=token)
@@ -395,7 +395,7 @@ async def one_sleep_is_cancelled(machine: Machine, order: Sequence[str], got: Go
 
 
 async def one_time_out_is_left(machine: Machine, order: Sequence[str], got: Got) -> None:
-    """The timer that one task has left must not be taken for that of the task it changes places with."""
+    """The timer that a task has left must not be taken for the timer of the task that changes places."""
     decision = asyncio.create_task(fetch(machine, got, "x", "decide"))
     await asyncio.sleep(0)
     gate = asyncio.Event()
@@ -415,7 +415,7 @@ async def one_time_out_is_left(machine: Machine, order: Sequence[str], got: Got)
 
 
 async def within_a_name(machine: Machine, order: Sequence[str], got: Got) -> None:
-    """Tasks change places while one of them stands in a scope that has a name."""
+    """Tasks change places while one of the tasks is in a named scope."""
 
     async def one(item: str) -> None:
         if item != "a":
@@ -452,7 +452,7 @@ def test_tasks_change_places_when_some_are_cancelled_or_named(code: Code, page: 
 
 
 async def a_child_comes_later(machine: Machine, order: Sequence[str], got: Got) -> None:
-    """The tasks that `a` makes come in another order as well, and the second one of them late."""
+    """The tasks that `a` makes come in another order as well, and the second task late."""
     decision = asyncio.create_task(fetch(machine, got, "x", "decide"))
     await asyncio.sleep(0)
 

@@ -104,7 +104,7 @@ def test_the_same_journal_gives_the_same_outcome_at_length(options: dict[str, An
 
 
 SWALLOWED = Op("swallow", (Op("event"),))
-"""A worker of a queue that swallows its cancel goes on waiting for work, and whoever waits for the worker is stuck."""
+"""A worker of a queue that swallows its cancel keeps waiting for work, and the task that awaits the worker is stuck."""
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_run_that_is_stuck_between_two_rows_of_one_report_is_so_in_a_replay(op
 
 
 def address_hashed_tasks(patch: pytest.MonkeyPatch) -> None:
-    """As addresses are: different in every process."""
+    """Give tasks hashes that differ between processes, like addresses."""
     salts: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
 
     def address(task: InnerTask) -> int:

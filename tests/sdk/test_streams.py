@@ -15,7 +15,7 @@ ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 
 
 class Emitting:
-    """A transport that knows one stream."""
+    """A transport that knows a single stream."""
 
     def __init__(self, *items: tuple[int, str, int]) -> None:
         self._items = items

@@ -25,7 +25,7 @@ from perdure.sdk.workers.worker import Worker
 
 
 class Loop:
-    """It runs its callbacks when the test says so."""
+    """A loop that runs its callbacks when the test says so."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -57,18 +57,18 @@ class Blocked:
         self.unbegun.add(self.runners)
 
     def is_blocked(self, blocks: float) -> bool:
-        """After so many times the time from which on a loop counts as blocked."""
+        """Whether the loop is blocked `blocks` times BLOCKED_SECONDS after the start."""
         return self.unbegun.is_blocked(cast(asyncio.AbstractEventLoop, self.loop), blocks * BLOCKED_SECONDS)
 
     def hand_back(self, blocks: float, *, others_wait: bool = True) -> tuple[list[int], list[int]]:
-        """The numbers of those that go, and of those whose delivery is acknowledged."""
+        """The numbers of the runs that go, and of the runs whose delivery is acknowledged."""
         found = self.unbegun.hand_back(blocks * BLOCKED_SECONDS, others_wait=others_wait)
         assert found is not None
         given, kept = ([self.runners.index(one) for one in some] for some in (found.given, found.kept))
         return given, kept
 
     def run(self, *numbers: int) -> None:
-        """The code of these runs up to its first call."""
+        """Run the code of these numbers up to the first call."""
         for n in numbers:
             assert self.unbegun.enter(self.runners[n])
             self.unbegun.leave(self.runners[n])
@@ -129,7 +129,7 @@ def test_if_a_step_blocks_executions_go_whose_code_has_run() -> None:
 
 
 def test_if_no_other_worker_waits_only_those_go_that_the_server_may_take_back() -> None:
-    """It is then told which ones stay, once."""
+    """The server is then told once which runs stay."""
     worker = Blocked(3)
     assert not worker.is_blocked(0)
     assert worker.hand_back(1, others_wait=False) == ([], [])
@@ -149,7 +149,7 @@ def test_an_execution_that_is_cancelled_stays() -> None:
 
 @asynccontextmanager
 async def working(served: Served, app: Registry) -> AsyncIterator[Worker]:
-    """A worker over HTTP in a thread of its own, so that it may block."""
+    """A worker over HTTP in a thread of its own, so that the worker may block."""
     workers: list[Worker] = []
     ready, ends = threading.Event(), asyncio.Event()
 
@@ -257,7 +257,7 @@ async def test_a_process_begins_what_another_one_that_is_blocked_has_not(served:
                 worker.kill()
 
     def owners(part: str) -> dict[int, list[int]]:
-        """By number: the process of each time that this part of an execution began."""
+        """The processes in which this part of each execution began, by the execution's number."""
         found: dict[int, list[int]] = {}
         for pid, of, number in map(str.split, log.read_text().splitlines() if log.exists() else []):
             if of == part:

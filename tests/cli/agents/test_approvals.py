@@ -56,7 +56,7 @@ def test_feedback_that_the_answer_has_no_field_for_is_refused(busy_house: House)
 
 
 def test_times_are_those_of_the_clock_on_the_wall(busy_house: House) -> None:
-    """As `perdure show` tells them: who reads a time-out in another zone than it is in answers too late."""
+    """`perdure show` uses the same time zone. A person who reads a time-out in another zone answers too late."""
     house = busy_house
     id = house.waiting("asks")
     [listed] = [one for one in house.lines("approvals") if one["execution_id"] == id]

@@ -1,4 +1,4 @@
-"""Lists: what they print, that they go on over pages, and that they say what they wait for."""
+"""Lists: output, pages, and the awaited things of executions."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

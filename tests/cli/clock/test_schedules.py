@@ -1,4 +1,4 @@
-"""`perdure schedules`: what it prints, and that it does what it says."""
+"""`perdure schedules`: output and effect."""
 
 from datetime import datetime
 

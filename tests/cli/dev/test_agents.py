@@ -1,4 +1,4 @@
-"""An agent from the first command on: its project, its questions, its conversation."""
+"""An agent from the first command on: project, questions, conversation."""
 
 import subprocess
 import sys

@@ -21,7 +21,7 @@ from tests.ports import free_port
 
 @contextmanager
 def developing(house: House, *arguments: str) -> Iterator[Terminal]:
-    """`perdure dev` at a terminal; `q` ends it, when the block has not."""
+    """`perdure dev` at a terminal. The key `q` ends the command, if the block has not."""
     port = free_port()
     house.env["PERDURE_URL"] = f"http://127.0.0.1:{port}"
     terminal = Terminal(house, "dev", "app.py", "--port", str(port), *arguments)
@@ -93,7 +93,7 @@ def test_dev_prints_a_curl_line_a_page_and_a_project_that_work(house: House) -> 
 
 
 def _processes(house: House) -> list[str]:
-    """What still runs in this house."""
+    """Processes that still run in the house."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         try:

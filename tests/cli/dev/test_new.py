@@ -1,4 +1,4 @@
-"""`perdure new`: its files, its questions, and what it refuses."""
+"""`perdure new`: files, questions, and refusals."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The database as a whole, on both: its schema, its size, and the way from one to the other."""
+"""The database on both kinds: schema, size, and copies from one kind to another."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's se
 
 @contextmanager
 def empty_database() -> Iterator[str]:
-    """The address of a PostgreSQL database that has nothing of ours."""
+    """The address of a PostgreSQL database without tables of Perdure."""
     name = asyncio.run(postgres.make())
     try:
         yield postgres.shared().database_url(name)

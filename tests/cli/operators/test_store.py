@@ -78,7 +78,7 @@ def test_what_is_no_copy_is_not_restored(house: House) -> None:
 
 
 def test_a_copy_never_takes_the_place_of_a_store_that_is_open(house: House) -> None:
-    """The server would go on with a file that has no name any more, and lose what it acknowledges."""
+    """The server would go on with a file that has lost its name, and lose acknowledged writes."""
     with serving(house):
         (house.folder / "link.db").symlink_to("perdure.db")
         inode = (house.folder / "perdure.db").stat().st_ino
@@ -154,7 +154,7 @@ def test_a_store_with_its_log_beside_it_is_no_copy(house: House) -> None:
 
 
 def test_what_a_restore_that_was_killed_left_is_not_read_into_the_next(house: House) -> None:
-    """A log lies beside the file that was being prepared, and is that of another copy."""
+    """A log of another copy lies beside the file that was being prepared."""
     house.run("keys", "create", "one")
     house.run("backup", "copy.db")
     with serving(house):
@@ -190,7 +190,7 @@ def test_the_store_of_dev_is_pointed_at(house: House) -> None:
 
 
 def test_the_store_of_the_settings_file_is_the_store_of_every_command(house: House) -> None:
-    """A key that were made in a file of its own would open no door of the server."""
+    """The server would not know a key that was made in another file."""
     (house.folder / "perdure.toml").write_text('store = "kept.db"\nlog_format = "text"\n')
     house.env["PERDURE_SETTINGS"] = "perdure.toml"
     made = house.json("keys", "create", "one", "--role", "admin")

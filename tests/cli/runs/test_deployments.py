@@ -16,7 +16,7 @@ def test_deployments_are_listed_used_and_retired(busy_house: House) -> None:
 
 
 def test_whoever_nobody_serves_is_told_of_the_right_kind_of_worker(house: House) -> None:
-    """A native worker in the place of push workers would keep these out."""
+    """A native worker in the place of push workers would keep the push workers out."""
     with serving(house):
         ask_server(house, "POST", "/api/v1/workers/deployments", {"deployment_id": "pushed"})
         id = house.run("run", "buy", "--detach").stdout.strip()

@@ -1,4 +1,4 @@
-"""`perdure queues` and `perdure pause`: what they print, and that they do what they say."""
+"""`perdure queues` and `perdure pause`: output and effect."""
 
 from tests.cli.processes import House
 

@@ -1,4 +1,4 @@
-"""`perdure work --restart`: a parent that sees its worker die, says so, and starts another."""
+"""`perdure work --restart`: a parent that sees the worker die, says so, and starts another."""
 
 import http.server
 import json
@@ -54,7 +54,7 @@ def bodies(house: House) -> list[list[int]]:
 
 
 def begin(house: House) -> tuple[str, int]:
-    """An execution whose second step waits; it, and its worker's process."""
+    """Start an execution whose second step waits. Returns the id, and the process of the worker."""
     id = house.run("run", "counts", "--detach").stdout.strip()
     until_true(lambda: len(bodies(house)) == 2)
     return id, bodies(house)[-1][1]
@@ -91,7 +91,7 @@ def test_a_worker_that_is_asked_to_end_drains_and_is_not_followed(house: House) 
 
 
 def test_ctrl_c_reaches_a_worker_once(house: House) -> None:
-    """Both processes get it from a terminal; a second one would end the worker at once."""
+    """A terminal sends Ctrl-C to both processes. A second Ctrl-C would end the worker at once."""
     with serving(house), Terminal(house, "work", "app.py", "--restart", "--grace", "60") as terminal:
         terminal.expect("Serving deployment")
         id, _ = begin(house)
@@ -119,7 +119,7 @@ def test_a_worker_that_cannot_serve_is_not_tried_again(house: House) -> None:
 
 @contextmanager
 def answering(status: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The address of a server that answers everything with this; and what it was told."""
+    """The address of a server that answers all requests with `status`, and the list of received bodies."""
     told: list[dict[str, Any]] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -159,7 +159,7 @@ def test_ls_narrows_what_it_lists(busy_house: House) -> None:
 
 
 def test_a_reader_who_goes_away_is_no_failure(busy_house: House) -> None:
-    """As in `perdure run … 2>&1 | head -1`: 1 would say that the execution has failed."""
+    """The reader `head -1` of `perdure run … 2>&1` leaves early. Code 1 would say that the execution has failed."""
     for arguments in (("run", "double", "--input", "[1]"), ("logs", _newest(busy_house)["id"])):
         reader, writer = os.pipe()
         os.close(reader)

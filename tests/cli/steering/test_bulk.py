@@ -1,4 +1,4 @@
-"""`perdure bulk`: what it prints, and that it does what it says."""
+"""`perdure bulk`: output and effect."""
 
 import pytest
 from tests.cli.processes import House

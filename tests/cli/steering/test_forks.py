@@ -1,4 +1,4 @@
-"""`perdure retry` and `perdure fork`: what they print, and that they do what they say."""
+"""`perdure retry` and `perdure fork`: output and effect."""
 
 from tests.cli.processes import House
 

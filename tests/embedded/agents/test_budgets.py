@@ -73,7 +73,7 @@ async def questions(p: Embedded) -> list[Any]:
 
 
 async def asks(p: Embedded, handle: Handle[Any]) -> Any:
-    """The question that it asks for more, once it waits."""
+    """The question for more budget, once the execution waits."""
     await reaches(handle, Phase.WAITING)
     [one] = [one for one in await questions(p) if one.execution_id == handle.id]
     return one

@@ -81,7 +81,7 @@ async def test_new_limits_and_a_deleted_budget_resume_what_waits(house: House) -
 async def test_limits_that_are_still_too_low_wake_each_waiting_run_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All wait again before the next balance has its turn."""
+    """All executions wait again before the next balance has its turn."""
     async with house.open(app) as p:
         await p.budgets.put("users", per="user", calls=0)
         for name in ("ann", "bob"):

@@ -1,4 +1,4 @@
-"""Workflows that the clock starts: declared in code, made by clients, in one process and over HTTP."""
+"""Workflows started by the clock: declared in code, made by clients, in a single process and over HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What executions leave in a worker's memory: nothing when they have ended, and no journal while they wait."""
+"""A worker's memory keeps nothing of ended executions, and no journal of waiting executions."""
 
 import asyncio
 import gc
@@ -27,7 +27,7 @@ TWICE = RetryPolicy(max_attempts=2, initial_seconds=0.0)
 
 
 def there() -> Counter[str]:
-    """How many parts of executions there are in this process."""
+    """The number of parts of executions in the process."""
     return Counter(type(one).__name__ for one in gc.get_objects() if type(one) in PARTS)
 
 
@@ -171,7 +171,7 @@ CODES = (code_of_a_step, code_of_a_retried_step, code_of_a_group, code_of_a_time
 
 
 def ours() -> Counter[str]:
-    """How many objects of the SDK's own types there are in this process."""
+    """The number of objects of the SDK's own types in the process."""
     kinds = map(type, gc.get_objects())
     return Counter(kind.__name__ for kind in kinds if str(kind.__module__).startswith("perdure.sdk"))
 

@@ -1,4 +1,4 @@
-"""An embedded application leaves the log of its program as it is."""
+"""An embedded application does not change the log of its program."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The process ends, gracefully or by SIGKILL, and the next one goes on where it was."""
+"""The process ends, gracefully or by SIGKILL, and the next process continues."""
 
 import asyncio
 import collections
@@ -162,7 +162,7 @@ async def test_a_second_process_is_refused_while_the_file_is_open(tmp_path: Path
 
 
 def killed_and_restarted(store: str, side: Path, executions: int, kills: int, seed: int) -> tuple[str, list[str]]:
-    """Run survivor.py to its end, with kills on the way; the results it printed, and the lines of the side file."""
+    """Run survivor.py to the end, with kills on the way. Returns the printed results and the lines of the side file."""
     command = [sys.executable, survivor.__file__, store, str(side), str(executions)]
     chance = random.Random(seed)
     lines = executions * 2 * survivor.STEPS
@@ -193,7 +193,7 @@ def test_a_killed_process_loses_nothing_and_no_recorded_step_runs_again(
 
 
 async def _compare_with_journals(store: str, runs: collections.Counter[str]) -> None:
-    """A body may run once more for each attempt that was lost before its outcome was recorded, and never after that."""
+    """A body may run once more for each attempt lost before the outcome was recorded, and never after the record."""
     async with embedded(store, survivor.app) as p:
         page = await p.list(limit=500)
         repeats = 0

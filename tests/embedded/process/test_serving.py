@@ -1,4 +1,4 @@
-"""An embedded application that serves itself: what its pages and commands see, and what they cost it."""
+"""An embedded application that serves itself: the view of pages and commands, and the cost."""
 
 import asyncio
 import contextlib

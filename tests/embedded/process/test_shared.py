@@ -1,4 +1,4 @@
-"""Embedded processes that share a PostgreSQL: each has a lease; what one held when it dies goes to others."""
+"""Embedded processes that share a PostgreSQL: each has a lease, and a dead process's executions go to another."""
 
 import asyncio
 import subprocess

@@ -35,7 +35,7 @@ def app_with_a_gate() -> tuple[Registry, asyncio.Event]:
 
 
 async def answer_two_claims(p: Embedded, app: Registry) -> None:
-    """The claim that is open now is answered, and one that was sent later."""
+    """Have the open claim answered, and a later claim."""
     for _ in range(2):
         await (await p.start(app["quick"], None)).result(timeout=60)
 
@@ -101,7 +101,7 @@ async def test_a_delivery_that_never_arrived_is_handed_back(house: House) -> Non
 
 
 class Odd:
-    """A transport whose next call of one kind raises what no verb should: the database refuses a statement."""
+    """A transport whose next call of a kind raises an unexpected error: the database refuses a statement."""
 
     def __init__(self, p: Embedded, monkeypatch: pytest.MonkeyPatch, kind: type[object]) -> None:
         self.calls = 0

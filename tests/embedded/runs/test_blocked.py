@@ -1,4 +1,4 @@
-"""Code that does not match its journal blocks the execution, and the right code brings it back."""
+"""Code that does not match the journal blocks the execution, and the right code unblocks the execution."""
 
 import asyncio
 import contextlib

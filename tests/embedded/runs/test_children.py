@@ -333,7 +333,7 @@ async def test_calling_a_workflow_runs_it_inside_the_caller(house: House) -> Non
 async def test_a_child_that_cannot_be_asked_for_is_refused_where_the_code_asks(
     house: House, count: Counter, options: dict[str, Any], words: str
 ) -> None:
-    """And not with the report, in which the outcomes of steps beside it would be lost, too."""
+    """A refusal of the whole report would lose the outcomes of other steps in the report."""
     own = Registry()
 
     @own.workflow

@@ -1,4 +1,4 @@
-"""A start is refused if its input does not fit the schema that the workflow's worker registered."""
+"""A start is refused if the input does not fit the schema that the workflow's worker registered."""
 
 import asyncio
 import copy
@@ -158,7 +158,7 @@ STRANGE: tuple[Any, ...] = (None, True, -1, 0.5, 1e300, "", "yesterday", "2026-1
 
 
 def wrong_inputs(seed: int) -> list[tuple[Any, tuple[Any, ...]]]:
-    """Inputs with one value replaced or taken away, and the path of the change."""
+    """Inputs with a value replaced or taken away, and the path of the change."""
     chance = random.Random(seed)
     made: list[tuple[Any, tuple[Any, ...]]] = []
     while len(made) < 1_500:
@@ -175,7 +175,7 @@ def wrong_inputs(seed: int) -> list[tuple[Any, tuple[Any, ...]]]:
 
 
 def reads(value: Any) -> bool:
-    """Whether the worker would take it."""
+    """Whether the worker would take the input."""
     try:
         order.read_input(json.dumps(value).encode())
     except BadValue:

@@ -1,4 +1,4 @@
-"""Errors of users' own classes: whatever they are, they end their execution, and nobody else's."""
+"""Errors of users' own classes end the execution that raised the error, and no other execution."""
 
 import asyncio
 import dataclasses

@@ -183,7 +183,7 @@ WRONG: dict[str, Callable[[Context, Any], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("where", WRONG)
 async def test_a_value_that_cannot_be_sent_is_refused_where_it_is_given(house: House, where: str) -> None:
-    """And not in the report, which others share: none of them would ever be recorded."""
+    """A refusal of the report would keep all other outcomes in the report from being recorded."""
     app = Registry()
 
     @app.workflow
@@ -211,7 +211,7 @@ async def test_a_value_that_cannot_be_sent_is_refused_where_it_is_given(house: H
 async def test_an_item_that_the_store_could_not_take_is_sent_again(
     house: House, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
-    """A full disk, or a commit whose outcome nobody knows, is told item by item: the others go on meanwhile."""
+    """The server reports a full disk, or a commit with unknown outcome, item by item: the other items go on."""
     app = Registry()
     runs: list[int] = []
 
@@ -271,7 +271,7 @@ async def test_an_error_of_the_workers_own_ends_the_execution_visibly(
 
 
 async def test_a_pause_that_ends_while_a_suspension_is_refused_is_not_forgotten(house: House, count: Counter) -> None:
-    """A long pause is to be suspended; an event that comes in this very moment keeps the execution here."""
+    """A long pause is to be suspended. An event that comes at the same moment keeps the execution here."""
     app, clock = Registry(), ManualClock()
 
     @app.workflow
@@ -510,8 +510,8 @@ async def test_a_step_that_cancels_the_code_that_would_return_it(house: House) -
 
 @pytest.mark.parametrize("why", ["an unknown field", "the result"])
 async def test_a_refused_end_does_not_take_its_step_with_it(house: House, count: Counter, why: str) -> None:
-    """A server of an earlier release refuses the field, in a report with others. If the result alone is at fault, the
-    journal has the step nevertheless."""
+    """A server of an earlier release refuses the field, in a report with other items. If the result alone is at fault,
+    the journal still has the step."""
     app = Registry()
 
     @app.workflow

@@ -1,4 +1,4 @@
-"""A workflow that is tried again: every step whose failure ended it runs again, what the code has handled does not."""
+"""A workflow is tried again: every step whose failure ended the workflow runs again, a handled failure stays."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ TWICE = RetryPolicy(max_attempts=2, initial_seconds=0.0)
 
 
 def unlucky(count: Counter, names: str) -> Callable[[str], Awaitable[str]]:
-    """A body that fails the first time, all of `names` at the same moment: their failures leave with one report."""
+    """A body that fails the first time, for all `names` at the same moment: the failures leave in the same report."""
     there: set[str] = set()
     all_there = asyncio.Event()
 
@@ -75,7 +75,7 @@ async def test_steps_that_fail_together_run_again_together(house: House, count: 
 async def test_a_failure_that_the_code_handled_stays_beside_one_that_it_did_not(
     house: House, count: Counter, handled: str
 ) -> None:
-    """Only what came before the end was handled: what is recorded behind it, nobody has seen."""
+    """The code handled only rows before its end. No code has seen later rows."""
     app = Registry()
     body = unlucky(count, "ab")  # the last that is there is the first that fails
     careless = "a" if handled == "the first" else "b"

@@ -1,4 +1,4 @@
-"""Steps: what they give, how often they are tried, and what the journal remembers of them."""
+"""Steps: results, retries, and records in the journal."""
 
 import asyncio
 import contextvars
@@ -737,7 +737,7 @@ class Even:
     number: int
 
     def __post_init__(self) -> None:
-        """A rule that no schema states, so the start does not check it."""
+        """The schema states no such rule, so the start does not check odd numbers."""
         if self.number % 2:
             raise ValueError("an odd number")
 
@@ -793,7 +793,7 @@ async def test_values_come_back_as_their_hints_say(house: House) -> None:
 
 
 async def test_without_an_annotation_a_value_that_would_change_is_refused_at_once(house: House, count: Counter) -> None:
-    """Live as in a replay: the workflow never sees a value that a replay would not give it."""
+    """A live workflow never sees a value that a replay would not give."""
     app = Registry()
 
     @step(retry=AT_ONCE)
@@ -852,7 +852,7 @@ async def test_without_an_annotation_a_value_that_would_change_is_refused_at_onc
 
 
 async def test_a_value_is_read_back_once_and_is_the_code_s_own(house: House) -> None:
-    """What it was read back as when it was written; a large one does not wait in memory, and is read again."""
+    """The value was read back when it was written; a large one does not wait in memory, and is read again."""
     app = Registry()
     made: list[object] = []
 
@@ -1190,7 +1190,7 @@ async def test_now_uuid_and_random_are_alike_in_every_replay(house: House) -> No
 
 @pytest.mark.parametrize("choice", ["retry_if", "fatal"])
 async def test_a_predicate_that_raises_fails_its_step(house: House, choice: str) -> None:
-    """And says what the step itself had met: whoever mends the predicate has not seen the reason for it yet."""
+    """The error also names the step's own failure: the author of the predicate has not seen the failure yet."""
     app = Registry()
 
     def fetch() -> None:

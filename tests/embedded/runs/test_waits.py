@@ -484,7 +484,7 @@ async def test_bad_topics_keys_and_data_are_refused(house: House) -> None:
 
 
 async def test_many_sleepers_and_waiters_cost_no_replay_when_parked(house: House) -> None:
-    """Also that a wake brings only the rows that a parked execution has not seen."""
+    """A wake brings only the rows that a parked execution has not seen."""
     app, runs = Registry(), Counter()
 
     @app.workflow

@@ -54,7 +54,7 @@ def _orders(side: Path, *, mended: bool) -> Registry:
 
 
 async def test_a_failed_run_is_retried_with_mended_code_and_pays_nothing_twice(house: House, tmp_path: Path) -> None:
-    """It fails at step 18 of 20. Its retry runs steps 18 to 20, with the idempotency keys of the first run."""
+    """The execution fails at step 18 of 20. The retry runs steps 18 to 20, with the first idempotency keys."""
     side = tmp_path / "side"
     async with embedded(house.address, _orders(side, mended=False), deployment="v1", parks=house.parks) as p:
         first = await p.start("order", 7, key="order-7")

@@ -1,4 +1,4 @@
-"""Executions that are held instead of failed, and acts on them."""
+"""Held executions, and acts on held executions."""
 
 import asyncio
 import dataclasses
@@ -29,13 +29,13 @@ class Share:
     of: int
 
     def __post_init__(self) -> None:
-        """A rule that no schema states, so the start does not check it."""
+        """The schema states no such rule, so the start does not check negative shares."""
         if self.of < 0:
             raise ValueError("a share is of something")
 
 
 class Till:
-    """A provider that is down until it is mended."""
+    """A provider that is down until the test mends the provider."""
 
     def __init__(self, count: Counter) -> None:
         self.count = count
@@ -51,7 +51,7 @@ class Till:
 
 
 async def tried(p: Embedded, handle: Handle[Any]) -> list[str | None]:
-    """The keys of what is pending, without steps that run: on a slow machine they are listed, too."""
+    """Keys of pending calls, without steps that run: a slow machine lists running steps as well."""
     return [call.key for call in await p.pending(handle.id) if call.kind != "step"]
 
 
@@ -243,7 +243,7 @@ async def test_several_steps_are_held_together_and_released_one_by_one(house: Ho
 
 
 async def test_another_worker_does_not_run_a_held_step(house: House, till: Till) -> None:
-    """The worker ends while a step beside the failed one runs, so it has not reported the hold."""
+    """The worker ends while another step runs, so the worker has not reported the hold."""
     app = Registry()
     mended = False
 
@@ -275,7 +275,7 @@ async def test_another_worker_does_not_run_a_held_step(house: House, till: Till)
 
 
 async def test_a_held_step_of_a_running_execution_is_tried_again(house: House, till: Till) -> None:
-    """A step beside it still runs, so the execution is not held yet."""
+    """Another step still runs, so the execution is not held yet."""
     app = Registry()
     go = asyncio.Event()
 

@@ -45,7 +45,7 @@ async def acts(run: Run) -> None:
 
 
 async def _wave(run: Run, peers: list[Peer], kind: str, n: int) -> list[str]:
-    """Races of one kind, all at once; who won each. All that took part ends."""
+    """Run races of the same kind at once, and end all executions. Returns who won each race."""
     amount = run.pick(40, 120, 120)
     ids = await _prepared(peers, kind, n, amount)
     below: dict[str | None, str] = {}

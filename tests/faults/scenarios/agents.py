@@ -61,12 +61,12 @@ async def agents(run: Run) -> None:
 
 
 async def approve(handle: Handle[Any], n: int) -> None:
-    """Allow the refund once it is asked for. An answer that comes before its question does not count."""
+    """Allow the refund once the agent asks. An answer that comes before the question does not count."""
     await answer_when_asked(handle, agents_app.APPROVAL, {"approved": True})
 
 
 async def kill_any(run: Run) -> None:
-    """SIGKILL a worker, whatever it does, and start another in its place."""
+    """SIGKILL a random worker, and start another in its place."""
     worker = run.chance.choice([worker for worker in run.cluster.workers if worker.alive])
     at_us = time.time_ns() // 1_000
     worker.kill()
@@ -75,8 +75,8 @@ async def kill_any(run: Run) -> None:
 
 
 async def check_calls(run: Run, calls: list[Call], given_up: Collection[str]) -> None:
-    """No call of a model was made once its outcome was recorded, nor more often than its attempt was lost. Those that
-    were given up may have made one whose outcome never was."""
+    """Check that no model call was made after the recorded outcome, nor more often than the attempt was lost.
+    Executions given up may have made a call without a recorded outcome."""
     recorded = {
         (execution_id, key): (attempt, at_us)
         for execution_id, key, attempt, at_us in await run.database.rows(

@@ -1,4 +1,4 @@
-"""The store takes no writes for longer than a lease, while steps that began before end. None of them may run again.
+"""The store takes no writes for longer than a lease, while earlier steps end. No such step may run again.
 
 PostgreSQL is stopped or frozen. The disk of an SQLite file is full, or another program holds the file's lock.
 """

@@ -1,5 +1,5 @@
-"""Each fifth execution fails. Their bulk retry is stopped and continued, and its server is killed half-way: each is
-retried once, and no recorded step runs again."""
+"""Each fifth execution fails. The bulk retry is stopped and continued, and the server is killed half-way: each failed
+execution is retried once, and no recorded step runs again."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def _until_taken(run: Run, amount: int) -> None:
 
 
 async def _stop_and_continue(run: Run, client: Client, job: BulkJob) -> int:
-    """How many it had taken when it was stopped."""
+    """Stop and continue the job. Returns how many executions the job had taken at the stop."""
     stopped = await client.bulk.stop(job.id)
     counts = await _taken(run)
     await asyncio.sleep(STILL_SECONDS)

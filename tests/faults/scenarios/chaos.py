@@ -42,7 +42,7 @@ async def chaos(run: Run) -> None:
 
 
 class Monkey:
-    """Each method is one fault, from its beginning to its end."""
+    """Each method is a fault, from beginning to end."""
 
     def __init__(self, run: Run, ways: list[Proxy], database_lines: list[Proxy]) -> None:
         self.run = run

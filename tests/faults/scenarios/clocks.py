@@ -1,6 +1,6 @@
 """The clock of one of three servers, and then the database's, is put an hour forward and back under load: no live lease
-ends, nothing is recorded twice, and each timer fires once. A server's own clock fires none early either. On a file the
-server's clock is the store's, so it is what the database's is elsewhere."""
+ends, nothing is recorded twice, and each timer fires once. A server's own clock fires no timer early either. On a file
+the server's clock acts as the database's clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEASE_SECONDS = 4.0
 HOUR = 3_600
 TAKEN = "SELECT COUNT(*) FROM journal WHERE kind IN ('lost', 'released')"
 ENDED = "SELECT COUNT(*) FROM ended_workers"
-"""Most of the time a worker holds nothing that could be taken from it: naps are not its own."""
+"""Most of the time a worker holds nothing to be taken away: naps do not occupy the worker."""
 NOT_ONCE = """
 SELECT e.id FROM executions e LEFT JOIN journal j ON j.execution_id = e.id AND j.kind = 'timer'
 WHERE e.workflow_id = 'nap' GROUP BY e.id HAVING COUNT(j.seq) <> 1"""

@@ -52,7 +52,7 @@ async def crossing(run: Run) -> None:
 
 
 async def _round(run: Run, peers: list[Peer], n: int, told: Counter[str]) -> None:
-    """Families with children that run in a worker of this round; then everything at once, in random order."""
+    """Families with children that run in a worker of the round; then everything at once, in random order."""
     first, second = peers[0], peers[-1]
     worker = f"round-{n}"
     await first.register(worker)
@@ -110,7 +110,7 @@ async def _note(run: Run, told: Counter[str], what: str, work: Coroutine[Any, An
 
 
 async def _end_all(run: Run, peer: Peer) -> None:
-    """What is left of the round is cancelled, so that the next one begins with nothing ready."""
+    """Cancel the rest of the round, so that the next round begins without ready executions."""
     for (id,) in await run.database.rows(f"SELECT id FROM executions WHERE phase NOT IN {FINAL}"):
         with contextlib.suppress(NotCancellable):  # it went with its parent
             await peer.cancel(id)

@@ -1,5 +1,5 @@
-"""Servers die at each point around a commit: before it, after it, after the hints, before the answer. Whoever was not
-answered asks again under the same key, and everything has happened once."""
+"""Servers die at each point around a commit: before, after, after the hints, before the answer. Clients without an
+answer ask again under the same key, and everything has happened once."""
 
 from __future__ import annotations
 

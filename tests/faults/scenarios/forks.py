@@ -1,7 +1,7 @@
 """A server dies before each statement of a fork and of a retry, and at each point around their commits.
 
-After each death the store has no fork of the request, or one whole one. The same request comes again under the same
-Idempotency-Key until it is answered; then it has made one.
+After each death the store has no fork of the request, or a whole fork. The client repeats the request under the same
+Idempotency-Key until a server answers; then the request has made a single fork.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from perdure.wire.base.status import Phase
 FAILING = [sys.executable, "-m", "tests.faults.failing"]
 KILLED = -9
 STATEMENTS_MAX = 100
-"""No fork of this run has so many."""
+"""All forks of the run have fewer statements."""
 N, ANSWER, EDITED, BELOW = 7, 11, 13, 17
 CHILDREN = "SELECT id FROM executions WHERE parent_execution_id = '{}'"
 KEPT = (
@@ -40,11 +40,11 @@ SELECT (SELECT COUNT(*) FROM acts WHERE execution_id = e.id AND seq = e.kept_row
   (SELECT COUNT(*) FROM executions o WHERE o.retried_as = e.id)
 FROM executions e WHERE e.id = '{id}'"""
 WHOLE = {"fork": (1, 1, 1, 1, 1, 0), "retry": (1, 1, 1, 0, 0, 1)}
-"""What `WRITTEN` counts of a whole one: its act, its own row, its answer, the kept wait, the child, the retried one."""
+"""Counts of `WRITTEN` for a fork: the act, its row, its answer, the kept wait, the child, the retried execution."""
 
 
 class Asked(NamedTuple):
-    """A request that makes one fork, as often as it comes."""
+    """A request that makes a single fork, however often the request comes."""
 
     verb: str
     source: str
@@ -103,8 +103,8 @@ async def _failed(run: Run, client: Client, amount: int) -> list[str]:
 
 
 async def _until_answered(run: Run, asked: Asked, plan: list[str]) -> tuple[str, int]:
-    """Ask a server that dies at the first point, then one that dies at the next, until one answers; the fork, and how
-    often it died."""
+    """Ask a server that dies at the first point, then a server that dies at the next, until a server answers. Returns
+    the fork, and the number of deaths."""
     [server] = run.cluster.servers
     before = await _forks_of(run, asked)
     for died, point in enumerate([*plan, ""]):
@@ -146,7 +146,7 @@ async def _forks_of(run: Run, asked: Asked) -> set[str]:
 
 
 async def _check_whole(run: Run, asked: Asked, made: set[str]) -> None:
-    """Nothing is half done, and the one that was made has all that belongs to it."""
+    """Check that nothing is half done, and that the made fork has everything that belongs to a fork."""
     orphans = await run.database.rows(
         "SELECT id FROM executions c WHERE parent_execution_id IS NOT NULL "
         "AND NOT EXISTS (SELECT 1 FROM executions p WHERE p.id = c.parent_execution_id)"
@@ -170,7 +170,7 @@ async def _check_whole(run: Run, asked: Asked, made: set[str]) -> None:
 
 
 async def _complete(run: Run, client: Client, source: str, made: list[str]) -> None:
-    """Each comes to what its kept and its edited outcomes make of it."""
+    """Check that each fork's result follows from the fork's kept and edited outcomes."""
     for id in [source, *made]:
         for (child,) in await run.database.rows(CHILDREN.format(id)):
             await client.resume(child, "answer", BELOW)

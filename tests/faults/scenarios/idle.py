@@ -1,7 +1,7 @@
-"""Thousands of clients wait for something that does not come: long polls and streams at one server. They cost it next
-to nothing, hold no connection to the database, and are all told when something comes after all.
+"""Thousands of clients wait at a server for an event that does not come, by long polls and streams. The clients cost
+next to nothing, hold no connection to the database, and are all told when an event comes after all.
 
-`FAULTS_IDLE_SECONDS` makes it last longer.
+`FAULTS_IDLE_SECONDS` makes the wait longer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.faults.stores import Peers
 
 CPU_SHARE_MAX = 0.02
 GROWTH_MAX = 0.03
-"""Of the server's memory, over the second half of the time."""
+"""Growth of the server's memory, over the second half of the time."""
 CONNECTIONS_MAX = 12
 WAIT_SECONDS = 60
 OPENED_AT_ONCE = 50
@@ -56,7 +56,7 @@ async def idle(run: Run) -> None:
 
 
 async def _stay(run: Run, server: Server, crowd: _Crowd, seconds: float) -> None:
-    """Time passes; what it costs."""
+    """Let time pass, and measure the cost."""
     process = psutil.Process(server.pid)
     await asyncio.sleep(3)  # what connecting has left to do; it must not count
     began, used = time.monotonic(), _cpu(process)
@@ -93,7 +93,7 @@ async def _stay(run: Run, server: Server, crowd: _Crowd, seconds: float) -> None
 
 
 async def _wake(run: Run, crowd: _Crowd, ids: list[str]) -> None:
-    """What they wait for comes: all of them hear of it."""
+    """Make the awaited events happen: all clients hear of them."""
     client = run.client()
     await client.publish("idle", {"n": 1})
     for id in ids:
@@ -107,7 +107,7 @@ def _cpu(process: psutil.Process) -> float:
 
 
 class _Crowd:
-    """Clients that hold one connection each: a third streams a topic, a third an execution, a third polls."""
+    """Clients with a connection each: a third streams a topic, a third an execution, a third polls."""
 
     def __init__(self, server: Server, key: str) -> None:
         self._server = server
@@ -120,7 +120,7 @@ class _Crowd:
         self.told = 0
 
     async def gather(self, amount: int, ids: list[str]) -> None:
-        """Connect them all; comes back when each has been heard out, or waits for its answer."""
+        """Connect all clients. Returns when each has been heard out, or waits for an answer."""
         self.wanted = amount
         for n in range(amount):
             id = ids[n // 3 % len(ids)]

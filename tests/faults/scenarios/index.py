@@ -12,15 +12,15 @@ BOTH = ("sqlite", "postgres")
 
 
 class Scenario(NamedTuple):
-    """What is done, and on which databases; on which of them the small run is part of `make test`, and the medium one
-    of `make test-full`. All others are in `make test-long`.
+    """A scenario's databases, and the databases on which `make test` plays the small run and `make test-full` the
+    medium run. All other runs are in `make test-long`.
     """
 
     databases: tuple[str, ...]
     fast: tuple[str, ...] = ()
     medium: tuple[str, ...] = ()
     module: str = ""
-    """Of this folder; by default the scenario's name."""
+    """A module of the folder; by default the scenario's name."""
 
 
 SCENARIOS = {

@@ -1,4 +1,4 @@
-"""Four servers claim from queues with limits, as fast as they can: a limit holds at every moment."""
+"""Four servers claim from queues with limits, as fast as possible: a limit holds at every moment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SELECT queue_name, MAX(n), SUM(n) FROM (SELECT queue_name, COUNT(*) AS n FROM ex
 
 
 class _Slots:
-    """What is surely held: from the answer to a claim until the report that ends it is sent."""
+    """Executions surely held: from the answer to a claim until the ending report is sent."""
 
     def __init__(self) -> None:
         self.held: Counter[tuple[str, str | None]] = Counter()
@@ -106,7 +106,7 @@ def _compare(wrong: list[str], queue: str, of_key: int, of_queue: int) -> None:
 
 
 async def _serve(run: Run, peer: Peer, slots: _Slots, left: list[int]) -> None:
-    """One server and its worker: claim whatever can be had, and end it in one way or another."""
+    """A server and its worker: claim all claimable executions, and end each in a random way."""
     reports: set[asyncio.Task[None]] = set()
     while left[0] > 0:
         found = await peer.claim(peer.worker, run.chance.choice((1, 3, 20)))

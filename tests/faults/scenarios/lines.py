@@ -78,7 +78,7 @@ async def lines(run: Run) -> None:
 
 
 class Callers:
-    """They publish, and start what they cancel, one after the other; each asks again until it is told."""
+    """Callers publish, and start executions to cancel, in turn. Each caller repeats a request until an answer comes."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -103,7 +103,7 @@ class Callers:
 
 
 async def compare(twice: list[Twice], compared: Counter[str], straight: Client) -> None:
-    """Hold the answers to copies to the first ones; count what was compared. Raises `Broken`."""
+    """Compare the answers to copies with the first answers, and count the comparisons. Raises `Broken`."""
     for one in twice:
         name, wrong = judge(one)
         if wrong is not None:
@@ -121,7 +121,7 @@ async def compare(twice: list[Twice], compared: Counter[str], straight: Client) 
 
 
 async def break_commits(line: Proxy) -> None:
-    """What a server sends to its database arrives, what it is answered does not; then the connections break."""
+    """A server's statements reach the database, the replies do not. Then the connections break."""
     line.set(replies_down=True)
     await asyncio.sleep(0.05)
     line.cut()

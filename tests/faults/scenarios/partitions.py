@@ -1,5 +1,5 @@
-"""The line between one worker and its servers is dead for three leases: others do its work, and what it sends late
-is refused."""
+"""The line between a worker and the servers is dead for three leases: other workers do the work, and the servers refuse
+late reports."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ async def pauses(run: Run) -> None:
 
 
 async def _pause(client: Client, kind: PauseKind, ends: timedelta | None, note: str) -> None:
-    """On a machine that stands still the end is past when the server hears of it; then with a later one."""
+    """Pause, with a later end if a slow machine let the first end pass before the request arrived."""
     while True:
         try:
             await client.pause(kind, NAME, until=ends, note=note)
@@ -93,7 +93,7 @@ async def _none_left(run: Run) -> bool:
 
 
 async def _another_goes_on(client: Client, n: int) -> None:
-    """An execution that the pause does not cover ends meanwhile. It takes more than a second."""
+    """An execution outside the pause ends within the pause. The execution takes more than a second."""
     handle = await client.start(nap, n, key=f"beside-{n}")
     result = await handle.result(timeout=TURN_SECONDS)
     if result != expected_nap(n):

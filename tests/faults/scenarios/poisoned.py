@@ -1,4 +1,4 @@
-"""One execution takes its worker with it each time it runs: it is given up after five losses, and the others go on."""
+"""An execution crashes its worker each time: the server fails the execution after five losses. All others go on."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ async def races(run: Run) -> None:
 
 
 async def _wave(run: Run, peers: list[Peer], kind: str, n: int) -> list[str]:
-    """Races of one kind, all at once; how each went. All that took part in them ends."""
+    """Run races of the same kind at once, and end all executions. Returns how each race went."""
     ids = await _running(peers[0], WAVE)
     below: dict[str, str] = {}
     if kind == "child":
@@ -78,7 +78,7 @@ async def _running(peer: Peer, amount: int) -> list[str]:
 
 
 async def _race(run: Run, peers: list[Peer], kind: str, id: str, name: str, kid: str | None) -> ItemReply:
-    """The wait and what it waits for, by different stores; what the waiting one was told."""
+    """Race a wait against the awaited event, by different stores. Returns the reply to the wait."""
     first, second = run.chance.sample(peers, 2) if len(peers) > 1 else (peers[0], peers[0])
     seen = 2 if kind == "child" else 1
 

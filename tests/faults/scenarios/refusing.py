@@ -1,5 +1,5 @@
-"""The database takes no more writes: its disk is full, or it has become read-only. Callers are told, `/health` and
-`/ready` say so, what was acknowledged stays, and when the database takes writes again everything goes on by itself."""
+"""The database takes no more writes: the disk is full, or the database has become read-only. Callers are told,
+`/health` and `/ready` say so, acknowledged writes stay, and all work goes on when the database takes writes again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def full_disk(run: Run) -> None:
 
 
 async def read_only(run: Run) -> None:
-    """By a setting, while connections are open; then as a standby, which is promoted."""
+    """Make the database read-only: by a setting, while connections are open, then as a standby, until promoted."""
     assert isinstance(run.database, Postgres)
     load, loading = await _begin(run)
     rows = run.database.rows

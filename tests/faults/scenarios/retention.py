@@ -1,5 +1,5 @@
-"""What ended long ago is deleted by two servers while others write: no transaction is long, and nothing that lives, or
-has just ended, goes with it."""
+"""Two servers delete executions that ended long ago while other connections write: no transaction is long, and no
+living or just ended execution is deleted."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def _lives(peer: Peer, amount: int, *, steps: int) -> list[str]:
 
 
 async def _waiting(peer: Peer, amount: int) -> list[str]:
-    """Executions that are as old, and wait still."""
+    """Equally old executions that still wait."""
     ids = await peer.start_all([StartItem("wf") for _ in range(amount)])
     assert set(await _claimed(peer, amount)) == set(ids)
     await together(
@@ -112,7 +112,7 @@ async def _write(run: Run, peer: Peer, stop: asyncio.Event, took: list[float]) -
 
 
 async def _prune(peer: Peer) -> int:
-    """As the loop of a server does, without its pauses; how much went."""
+    """Prune like a server's loop, without pauses. Returns how much was deleted."""
     deleted, after, more = 0, ("", ""), True
     while more:
         pruned = await peer.store.write(
@@ -129,7 +129,7 @@ async def _prune(peer: Peer) -> int:
 
 
 async def _watch(run: Run, stop: asyncio.Event) -> tuple[float, int]:
-    """The longest transaction that was seen, and how often somebody waited for a lock."""
+    """The longest transaction seen, and how often a transaction waited for a lock."""
     longest, waits = 0.0, 0
     while run.database.servers_max > 1 and not stop.is_set():
         [[seconds, waiting]] = await run.database.rows(OPEN_FOR)

@@ -1,5 +1,5 @@
-"""One of three servers is cut off from PostgreSQL, or stands still with its transactions open: it says so, the others
-carry on, and it comes back by itself."""
+"""One of three servers is cut off from PostgreSQL, or stands still with open transactions: the server says so, the
+other servers carry on, and the server comes back by itself."""
 
 from __future__ import annotations
 

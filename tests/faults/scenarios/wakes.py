@@ -70,7 +70,7 @@ async def _engine(run: Run, *, exchange: bool) -> Engine:
 
 
 class _Worker:
-    """Claims at one server. An execution waits for what its input says, and ends when that has come."""
+    """Claims at a server. An execution waits for the thing that its input names, and then ends."""
 
     def __init__(self, engine: Engine, project_id: str) -> None:
         self.engine = engine
@@ -114,7 +114,7 @@ class _Worker:
 
 
 async def _caller(run: Run, worker: _Worker, there: Engine, times: int) -> None:
-    """One execution after the other: start it, let it wait, give it what it waits for at the other server."""
+    """Start execution after execution, let each wait, and send the awaited event or answer through the other server."""
     for n in range(times):
         event = n % 2 == 0
         item = StartItem("wf", Raw(b'"event"' if event else b"null"))

@@ -1,4 +1,4 @@
-"""Workers are frozen for longer than their lease and wake up: what they still say and do changes nothing."""
+"""Workers are frozen for longer than their lease and wake up: late reports and bodies change nothing."""
 
 from __future__ import annotations
 
