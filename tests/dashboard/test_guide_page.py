@@ -21,6 +21,7 @@ async def test_a_person_talks_to_the_agent_and_answers_it(
     script = Script(asks, "<b>It is on its way.</b>", ValueError("no model here"))
     with module.agent.override(model=script.model), socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
+        bound.listen()  # the page may ask before the application has begun
         server = uvicorn.Server(uvicorn.Config(module.app, log_level="critical"))
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         try:

@@ -53,8 +53,8 @@ def _sql(name: str, *queries: dict[str, Statement], focus: str | None = None) ->
     return Mutant(name, queries=merged, focus=focus)
 
 
-def _forks(name: str, *queries: dict[str, Statement]) -> Mutant:
-    return _sql(name, *queries)._replace(forks=True)
+def _forks(name: str, *queries: dict[str, Statement], focus: str | None = None) -> Mutant:
+    return _sql(name, *queries, focus=focus)._replace(forks=True)
 
 
 def _code(name: str, where: ModuleType | type, attribute: str, value: object, *more: Patch, focus: str = "") -> Mutant:
@@ -258,7 +258,7 @@ _ALL = (
     ),
     _forks("fork: children get keys of their own", changed("set_keys", ("keys_id = :keys_id,", "keys_id = NULL,"))),
     _forks("fork: open children stay the source's", changed("replace_value", ("WHERE ", "WHERE 1 = 0 AND "))),
-    _forks("fork: consumed events are taken again", nothing("copy_waits")),
+    _forks("fork: consumed events are taken again", nothing("copy_waits"), focus="a topic again"),
     _forks("retry: the source is not linked", nothing("mark_retried")),
     # The first outcome stands.
     _forks(

@@ -186,6 +186,10 @@ class Writer:
         """The last step and the end come in one report, unless the cancel comes first."""
         return Script(name, (Step("before"), Step("last", takes=0.3, cancels=True)), returns=True)
 
+    def waits_again(self, name: str) -> Script:
+        """Two waits on one topic; a fork between the two must not take the first event again."""
+        return Script(name, (Event("one", name), Step("between"), Event("two", name), Step("last")))
+
     def _ops(self, at: str, name: str, depth: int) -> list[Op]:
         random = self._random
         kind = random.random()

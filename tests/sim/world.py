@@ -219,6 +219,8 @@ class World:
         roots.append(writer.returned("e"))
         if self.focus == "last words":
             roots += [Script(f"f{n}", (scripts.Step("fails", fails=1),)) for n in range(3)]
+        elif self.focus == "a topic again":
+            roots += [writer.waits_again(f"a{n}") for n in range(3)]
         if self.hands is not None:
             roots = [self.hands.holding(script) for script in roots]
         for script in roots:
