@@ -349,7 +349,7 @@ class Dispatcher:
             logger.warning("A request to a push worker failed; the next round repeats it: %s", task.exception())
 
     def ready(self, project_id: str, deployment_id: str | None) -> None:
-        """Wake a lane of the deployment; None: of any."""
+        """Wake a lane of the deployment. With None, wake any lane."""
         if not self._lanes:
             return
         notifier = self.core.notifier

@@ -156,7 +156,7 @@ class WaitingClaims:
         return self._projects.get(kind.project_id, {}).get(kind.deployment_id, {}).get(kind) or OrderedDict()
 
     def take(self, project_id: str, deployment_id: str | None) -> ClaimPoll | None:
-        """Take the longest waiting claim of a kind of this deployment. None: of any deployment."""
+        """Take the longest waiting claim of a kind, for the deployment or, with None, for any."""
         deployments = self._projects.get(project_id)
         if not deployments:
             return None

@@ -7,7 +7,7 @@ How a group can fail:
 - Deadlock, serialisation failure, or another transaction's row under the same key: the group runs again after a random
   pause, with its rows locked in order first.
 - A time-out, because another transaction holds a row: the group is halved, with short time-outs, down to the blocked
-  verb, which moves to the lock queue. So do other verbs for a row known to be held.
+  verb, which moves to the lock queue. Later verbs for the same row move there at once.
 - The connection is lost before COMMIT: the group runs again.
 - The connection is lost during COMMIT: ask the server for the outcome. If it stays unknown until the deadline, callers
   get `UnknownOutcome`.

@@ -38,7 +38,7 @@ class At(Struct, frozen=True):
         return await recall(self.project_id, self.idempotency)
 
     async def remember(self, answer: object, executions: Sequence[str] = ()) -> None:
-        """`executions` are those that the answer names."""
+        """Keep the answer, and the ids of the executions that the answer names."""
         await remember(self.project_id, self.idempotency, msgspec.json.encode(answer), self.now_us, executions)
 
     def may(self, role: Role) -> bool:

@@ -1,7 +1,7 @@
 """Find executions by filters, newest first.
 
-A *walk* goes down one index. A walk's *floor* is the id reached after a number of entries. Of all walks that lead to
-the wanted executions, the walk with the lowest floor passes the fewest others.
+A *walk* goes down one index. A walk's *floor* is the id reached after a number of entries. Several walks may
+lead to the wanted executions. The walk with the lowest floor passes the fewest others.
 """
 
 import json

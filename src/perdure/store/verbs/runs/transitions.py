@@ -321,8 +321,8 @@ async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Ov
 
 @verb(sweep=True)
 async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_us: int) -> bool:
-    """Cancel an execution after its run timeout, or end an execution after its grace. False: the execution is no longer
-    overdue, or a row is locked."""
+    """Cancel an execution whose run timeout is over, or end an execution whose grace is over. Returns False if neither
+    is over, or if a row is locked."""
     for phase, due_at_us in await query("try_lock_execution", project_id=project_id, id=execution_id):
         if phase not in LEASED or due_at_us is None or due_at_us > now_us:
             return False
