@@ -72,6 +72,7 @@ from perdure.store.verbs.outside import slack, webhooks
 from perdure.store.verbs.people import accounts
 from perdure.store.verbs.runs import claims, deployments
 from perdure.store.verbs.runs.fallback_poller import Awaited, poll_awaited
+from perdure.store.verbs.steering import bulk
 from perdure.wire.base.errors import Unavailable
 from perdure.wire.base.operation import Operation
 
@@ -80,7 +81,7 @@ logger = logging.getLogger("perdure.engine")
 R = TypeVar("R")
 
 
-VERBS = (accounts, approvals, conversations, deployments, schedules, slack, triggers, webhooks)
+VERBS = (accounts, approvals, bulk, conversations, deployments, schedules, slack, triggers, webhooks)
 """The modules whose verbs serve operations."""
 PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""

@@ -158,7 +158,7 @@ async def test_a_job_in_process() -> None:
         job = await ended(client, await client.bulk.start("delete", filters, newest=ids[1]))
         assert (job.done, [one.id for one in (await client.list()).executions]) == (2, [ids[2]])
         assert [one.execution_id for one in (await client.bulk.items(job.id)).items] == [ids[1], ids[0]]
-        assert [one.id for one in (await client.bulk.list()).jobs] == [job.id]
+        assert [one.id for one in (await client.bulk.list()).items] == [job.id]
         with pytest.raises(NothingMatches):
             await client.bulk.preview("resume", filters, key="k", data=1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from tests.store.insight.test_why import ask
@@ -17,10 +17,12 @@ from perdure.engine.base.service import Scope, once
 from perdure.engine.engine import Engine
 from perdure.engine.steering.bulk import BulkJobs
 from perdure.store.base.interface import Verb
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.runs.find import list_executions
 from perdure.store.verbs.runs.transitions import cancel_tree
 from perdure.store.verbs.steering import bulk as verbs
 from perdure.wire.base.errors import BadValue, Conflict, KeyReused, NotFound, NothingMatches, Unavailable
+from perdure.wire.base.operation import Operation
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import ListFilters
 from perdure.wire.runs.requests import Fail, OpenWait, StartItem
@@ -43,6 +45,7 @@ from perdure.wire.steering.bulk import (
 )
 from perdure.wire.steering.forks import Edits
 
+T = TypeVar("T")
 SCOPE = Scope(PROJECT)
 WF = ListFilters(workflow_id="wf")
 NO_OPTIONS = BulkOptions()
@@ -72,17 +75,27 @@ async def preview(service: BulkJobs, action: str, filters: ListFilters = WF, **o
     return await service.preview(SCOPE, op)
 
 
+async def look(service: BulkJobs, op: Operation[T], project_id: str = PROJECT) -> T:
+    reads: dict[type, Any] = {
+        GetBulkJob: verbs.read_job,
+        ListBulkJobs: verbs.list_jobs,
+        ListBulkItems: verbs.list_items,
+    }
+    found: T = await service.read(reads[type(op)](At(project_id), op))
+    return found
+
+
 async def finish(service: BulkJobs, job: BulkJob) -> BulkJob:
     for _ in range(200):
         await service.work()
-        job = await service.get(SCOPE, GetBulkJob(job.id))
+        job = await look(service, GetBulkJob(job.id))
         if job.state is not JobState.RUNNING:
             return job
     raise AssertionError(f"it is not at its end: {job}")
 
 
 async def items(service: BulkJobs, job: BulkJob, state: ItemState | None = None) -> list[BulkItem]:
-    return (await service.items(SCOPE, ListBulkItems(job.id, state, limit=1_000))).items
+    return (await look(service, ListBulkItems(job.id, state, limit=1_000))).items
 
 
 async def started(world: World, amount: int) -> list[str]:
@@ -360,7 +373,7 @@ async def test_two_servers_take_each_execution_once(world: World, action: str) -
     done = job
     while done.state is JobState.RUNNING:
         await asyncio.gather(one.work(), other.work())
-        done = await one.get(SCOPE, GetBulkJob(job.id))
+        done = await look(one, GetBulkJob(job.id))
     assert (done.state, done.done, done.refused) == (JobState.COMPLETED, 60, 0)
     assert sorted(item.execution_id for item in await items(one, job)) == ids
 
@@ -371,7 +384,7 @@ async def test_a_job_goes_on_at_its_place_on_another_server(world: World) -> Non
     one = server(world)
     job = await begin(one, "cancel")
     await one.work()
-    half = await one.get(SCOPE, GetBulkJob(job.id))
+    half = await look(one, GetBulkJob(job.id))
     assert 0 < half.done < 30
     done = await finish(server(world), job)
     assert (done.done, done.refused, await phases(world, ids)) == (30, 0, {Phase.CANCELLED})
@@ -386,7 +399,7 @@ async def test_a_stopped_job_does_nothing_until_it_is_continued(world: World, se
     assert (stopped.state, 0 < stopped.done < 30) == (JobState.STOPPED, True)
     assert await service.stop(SCOPE, StopBulkJob(job.id)) == stopped
     await service.work()
-    assert await service.get(SCOPE, GetBulkJob(job.id)) == stopped
+    assert await look(service, GetBulkJob(job.id)) == stopped
     assert (await service.go_on(SCOPE, ContinueBulkJob(job.id))).state is JobState.RUNNING
     done = await finish(service, job)
     assert (done.done, await phases(world, ids)) == (30, {Phase.CANCELLED})
@@ -404,7 +417,7 @@ async def test_a_locked_execution_is_taken_later(world: World, service: BulkJobs
     async with held(database, "executions", ids[1]):
         for _ in range(3):
             await service.work()
-        now = await service.get(SCOPE, GetBulkJob(job.id))
+        now = await look(service, GetBulkJob(job.id))
         assert (now.state, now.done, now.later) == (JobState.RUNNING, 2, 1)
         assert [one.execution_id for one in await items(service, job, ItemState.LATER)] == [ids[1]]
     done = await finish(service, job)
@@ -452,7 +465,7 @@ async def test_one_that_fails_when_it_is_taken_later_is_refused_itself(
     job = await begin(service, "cancel")
     for _ in range(5):
         await service.work()
-    assert (await service.get(SCOPE, GetBulkJob(job.id))).later == 9
+    assert (await look(service, GetBulkJob(job.id))).later == 9
     locked = False
     done = await finish(service, job)
     assert (done.done, done.refused, done.later) == (8, 1, 0)
@@ -496,7 +509,7 @@ async def test_each_execution_is_taken_once_wherever_servers_die(
     broken = await failed(world, 40)
     service, deaths = server(world), 0
     job = await begin(service, action)
-    while (await service.get(SCOPE, GetBulkJob(job.id))).state is JobState.RUNNING:
+    while (await look(service, GetBulkJob(job.id))).state is JobState.RUNNING:
         service, pages, write = server(world), 0, world.store.write
 
         async def dying(verb: Verb[Any], write: Any = write) -> Any:
@@ -509,10 +522,10 @@ async def test_each_execution_is_taken_once_wherever_servers_die(
 
         with monkeypatch.context() as patched, contextlib.suppress(Unavailable):
             patched.setattr(world.store, "write", dying)
-            while pages < 2 and (await service.get(SCOPE, GetBulkJob(job.id))).state is JobState.RUNNING:
+            while pages < 2 and (await look(service, GetBulkJob(job.id))).state is JobState.RUNNING:
                 await service.work()
         deaths += pages >= 2
-    done = await service.get(SCOPE, GetBulkJob(job.id))
+    done = await look(service, GetBulkJob(job.id))
     assert (done.done, done.refused, done.later, deaths > 2) == (40, 0, 0, True)
     found, _ = await world.store.scan(list_executions(project_id=PROJECT, filters=WF, before="~", limit=500))
     forks = sorted((one.forked_from, one.id) for one in found if one.forked_from is not None)
@@ -530,7 +543,7 @@ async def test_filters_that_match_nothing_say_which_is_too_narrow(world: World, 
     )
     with pytest.raises(NothingMatches, match=r"^No open execution matches workflow_id 'wf'\.$"):
         await begin(service, "cancel")
-    assert (await service.list(SCOPE, ListBulkJobs())).jobs == []
+    assert (await look(service, ListBulkJobs())).items == []
 
 
 @pytest.mark.parametrize(
@@ -569,7 +582,7 @@ async def test_another_number_than_expected_starts_nothing(world: World, service
     await started(world, 3)
     with pytest.raises(Conflict, match=r"^3 match now, not 2\. Look again, or leave `expect` out\.$"):
         await begin(service, "cancel", expect=2)
-    assert (await service.list(SCOPE, ListBulkJobs())).jobs == []
+    assert (await look(service, ListBulkJobs())).items == []
 
 
 async def test_a_repeated_request_gets_the_first_job(world: World, service: BulkJobs) -> None:
@@ -594,20 +607,20 @@ async def test_jobs_have_pages_and_belong_to_their_project(world: World, service
     await world.register()
     await started(world, 3)
     made = [await begin(service, "cancel") for _ in range(3)]
-    page = await service.list(SCOPE, ListBulkJobs(limit=2))
-    assert [job.id for job in page.jobs] == [made[2].id, made[1].id]
-    rest = await service.list(SCOPE, ListBulkJobs(page.next_cursor, 2))
-    assert ([job.id for job in rest.jobs], rest.next_cursor) == ([made[0].id], None)
+    page = await look(service, ListBulkJobs(limit=2))
+    assert [job.id for job in page.items] == [made[2].id, made[1].id]
+    rest = await look(service, ListBulkJobs(page.next_cursor, 2))
+    assert ([job.id for job in rest.items], rest.next_cursor) == ([made[0].id], None)
     await finish(service, made[0])
-    page_of_items = await service.items(SCOPE, ListBulkItems(made[0].id, limit=2))
+    page_of_items = await look(service, ListBulkItems(made[0].id, limit=2))
     assert len(page_of_items.items) == 2
-    assert len((await service.items(SCOPE, ListBulkItems(made[0].id, cursor=page_of_items.next_cursor))).items) == 1
+    assert len((await look(service, ListBulkItems(made[0].id, cursor=page_of_items.next_cursor))).items) == 1
     other = Scope("another")
-    assert (await service.list(other, ListBulkJobs())).jobs == []
+    assert (await look(service, ListBulkJobs(), other.project_id)).items == []
     with pytest.raises(NotFound):
-        await service.get(other, GetBulkJob(made[0].id))
+        await look(service, GetBulkJob(made[0].id), other.project_id)
     with pytest.raises(NotFound):
-        await service.items(other, ListBulkItems(made[0].id))
+        await look(service, ListBulkItems(made[0].id), other.project_id)
 
 
 async def others(world: World, amount: int, *, hold_seconds: int | None = None, filters: ListFilters = WF) -> list[str]:
@@ -688,7 +701,7 @@ async def test_old_jobs_are_deleted_with_their_items(world: World, service: Bulk
         rounds += 1
     assert rounds == 2
     with pytest.raises(NotFound):
-        await service.get(SCOPE, GetBulkJob(job.id))
+        await look(service, GetBulkJob(job.id))
 
 
 async def test_a_job_of_a_newer_release_is_left_to_it(
@@ -702,7 +715,7 @@ async def test_a_job_of_a_newer_release_is_left_to_it(
         job = await begin(service, "cancel")
     for _ in range(3):
         await service.work()
-    assert (await service.get(SCOPE, GetBulkJob(job.id))).done == 0
+    assert (await look(service, GetBulkJob(job.id))).done == 0
     assert await phases(world, ids) == {Phase.QUEUED}
     [line] = [one.message for one in caplog.records]
     assert line.startswith(f"Bulk job {job.id} was started by a newer release, which has to finish it: ")

@@ -202,7 +202,7 @@ def ls(
     page = with_client(url, lambda client: client.bulk.list(limit=limit))
     print_list(
         as_json,
-        page.jobs,
+        page.items,
         ("ID", "ACTION", "STATE", "TOTAL", "DONE", "REFUSED", "STARTED", "BY", "NOTE"),
         lambda job: (
             job.id,

@@ -21,15 +21,10 @@ from perdure.wire.runs.executions import Execution, ListFilters
 from perdure.wire.steering.bulk import (
     SAMPLE,
     BulkAction,
-    BulkItemPage,
     BulkJob,
-    BulkJobPage,
     BulkPreview,
     ContinueBulkJob,
-    GetBulkJob,
     JobState,
-    ListBulkItems,
-    ListBulkJobs,
     PreviewBulkJob,
     Selection,
     StartBulkJob,
@@ -133,22 +128,6 @@ class BulkJobs(Service):
             starts_at_us=starts_at_us,
             moved_at_us=now_us,
         )
-
-    @serves(ListBulkJobs)
-    async def list(self, scope: Scope, op: ListBulkJobs) -> BulkJobPage:
-        found = await self.read(bulk.list_jobs(project_id=scope.project_id, op=op))
-        page = found[: op.limit]
-        return BulkJobPage(page, page[-1].id if len(found) > op.limit else None)
-
-    @serves(GetBulkJob)
-    async def get(self, scope: Scope, op: GetBulkJob) -> BulkJob:
-        return await self.read(bulk.read_job(project_id=scope.project_id, job_id=op.job_id))
-
-    @serves(ListBulkItems)
-    async def items(self, scope: Scope, op: ListBulkItems) -> BulkItemPage:
-        found = await self.read(bulk.list_items(project_id=scope.project_id, op=op))
-        page = found[: op.limit]
-        return BulkItemPage(page, page[-1].execution_id if len(found) > op.limit else None)
 
     @serves(StopBulkJob)
     async def stop(self, scope: Scope, op: StopBulkJob) -> BulkJob:

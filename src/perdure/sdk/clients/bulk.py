@@ -13,12 +13,12 @@ from perdure.sdk.clients.forks import ForkChoices, RetryChoices, with_edits
 from perdure.sdk.clients.sync_methods import Blocking, blocking
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.transports.transport import HasTransport
+from perdure.wire.base.operation import Listed
 from perdure.wire.steering.acts import Action
 from perdure.wire.steering.bulk import (
     BulkAction,
-    BulkItemPage,
+    BulkItem,
     BulkJob,
-    BulkJobPage,
     BulkOptions,
     BulkPreview,
     ContinueBulkJob,
@@ -109,7 +109,7 @@ class Bulk:
         """The state and progress of a job. Raises `NotFound`."""
         return await self._client._transport.call(GetBulkJob(job_id))
 
-    async def list(self, *, cursor: str | None = None, limit: int = 50) -> BulkJobPage:
+    async def list(self, *, cursor: str | None = None, limit: int = 50) -> Listed[BulkJob]:
         """A page of jobs, newest first."""
         return await self._client._transport.call(ListBulkJobs(cursor, limit))
 
@@ -120,7 +120,7 @@ class Bulk:
         state: Literal["done", "refused", "later"] | None = None,
         cursor: str | None = None,
         limit: int = 100,
-    ) -> BulkItemPage:
+    ) -> Listed[BulkItem]:
         """A page of the executions taken by a job, newest first. Raises `NotFound`."""
         kind = None if state is None else ItemState(state)
         return await self._client._transport.call(ListBulkItems(job_id, kind, cursor, limit))

@@ -18,14 +18,13 @@ from perdure.wire.base.fields import (
     KeyName,
     Limit,
     Name,
-    NextCursor,
     Time,
     Uuid,
     Value,
     id_check,
     within,
 )
-from perdure.wire.base.operation import Noun, Operation, validated
+from perdure.wire.base.operation import Listed, Noun, Operation, validated
 from perdure.wire.base.record import Record, derived, reader, to_json
 from perdure.wire.base.status import FINAL, STATUS, Phase
 from perdure.wire.runs.executions import CancelExecution, DeleteExecution, Execution, ListFilters, ResumeExecution
@@ -156,11 +155,6 @@ class BulkJob(Record, frozen=True, kw_only=True):
         return 0 if self.state is JobState.COMPLETED else max(self.total - self.done - self.refused, 0)
 
 
-class BulkJobPage(Record, frozen=True):
-    jobs: list[BulkJob]
-    next_cursor: NextCursor | None = None
-
-
 class BulkItem(Record, frozen=True):
     execution_id: Uuid
     state: ItemState
@@ -169,11 +163,6 @@ class BulkItem(Record, frozen=True):
     """The execution started by the action."""
     reason: str | None = None
     """Why the execution was refused."""
-
-
-class BulkItemPage(Record, frozen=True):
-    items: list[BulkItem]
-    next_cursor: NextCursor | None = None
 
 
 class BulkPreview(Record, frozen=True):
@@ -300,8 +289,8 @@ class StartBulkJob(Selection, Operation[BulkJob], frozen=True, kw_only=True):
     """Seconds before the first execution changes, at most 300. Stopping a held job leaves everything unchanged."""
 
 
-@bulk.get("/api/v1/bulk")
-class ListBulkJobs(Operation[BulkJobPage], frozen=True):
+@bulk.get("/api/v1/bulk", under="jobs", reply="BulkJobPage")
+class ListBulkJobs(Operation[Listed[BulkJob]], frozen=True):
     """List bulk jobs, newest first."""
 
     cursor: Cursor | None = None
@@ -315,8 +304,8 @@ class GetBulkJob(Operation[BulkJob], frozen=True):
     job_id: JobId
 
 
-@bulk.get("/api/v1/bulk/{job_id}/items")
-class ListBulkItems(Operation[BulkItemPage], frozen=True):
+@bulk.get("/api/v1/bulk/{job_id}/items", under="items", reply="BulkItemPage")
+class ListBulkItems(Operation[Listed[BulkItem]], frozen=True):
     """The executions that a bulk job has taken, newest first."""
 
     job_id: JobId

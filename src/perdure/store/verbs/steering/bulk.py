@@ -10,15 +10,16 @@ rows in any order could meet a deadlock.
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from perdure.store.base.executions import State
-from perdure.store.base.interface import query, query_many, record, records, value, verb
-from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.base.pages import fitting
+from perdure.store.base.interface import query, query_many, record, records, serves, value, verb
+from perdure.store.verbs.base.idempotency import At, Idempotency, recall, remember
+from perdure.store.verbs.base.pages import fitting, newest
 from perdure.store.verbs.base.try_lock import try_lock, try_lock_below, try_lock_end
 from perdure.store.verbs.retention import delete_executions, final_tree
 from perdure.store.verbs.runs.find import find_ids, that_fit
@@ -30,7 +31,7 @@ from perdure.store.verbs.steering.forks import fork_one, retry_one
 from perdure.wire.base.errors import Conflict, KeyReused, NotFound, PerdureError
 from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.limits import REPLY_BYTES_MAX
-from perdure.wire.base.operation import Operation
+from perdure.wire.base.operation import Listed, Operation
 from perdure.wire.base.records import NULL
 from perdure.wire.base.times import rfc3339
 from perdure.wire.runs.executions import CancelExecution, DeleteExecution, Execution, ListFilters, ResumeExecution
@@ -39,6 +40,7 @@ from perdure.wire.steering.bulk import (
     BulkAction,
     BulkItem,
     BulkJob,
+    GetBulkJob,
     ItemState,
     JobState,
     ListBulkItems,
@@ -160,26 +162,22 @@ async def _read(project_id: str, job_id: str) -> BulkJob:
     return job
 
 
-@verb(reads=True)
-async def read_job(*, project_id: str, job_id: str) -> BulkJob:
-    """Raises NotFound."""
-    return await _read(project_id, job_id)
+@serves(GetBulkJob, reads=True)
+async def read_job(at: At, op: GetBulkJob) -> BulkJob:
+    return await _read(at.project_id, op.job_id)
 
 
-@verb(reads=True)
-async def list_jobs(*, project_id: str, op: ListBulkJobs) -> list[BulkJob]:
-    before = op.cursor or FIRST_CURSOR
-    return await records(BulkJob, "list_jobs", project_id=project_id, before=before, limit=op.limit + 1)
+@serves(ListBulkJobs, reads=True)
+async def list_jobs(at: At, op: ListBulkJobs) -> Listed[BulkJob]:
+    return await newest(BulkJob, "list_jobs", at, op)
 
 
-@verb(reads=True)
-async def list_items(*, project_id: str, op: ListBulkItems) -> list[BulkItem]:
-    """Raises NotFound."""
-    await _read(project_id, op.job_id)
-    page = {"job_id": op.job_id, "before": op.cursor or FIRST_CURSOR, "limit": op.limit + 1}
-    if op.state is None:
-        return await records(BulkItem, "list_items", **page)
-    return await records(BulkItem, "list_items_in_state", state=op.state.value, **page)
+@serves(ListBulkItems, reads=True)
+async def list_items(at: At, op: ListBulkItems) -> Listed[BulkItem]:
+    await _read(at.project_id, op.job_id)
+    name = "list_items" if op.state is None else "list_items_in_state"
+    found = await records(BulkItem, name, op, before=op.cursor or FIRST_CURSOR, limit=op.limit + 1)
+    return Listed.of(found, op.limit, attrgetter("execution_id"))
 
 
 @verb(locks="bulk_job=job_id")
