@@ -68,8 +68,8 @@ class PushWorld:
         await self.beat(id)
 
     async def online_ids(self) -> list[str]:
-        found = await self.do(push_workers.watch_push_workers)
-        return [worker.id for worker in found.online]
+        online, *_ = await self.do(push_workers.watch_push_workers)
+        return [worker.id for worker in online]
 
     async def claim(self, id: str, at_most: int = 100, *, accept: bool = True) -> list[Pushed]:
         self.worker = id

@@ -12,7 +12,7 @@ from perdure.server.app import all_routes
 from perdure.server.http.bodies import read_body
 from perdure.server.http.openapi import document
 from perdure.server.http.router import Router
-from perdure.server.http.routing import Call, Routes, ServerServices
+from perdure.server.http.routing import RouteCall, Routes, ServerServices
 from perdure.server.process.settings import Settings
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import BadRequest, NotFound, PerdureError
@@ -44,7 +44,7 @@ routes = Routes("Things")
 
 
 @routes.get("/things/{thing}", contract=True)
-async def get_thing(call: Call, thing: str, query: Query) -> Answer:
+async def get_thing(call: RouteCall, thing: str, query: Query) -> Answer:
     """Get a thing.
 
     At length.
@@ -53,36 +53,36 @@ async def get_thing(call: Call, thing: str, query: Query) -> Answer:
 
 
 @routes.post("/things/{thing}", idempotent=True)
-async def put_thing(call: Call, thing: str, body: Body) -> Answer:
+async def put_thing(call: RouteCall, thing: str, body: Body) -> Answer:
     """Put a thing."""
     return Answer(body.value)
 
 
 @routes.get("/things/special")
-async def special(call: Call, query: Query) -> Answer:
+async def special(call: RouteCall, query: Query) -> Answer:
     """Get the special one."""
     return Answer(0)
 
 
 @routes.delete("/things/{thing}/parts/{part}", role=Role.ADMIN)
-async def delete_part(call: Call, thing: str, part: str) -> None:
+async def delete_part(call: RouteCall, thing: str, part: str) -> None:
     """Delete a part."""
 
 
 @routes.get("/notes/{owner}/{note}", rest=True)
-async def get_note(call: Call, owner: str, note: str) -> Answer:
+async def get_note(call: RouteCall, owner: str, note: str) -> Answer:
     """Get a note."""
     return Answer(0)
 
 
 @routes.post("/notes/{owner}/{note}/send", rest=True)
-async def send_note(call: Call, owner: str, note: str) -> Answer:
+async def send_note(call: RouteCall, owner: str, note: str) -> Answer:
     """Send a note."""
     return Answer(0)
 
 
 @routes.post("/letters/{letter}/send", rest=True)
-async def send_letter(call: Call, letter: str) -> Answer:
+async def send_letter(call: RouteCall, letter: str) -> Answer:
     """Send a letter."""
     return Answer(0)
 
@@ -192,7 +192,7 @@ def test_a_handler_must_take_what_its_path_gives() -> None:
     with pytest.raises(TypeError, match="takes"):
 
         @wrong.get("/a/{b}")
-        async def handler(call: Call, c: str) -> Answer:
+        async def handler(call: RouteCall, c: str) -> Answer:
             """Wrong."""
             return Answer(1)
 

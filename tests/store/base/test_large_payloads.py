@@ -49,8 +49,8 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
         )
     )
     assert [json.decode(one.payload) for one in found] == ["z", SMALL, LARGE]
-    trace = await world.store.scan(trace_queries.get_trace(project_id=PROJECT, trace_id=trace_id_of(ids[0])))
-    assert [json.decode(one.values.input or b"null") for one in trace.executions] == [LARGE]
+    _, executions, _ = await world.store.scan(trace_queries.get_trace(project_id=PROJECT, trace_id=trace_id_of(ids[0])))
+    assert [json.decode(one.values.input or b"null") for one in executions] == [LARGE]
     run, *_ = await world.store.scan(sessions.get_session(project_id=PROJECT, execution_id=ids[0]))
     assert json.decode(run.payload or b"null") == LARGE
 

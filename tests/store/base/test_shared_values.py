@@ -103,8 +103,7 @@ async def test_every_list_page_and_trace_has_the_whole_value(world: World) -> No
     [end], _ = await read(queries.finished(project_id=PROJECT, ids=[id]))
     for result in (one.result, run.result, end.result):
         assert json.decode(result or b"") == LARGE
-    trace = await world.store.scan(trace_queries.get_trace(project_id=PROJECT, trace_id=trace_id_of(id)))
-    [traced] = trace.executions
+    _, [traced], _ = await world.store.scan(trace_queries.get_trace(project_id=PROJECT, trace_id=trace_id_of(id)))
     assert json.decode(traced.values.output or b"") == LARGE
     assert [json.decode(row.value or b"") for row in traced.rows if row.kind is Kind.STEP] == [LARGE]
 

@@ -10,7 +10,7 @@ from perdure.store.base.interface import Verb
 from perdure.store.verbs.insight import matches
 from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import Phase
-from perdure.wire.insight.attention import Stuck, clusters_of, pattern_of
+from perdure.wire.insight.attention import StuckExecution, clusters_of, pattern_of
 from perdure.wire.insight.matches import (
     LEFT_OUT,
     MATCHES_MAX,
@@ -67,7 +67,7 @@ class Matches(Service):
         most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: op.limit]
         return Facets(of=op.of, values=[FacetValue(value, count) for value, count in most], exact=exact)
 
-    async def _failures(self, scope: Scope, filters: ListFilters) -> tuple[list[Stuck], bool]:
+    async def _failures(self, scope: Scope, filters: ListFilters) -> tuple[list[StuckExecution], bool]:
         phases = filters.wanted_phases()
         if phases is not None and Phase.FAILED not in phases:
             return [], True

@@ -115,13 +115,13 @@ class Traces(Service):
     @serves(GetTraceById)
     async def get(self, scope: Scope, op: GetTraceById) -> Trace:
         """Read a trace. If a worker's spans describe an execution (`<type>.execution_id`), its journal adds none."""
-        found = await self.scan(trace_queries.get_trace(project_id=scope.project_id, trace_id=op.trace_id))
-        described = {id for span in found.spans if (id := span.execution_id) is not None}
-        spans = [*found.spans]
-        for execution in found.executions:
+        found = trace_queries.get_trace(project_id=scope.project_id, trace_id=op.trace_id)
+        spans, executions, phase = await self.scan(found)
+        described = {id for span in spans if (id := span.execution_id) is not None}
+        for execution in executions:
             if execution.id not in described:
                 spans += journal_spans(execution)
-        return to_trace(op.trace_id, merge_runs(spans), found.phase)
+        return to_trace(op.trace_id, merge_runs(spans), phase)
 
 
 async def _in_turn(n: int, span: StoredSpan) -> str | None:

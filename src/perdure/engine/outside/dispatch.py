@@ -276,9 +276,9 @@ class Dispatcher:
         core = self.core
         now = asyncio.get_running_loop().time()
         now_us = core.clock.now_us()
-        watched = await core.store.read(push_workers.watch_push_workers(now_us=now_us))
-        self._follow(watched.online)
-        if watched.expired or now > self._forgot_at + FORGET_SECONDS:
+        online, expired, next_check_us = await core.store.read(push_workers.watch_push_workers(now_us=now_us))
+        self._follow(online)
+        if expired or now > self._forgot_at + FORGET_SECONDS:
             self._forgot_at = now
             by_database = core.clock.of_database
             await core.store.write(
@@ -290,22 +290,22 @@ class Dispatcher:
                     by_database=by_database,
                 )
             )
-        if not watched.online:
+        if not online:
             return core.spread(1.0)
         if now > self._swept_at + SWEEP_SECONDS:
             self._swept_at = now
             for one in await core.store.read(push_workers.untold(before_us=now_us - UNTOLD_US, limit=BATCH)):
                 self.start(self._look_after(one))
         pause = core.spread(1.0)
-        if watched.next_check_us is None:
+        if next_check_us is None:
             return pause
-        if watched.next_check_us <= now_us:
+        if next_check_us <= now_us:
             for worker in await core.store.write(
                 push_workers.take_push_checks(now_us=now_us, every_us=CHECK_US, limit=BATCH)
             ):
                 self.start(self._ask_after(*worker))
             return 0.05
-        return min(pause, max((watched.next_check_us - now_us) / 1e6, 0.05))
+        return min(pause, max((next_check_us - now_us) / 1e6, 0.05))
 
     def _follow(self, workers: Sequence[PushWorker]) -> None:
         known = {worker.id: worker for worker in workers}

@@ -14,7 +14,7 @@ from msgspec import Raw, Struct, structs
 from perdure.engine.base.service import Scope
 from perdure.server.http.bodies import USUAL, VALUES
 from perdure.server.http.problems import Reply, json_headers
-from perdure.server.http.routing import Call, Route, Routes
+from perdure.server.http.routing import Route, RouteCall, Routes
 from perdure.server.http.streams import EventStream, frame
 from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.wire.base.access import Caller
@@ -61,7 +61,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
     reads = endpoint.method == "GET" or options.get("repeated") == "reads again"
     looks = reads and not (protocol or streams or options.get("held"))
 
-    async def handler(call: Call, *values: Any) -> object:
+    async def handler(call: RouteCall, *values: Any) -> object:
         if protocol:
             check_version(call)
         op = how.make(*values, *map(call.header, headers)) if headers else how.make(*values)
@@ -116,7 +116,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
     )
 
 
-def _idempotency(call: Call) -> Idempotency | None:
+def _idempotency(call: RouteCall) -> Idempotency | None:
     """Requests with equal paths and bytes are the same."""
     key = call.header(b"idempotency-key")
     if key is None:
@@ -144,7 +144,7 @@ def _encoded(record: Record) -> bytes:
     return kept["json"]
 
 
-def check_version(call: Call) -> None:
+def check_version(call: RouteCall) -> None:
     version = call.headers.get(b"perdure-protocol")
     if version != _VERSION:
         said = "none" if version is None else repr(version.decode("latin-1"))

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from perdure.server.http.connections import EXTENSION, ServerConnection
 from perdure.server.http.problems import Reply, internal_problem, json_headers, problem_reply
-from perdure.server.http.routing import Call, Route, ServerServices, Text
+from perdure.server.http.routing import Route, RouteCall, ServerServices, Text
 from perdure.server.http.streams import ClientGone, EventStream
 from perdure.wire.base.access import Caller
 from perdure.wire.base.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
@@ -136,7 +136,7 @@ class Router:
             if (page := self._page(scope, headers)) is None:
                 raise
             route, path_values = page, ()
-        call = Call(services, route, scope, receive, headers)
+        call = RouteCall(services, route, scope, receive, headers)
         if route.role is not None:
             await call.identify(route.role, path_values, alone=route.caller is Caller.EITHER)
         elif route.caller is Caller.USER:
@@ -210,7 +210,7 @@ class Router:
 
 
 class _Streaming:
-    def __init__(self, call: Call, path_values: tuple[str, ...], stream: EventStream) -> None:
+    def __init__(self, call: RouteCall, path_values: tuple[str, ...], stream: EventStream) -> None:
         self._call = call
         self._path_values = path_values
         self._stream = stream

@@ -3,7 +3,7 @@
     routes = Routes("Executions")
 
     @routes.post("/api/v1/executions/{execution_id}/cancel", contract=True)
-    async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResponse:
+    async def cancel_execution(call: RouteCall, execution_id: str) -> CancelExecutionResponse:
         '''Ask for cancellation.'''
 
 Parameters are the call, the path's names, `query` and `body`. The reply is a struct, a list of structs, `None` (204),
@@ -54,7 +54,7 @@ class Text(Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-async def _no_mcp(call: "Call", body: bytes) -> Reply:
+async def _no_mcp(call: "RouteCall", body: bytes) -> Reply:
     raise NotFound("This server does not serve MCP.")
 
 
@@ -83,7 +83,7 @@ class ServerServices:
         self.in_flight = RequestsInFlight(settings.in_flight_bytes_max, settings.in_flight_per_address_bytes_max)
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json: Callable[[], CachedDocument] = lambda: CachedDocument(b"", "application/json")
-        self.answer_mcp: Callable[[Call, bytes], Awaitable[Reply]] = _no_mcp
+        self.answer_mcp: Callable[[RouteCall, bytes], Awaitable[Reply]] = _no_mcp
         self.docs_html: Callable[[], CachedDocument] = lambda: CachedDocument(b"", "text/html; charset=utf-8")
 
     def forget_key(self, key_id: str | None) -> None:
@@ -118,7 +118,7 @@ class ServerServices:
         return await self.engine.accounts.is_session_of(session_hash or "", principal)
 
 
-class Call:
+class RouteCall:
     __slots__ = (
         "_receive",
         "_scope",
@@ -315,7 +315,7 @@ class RouteOptions(TypedDict, total=False):
     raw_body: tuple[str, ...]
     """Media types, if the handler reads the body."""
     body: type[Struct] | None
-    """The body's type, if the handler uses `Call.read`."""
+    """The body's type, if the handler uses `RouteCall.read`."""
     body_bytes_max: int
     asks: bool
     """The handler authenticates the caller."""
@@ -359,27 +359,37 @@ class Route:
         self.project_at = self.path_names.index("project_id") if "project_id" in self.path_names else None
         self.body_type: type[Struct] | None = options.get("body") or types.get("body")
         self._reads = "body" in types
-        """False: the handler calls `Call.read`."""
-        self.query_type: type[Struct] | None = types.get("query")
+        """False: the handler calls `RouteCall.read`."""
+        parameters = inspect.signature(handler).parameters
+        own = [(one.name, types[one.name], one.default) for one in parameters.values() if one.kind is one.KEYWORD_ONLY]
+        self.query_type: type[Struct] | None = types.get("query") or (
+            msgspec.defstruct(self.name, own) if own else None
+        )
+        self._keywords = [name for name, *_ in own]
         env: dict[str, Any] = {}
         self.reply_type, text = expression(types["return"], "reply", env, writing=True)
         self._show = None if text == "reply" else function("reply", text, env)
-        parameters = list(inspect.signature(handler).parameters)[1:]
-        wanted = [*self.path_names, *(name for name in ("query", "body") if name in types)]
-        if parameters != wanted:
-            raise TypeError(f"{self.name} takes {parameters}, but {method} {path} gives {wanted}")
+        taken = list(parameters)[1:]
+        wanted = [*self.path_names, *(name for name in ("query", "body") if name in types), *self._keywords]
+        if taken != wanted:
+            raise TypeError(f"{self.name} takes {taken}, but {method} {path} gives {wanted}")
         self._decode = None if self.body_type is None else msgspec.json.Decoder(self.body_type).decode
         self._count = None if self.body_type is None else BodyCount(self.body_type)
         self._fields = {} if self.query_type is None else _query_fields(self.query_type)
 
-    async def answer(self, call: Call, path_values: tuple[str, ...]) -> object:
+    async def answer(self, call: RouteCall, path_values: tuple[str, ...]) -> object:
         values: tuple[object, ...] = path_values
+        keywords: dict[str, object] = {}
         if self.query_type is not None:
-            values = (*values, self.decode_query(call._scope["query_string"]))
+            query = self.decode_query(call._scope["query_string"])
+            if self._keywords:
+                keywords = {name: getattr(query, name) for name in self._keywords}
+            else:
+                values = (*values, query)
         try:
             if self._reads:
                 values = (*values, await self.read(call))
-            reply = await self.handler(call, *values)
+            reply = await self.handler(call, *values, **keywords)
         finally:
             forget_judged(call.judged)
         return reply if self._show is None else self._show(reply)
@@ -387,7 +397,7 @@ class Route:
     def bytes_max(self, settings: Settings) -> int:
         return min(self.body_bytes_max, settings.request_bytes_max)
 
-    async def read(self, call: Call) -> Struct:
+    async def read(self, call: RouteCall) -> Struct:
         assert self._decode is not None and self._count is not None
         if self.bodiless and not call.has_body:
             default: Struct = self._decode(b"{}")

@@ -10,7 +10,7 @@ from perdure.server.access.auth import to_network
 from perdure.server.access.cookies import DEVICE
 from perdure.server.http.bodies import SMALL
 from perdure.server.http.problems import Header
-from perdure.server.http.routing import Call, Routes
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.wire.base.access import Caller
 from perdure.wire.base.errors import BadValue, EmailTaken, Forbidden, Unauthorized
 from perdure.wire.base.record import Message
@@ -38,7 +38,7 @@ routes = Routes("Auth")
     contract=True,
     body_bytes_max=SMALL,
 )
-async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
+async def signup(call: RouteCall, body: SignUpRequest) -> AuthResponse:
     """Make a user and sign in.
 
     Needs an invitation, unless the setting `signup` is on: e-mails are not verified.
@@ -52,7 +52,7 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
 
 
 @routes.post("/api/v1/auth/signin", repeated="another session", role=None, contract=True, body_bytes_max=SMALL)
-async def signin(call: Call, body: SignInRequest) -> AuthResponse:
+async def signin(call: RouteCall, body: SignInRequest) -> AuthResponse:
     """Sign in with a password."""
     call.services.gate.check_page(call.headers, told=False)
     signed_in = await sign_in_with_password(call, body)
@@ -60,7 +60,7 @@ async def signin(call: Call, body: SignInRequest) -> AuthResponse:
 
 
 @routes.post("/api/v1/auth/signout", repeated="no effect", role=None, caller=Caller.SESSION, contract=True)
-async def signout(call: Call) -> Message:
+async def signout(call: RouteCall) -> Message:
     """End the session and clear the cookie.
 
     This server refuses the session from the next request on. Other servers of the store refuse a user's session once
@@ -70,7 +70,7 @@ async def signout(call: Call) -> Message:
     return Message("Signed out")
 
 
-async def end_session(call: Call) -> None:
+async def end_session(call: RouteCall) -> None:
     """Raises Unauthorized without a session, and Forbidden for a key in a header or a page of another site."""
     gate, sign_ins = call.services.gate, call.services.sign_ins
     if b"authorization" not in call.headers and sign_ins.principal(call.headers) is not None:
@@ -87,7 +87,7 @@ async def end_session(call: Call) -> None:
 @routes.post(
     "/api/v1/auth/password", repeated="401 for the old password", role=None, caller=Caller.USER, body_bytes_max=SMALL
 )
-async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
+async def change_password(call: RouteCall, body: ChangePasswordRequest) -> AuthResponse:
     """Change the signed-in user's password.
 
     All sessions of the user end, and a new session begins.
@@ -101,7 +101,7 @@ async def change_password(call: Call, body: ChangePasswordRequest) -> AuthRespon
 
 
 @asynccontextmanager
-async def attempt(call: Call, name: str | None = None, device: str | None = None) -> AsyncIterator[bool]:
+async def attempt(call: RouteCall, name: str | None = None, device: str | None = None) -> AsyncIterator[bool]:
     """Count an attempt while under way, and after a failure.
 
     An attempt counts against `name`, an e-mail or a user, from the caller's network and from all networks, and against
@@ -142,7 +142,7 @@ async def attempt(call: Call, name: str | None = None, device: str | None = None
                 failures.give_back(one)
 
 
-async def sign_in_with_password(call: Call, given: SignInRequest) -> SignedIn:
+async def sign_in_with_password(call: RouteCall, given: SignInRequest) -> SignedIn:
     """Raises like `Accounts.sign_in`."""
     email, accounts = parse_email(given.email), call.engine.accounts
     sent = call.services.gate.cookies.tokens(call.headers, DEVICE.encode())
@@ -153,16 +153,16 @@ async def sign_in_with_password(call: Call, given: SignInRequest) -> SignedIn:
         )
 
 
-def cookies_of(call: Call, signed_in: SignedIn) -> tuple[Header, ...]:
+def cookies_of(call: RouteCall, signed_in: SignedIn) -> tuple[Header, ...]:
     """The cookies of the session and of the device."""
     session = call.session_cookie(signed_in.token, session_seconds(call))
     return session, call.session_cookie(signed_in.device, DEVICE_SECONDS, name=DEVICE)
 
 
-def session_seconds(call: Call) -> float:
+def session_seconds(call: RouteCall) -> float:
     return call.settings.session_hours * 3_600
 
 
-def _answer(call: Call, message: str, signed_in: SignedIn) -> AuthResponse:
+def _answer(call: RouteCall, message: str, signed_in: SignedIn) -> AuthResponse:
     call.extra = cookies_of(call, signed_in)
     return AuthResponse(message=message, user=to_me(signed_in.user))

@@ -1,20 +1,17 @@
 """Questions of suspended steps, and answers to them."""
 
-from typing import NamedTuple
-
-from msgspec import Struct
+from typing import Annotated, NamedTuple
 
 from perdure.server.http.bodies import VALUES
-from perdure.server.http.routing import Call, Routes
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.wire.agents.approvals import AnswerChannel, ApprovalStatus, SubmitApprovalRequest, Submitted
 from perdure.wire.base.access import Role
+from perdure.wire.base.fields import described
 
 routes = Routes("Approvals")
 
 
-class ApprovalQuery(Struct, frozen=True):
-    link: str | None = None
-    """A signed link's token, in place of a key."""
+Link = Annotated[str | None, described("A signed link's token, in place of a key.")]
 
 
 class Asker(NamedTuple):
@@ -27,13 +24,13 @@ class Asker(NamedTuple):
 
 
 @routes.get("/api/v1/approvals/{execution_id}/{step_key}", role=None, contract=True, asks=True, rest=True)
-async def get_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> ApprovalStatus:
+async def get_approval(call: RouteCall, execution_id: str, step_key: str, *, link: Link = None) -> ApprovalStatus:
     """The question of a suspended execution.
 
     Needs a key, or a signed link (`?link=`). The execution is the root; its descendants' questions are also found. The
     step key may hold slashes.
     """
-    asker = await asker_of(call, execution_id, step_key, query.link, Role.READ)
+    asker = await asker_of(call, execution_id, step_key, link, Role.READ)
     phase, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, asker.question_id)
     return ApprovalStatus.of(execution_id.lower(), step_key, phase, question)
 
@@ -48,13 +45,13 @@ async def get_approval(call: Call, execution_id: str, step_key: str, query: Appr
     asks=True,
     rest=True,
 )
-async def submit_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> Submitted:
+async def submit_approval(call: RouteCall, execution_id: str, step_key: str, *, link: Link = None) -> Submitted:
     """Answer a question and resume the execution.
 
     The first answer counts. Another answer is 409, unless the same caller repeats the first. Needs a key that may
     write, or a signed link (`?link=`).
     """
-    asker = await asker_of(call, execution_id, step_key, query.link, Role.WRITE)
+    asker = await asker_of(call, execution_id, step_key, link, Role.WRITE)
     body = await call.read(SubmitApprovalRequest)
     said = await call.engine.approvals.answer(
         asker.project_id,
@@ -69,7 +66,7 @@ async def submit_approval(call: Call, execution_id: str, step_key: str, query: A
     return Submitted(execution_id.lower(), step_key, said.answered_by, said.answered_at_us)
 
 
-async def asker_of(call: Call, execution_id: str, step_key: str, link: str | None, role: Role) -> Asker:
+async def asker_of(call: RouteCall, execution_id: str, step_key: str, link: str | None, role: Role) -> Asker:
     """Raises Unauthorized, Forbidden, NotFound."""
     if link is not None:
         return await link_asker(call, execution_id, step_key, link)
@@ -77,7 +74,7 @@ async def asker_of(call: Call, execution_id: str, step_key: str, link: str | Non
     return Asker(principal.project_id, await call.engine.callers.name(principal), AnswerChannel.API)
 
 
-async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -> Asker:
+async def link_asker(call: RouteCall, execution_id: str, step_key: str, token: str) -> Asker:
     """Raises Unauthorized."""
     link, author = await call.engine.approvals.read_link(token, execution_id, step_key)
     call.recognize()

@@ -10,10 +10,10 @@ from msgspec import Raw
 from perdure.engine.base.service import Scope
 from perdure.server.http.bodies import SMALL
 from perdure.server.http.problems import Reply
-from perdure.server.http.routing import Call, Routes, Text
+from perdure.server.http.routing import RouteCall, Routes, Text
 from perdure.server.routes import approval_page
 from perdure.server.routes.accounts import end_session
-from perdure.server.routes.approvals import ApprovalQuery, Asker, link_asker
+from perdure.server.routes.approvals import Asker, Link, link_asker
 from perdure.server.routes.sign_in import key_session, link_session, user_session
 from perdure.wire.agents.answer_forms import field_errors, question_form, read_answer
 from perdure.wire.agents.approvals import AnswerChannel, Question, QuestionState
@@ -40,10 +40,10 @@ _HEADERS: Final = (
 
 
 @routes.get("/approve/{execution_id}/{step_key}", role=None, media_type="text/html", rest=True)
-async def approval_page_of(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> Reply:
+async def approval_page_of(call: RouteCall, execution_id: str, step_key: str, *, link: Link = None) -> Reply:
     """The page where a person answers a suspended step."""
     try:
-        asker, question = await _look(call, execution_id, step_key, query.link)
+        asker, question = await _look(call, execution_id, step_key, link)
     except PerdureError as error:
         return _refused(call, error)
     if question.state is QuestionState.OPEN and asker.question_id in (None, question.id):
@@ -55,12 +55,12 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
 @routes.post(
     "/approve/{execution_id}/{step_key}", repeated="the first answer stands and is returned", role=None, rest=True
 )
-async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> Reply:
+async def answer_on_page(call: RouteCall, execution_id: str, step_key: str, *, link: Link = None) -> Reply:
     """An answer from the page. The reply leads to the page with the answer."""
     shown = None
     try:
         call.services.gate.check_page(call.headers, told=True)
-        asker, _ = await _look(call, execution_id, step_key, query.link)
+        asker, _ = await _look(call, execution_id, step_key, link)
         sent = await read_form(call, FORM_BYTES_MAX)
         # Another execution of the run may have asked under the same key since then.
         shown = asker.question_id or sent.get("question", [""])[0]
@@ -102,7 +102,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
 
 
 @routes.post("/sign-in", repeated="another session, or 401 for a used link", role=None)
-async def sign_in_with_key(call: Call) -> Reply:
+async def sign_in_with_key(call: RouteCall) -> Reply:
     """Sign in on a page.
 
     Takes an e-mail and a password, an API key, or a sign-in link's token.
@@ -127,7 +127,7 @@ async def sign_in_with_key(call: Call) -> Reply:
 
 
 @routes.post("/sign-out", repeated="no effect", role=None)
-async def sign_out_on_page(call: Call) -> Reply:
+async def sign_out_on_page(call: RouteCall) -> Reply:
     """End the session of a page and clear the cookie."""
     try:
         await end_session(call)
@@ -139,12 +139,12 @@ async def sign_out_on_page(call: Call) -> Reply:
 
 
 @routes.get("/assets/approve.css", role=None, media_type="text/css")
-async def approve_style(call: Call) -> Text:
+async def approve_style(call: RouteCall) -> Text:
     """The style of the question pages."""
     return Text(approval_page.STYLE, "text/css; charset=utf-8", ((b"cache-control", b"no-cache"),))
 
 
-async def _look(call: Call, execution_id: str, step_key: str, link: str | None) -> tuple[Asker, Question]:
+async def _look(call: RouteCall, execution_id: str, step_key: str, link: str | None) -> tuple[Asker, Question]:
     """Raises Unauthorized, Forbidden, NotFound."""
     if link is not None:
         asker = await link_asker(call, execution_id, step_key, link)
@@ -156,7 +156,9 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
     return asker, await _question(call, asker, execution_id, step_key, asker.question_id)
 
 
-async def _question(call: Call, asker: Asker, execution_id: str, step_key: str, question_id: str | None) -> Question:
+async def _question(
+    call: RouteCall, asker: Asker, execution_id: str, step_key: str, question_id: str | None
+) -> Question:
     """`question_id` selects among several questions. Raises NotFound."""
     _, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, question_id)
     if question is None:
@@ -164,7 +166,7 @@ async def _question(call: Call, asker: Asker, execution_id: str, step_key: str, 
     return question
 
 
-async def _signed_in(call: Call, execution_id: str) -> Principal:
+async def _signed_in(call: RouteCall, execution_id: str) -> Principal:
     """The caller of a page's session, or the user in the execution's project."""
     gate = call.services.gate
     principal = await call.services.signed_in(call.headers)
@@ -193,11 +195,11 @@ class _NotSignedIn(Unauthorized):
     """The page shows a sign-in form instead of this error."""
 
 
-def _has_session(call: Call, asker: Asker) -> bool:
+def _has_session(call: RouteCall, asker: Asker) -> bool:
     return asker.how is AnswerChannel.PAGE and call.services.gate.anyone is None
 
 
-async def read_form(call: Call, bytes_max: int) -> dict[str, list[str]]:
+async def read_form(call: RouteCall, bytes_max: int) -> dict[str, list[str]]:
     """Raises BadRequest, TooLarge, UnsupportedMediaType."""
     body = await call.read_body(b"application/x-www-form-urlencoded", bytes_max)
     try:
@@ -210,7 +212,7 @@ async def read_form(call: Call, bytes_max: int) -> dict[str, list[str]]:
     return sent
 
 
-def _here(call: Call) -> str:
+def _here(call: RouteCall) -> str:
     query = call.raw_query.decode("latin-1")
     path = quote(call.raw_path.decode("latin-1"), safe="/%~!$&'()*+,;=:@-._")
     return f"{path}?{query}" if query else path
@@ -223,7 +225,7 @@ def _local(path: str) -> str:
     return path
 
 
-def _refused(call: Call, error: PerdureError) -> Reply:
+def _refused(call: RouteCall, error: PerdureError) -> Reply:
     if isinstance(error, _NotSignedIn):
         return html(approval_page.sign_in_page(_here(call)), 401)
     title = {401: "This link does not open the page", 403: "You may not answer this", 404: "Nothing is asked here"}

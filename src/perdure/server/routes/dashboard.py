@@ -15,7 +15,7 @@ from perdure.engine.people.accounts import hash_of
 from perdure.server.access.signin import LINK_SECONDS
 from perdure.server.http.cached_document import CachedDocument
 from perdure.server.http.problems import Reply
-from perdure.server.http.routing import Call, Routes, Text
+from perdure.server.http.routing import RouteCall, Routes, Text
 from perdure.store.open import is_postgres
 from perdure.wire.base.access import Caller, Role
 from perdure.wire.base.errors import NotFound
@@ -62,12 +62,6 @@ class SignInLink(Struct, frozen=True):
     expires_in_seconds: int
 
 
-class SignInQuery(Struct, frozen=True):
-    """The link's token."""
-
-    token: str = ""
-
-
 class Identity(Record, frozen=True, kw_only=True):
     """The caller, as known to the server."""
 
@@ -91,7 +85,7 @@ class Identity(Record, frozen=True, kw_only=True):
 
 
 @routes.get("/api/v1/me", role=Role.READ, caller=Caller.EITHER)
-async def me(call: Call) -> Identity:
+async def me(call: RouteCall) -> Identity:
     """The caller's name, role and projects; and the version of the server."""
     principal = call.principal
     assert principal is not None
@@ -113,7 +107,7 @@ async def me(call: Call) -> Identity:
 
 
 @routes.post("/api/v1/sign-in-links", repeated="another link", role=Role.READ)
-async def make_sign_in_link(call: Call) -> SignInLink:
+async def make_sign_in_link(call: RouteCall) -> SignInLink:
     """A link for signing a browser in to the dashboard.
 
     The link works once, and gives the rights of the key.
@@ -125,19 +119,19 @@ async def make_sign_in_link(call: Call) -> SignInLink:
 
 
 @routes.get("/sign-in", role=None, media_type="text/html")
-async def sign_in(call: Call, query: SignInQuery) -> Text | Reply:
+async def sign_in(call: RouteCall, *, token: str = "") -> Text | Reply:
     """The page behind a sign-in link. The page's button uses the link up (`POST /sign-in`).
 
     A used or expired link shows the dashboard's sign-in form.
     """
-    if call.services.sign_ins.is_link(query.token):
-        page = link_page(query.token, host=call.header(b"host") or "this one", style=_style())
+    if call.services.sign_ins.is_link(token):
+        page = link_page(token, host=call.header(b"host") or "this one", style=_style())
         return Text(page, "text/html; charset=utf-8", _LINK_HEADERS)
     return _shell().reply(call.headers, _SHELL_HEADERS)
 
 
 @routes.get("/", role=None, media_type="text/html", also=PAGES)
-async def dashboard(call: Call) -> Reply:
+async def dashboard(call: RouteCall) -> Reply:
     """The dashboard: one page, which draws all its pages from the API. Unknown addresses get it with 404."""
     first = call.raw_path.split(b"/", 2)[1].decode("ascii", "replace")
     if first in ("", *PAGES):
@@ -147,7 +141,7 @@ async def dashboard(call: Call) -> Reply:
 
 
 @routes.get("/assets/{name}", role=None, media_type="application/octet-stream")
-async def asset(call: Call, name: str) -> Reply:
+async def asset(call: RouteCall, name: str) -> Reply:
     """A file of the dashboard. The name has a hash of the content, so the file never changes."""
     found = _assets().get(name)
     if found is None:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from perdure.engine.runs.streams import PIECE_BYTES
-from perdure.server.http.routing import Call, Routes
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.server.http.streams import EventStream, frame
 from perdure.server.http.topic_followers import event_frame, until_reported
 from perdure.wire.base.codec import check_name
@@ -37,7 +37,7 @@ class StreamEventsQuery(Struct, frozen=True):
 
 
 @routes.get("/api/v1/events/stream", contract=True, headers=("Last-Event-ID",))
-async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
+async def stream_events(call: RouteCall, query: StreamEventsQuery) -> EventStream:
     """Follow a topic or a run as server-sent events.
 
     404 for a run that does not exist.
@@ -72,7 +72,7 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
     return EventStream(_follow(call, name, after, run_id), cut=bool(seen))
 
 
-async def _follow(call: Call, topic: str, after: int, run_id: str | None) -> AsyncGenerator[bytes, None]:
+async def _follow(call: RouteCall, topic: str, after: int, run_id: str | None) -> AsyncGenerator[bytes, None]:
     with call.services.tails.following(call.project_id, topic, run_id) as tail:
         while True:
             turn = tail.turn
@@ -101,7 +101,7 @@ async def _follow(call: Call, topic: str, after: int, run_id: str | None) -> Asy
                 await tail.wait(turn)
 
 
-async def _frames(call: Call, topic: str, after: int, run_id: str | None) -> tuple[int, bytes]:
+async def _frames(call: RouteCall, topic: str, after: int, run_id: str | None) -> tuple[int, bytes]:
     page = await call.engine.events.page(call.project_id, topic, after, STREAM_PAGE, bytes_max=PIECE_BYTES)
     page = await until_reported(call.engine, call.project_id, run_id, page)
     return (page[-1].sequence_id, b"".join(map(event_frame, page))) if page else (after, b"")

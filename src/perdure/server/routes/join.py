@@ -1,33 +1,29 @@
 """The page where the holder of an invitation becomes a member, even without JavaScript."""
 
-from msgspec import Struct
+from typing import Annotated
 
 from perdure.server.http.bodies import SMALL
 from perdure.server.http.problems import Header, Reply
-from perdure.server.http.routing import Call, Routes
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.server.routes import approval_page
 from perdure.server.routes.accounts import attempt, cookies_of, session_seconds
 from perdure.server.routes.approve import html, read_form, see_other
 from perdure.server.routes.sign_in import user_session
 from perdure.wire.base.errors import PerdureError
+from perdure.wire.base.fields import described
 from perdure.wire.people.accounts import SignUpRequest
 
 routes = Routes("Pages")
 
 
-class JoinQuery(Struct, frozen=True):
-    invitation: str = ""
-    """The token."""
-
-
 @routes.get("/join", role=None, media_type="text/html")
-async def join_page(call: Call, query: JoinQuery) -> Reply:
+async def join_page(call: RouteCall, *, invitation: Annotated[str, described("The token.")] = "") -> Reply:
     """The page of an invitation."""
-    return await _page(call, query.invitation)
+    return await _page(call, invitation)
 
 
 @routes.post("/join", repeated="422: the invitation was used", role=None)
-async def join(call: Call) -> Reply:
+async def join(call: RouteCall) -> Reply:
     """Accept an invitation from its page: with the signed-in account, with a password, or with a new account."""
     token = ""
     try:
@@ -40,7 +36,7 @@ async def join(call: Call) -> Reply:
     return see_other("/", cookies)
 
 
-async def _join(call: Call, token: str, sent: dict[str, str]) -> tuple[Header, ...]:
+async def _join(call: RouteCall, token: str, sent: dict[str, str]) -> tuple[Header, ...]:
     email, password = sent.get("email", ""), sent.get("password", "")
     if sent.get("do") == "new":
         given = SignUpRequest("", "", email.strip(), password, invitation=token)
@@ -58,7 +54,7 @@ async def _join(call: Call, token: str, sent: dict[str, str]) -> tuple[Header, .
     return ()
 
 
-async def _page(call: Call, token: str, error: PerdureError | None = None) -> Reply:
+async def _page(call: RouteCall, token: str, error: PerdureError | None = None) -> Reply:
     try:
         invited = await call.engine.projects.invitation(token)
     except PerdureError as wrong:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from perdure.server.http import docs
 from perdure.server.http.problems import Reply
-from perdure.server.http.routing import Call, Routes, Text
+from perdure.server.http.routing import RouteCall, Routes, Text
 from perdure.server.telemetry import metrics
 from perdure.wire.base.access import Role, check_role
 from perdure.wire.base.errors import Unavailable
@@ -39,7 +39,7 @@ class ReadyResponse(Struct, frozen=True):
 
 
 @routes.get("/health", role=None, contract=True)
-async def health(call: Call) -> HealthResponse:
+async def health(call: RouteCall) -> HealthResponse:
     """Liveness, and how late the event loop runs.
 
     503 while the store cannot write, which the server checks every 10 seconds.
@@ -51,7 +51,7 @@ async def health(call: Call) -> HealthResponse:
 
 
 @routes.get("/ready", role=None)
-async def ready(call: Call) -> ReadyResponse:
+async def ready(call: RouteCall) -> ReadyResponse:
     """Readiness: the database takes writes, and the server takes requests."""
     if call.services.drain.closing:
         raise Unavailable("The server is going away.")
@@ -60,7 +60,7 @@ async def ready(call: Call) -> ReadyResponse:
 
 
 @routes.get("/metrics", role=None, media_type=metrics.CONTENT_TYPE)
-async def show_metrics(call: Call) -> Text:
+async def show_metrics(call: RouteCall) -> Text:
     """Prometheus metrics of the key's project; with a key of the default project, of the process, too.
 
     Without a key, of all projects, if the setting `metrics_open` allows it.
@@ -84,18 +84,18 @@ async def show_metrics(call: Call) -> Text:
 
 
 @routes.get("/openapi.json", role=None, media_type="application/json")
-async def openapi_document(call: Call) -> Reply:
+async def openapi_document(call: RouteCall) -> Reply:
     """This API as an OpenAPI 3.1 document."""
     return call.services.openapi_json().reply(call.headers)
 
 
 @routes.get("/api-docs/openapi.json", role=None, media_type="application/json")
-async def openapi_document_of_contract(call: Call) -> Reply:
+async def openapi_document_of_contract(call: RouteCall) -> Reply:
     """The same document, at the address used by existing clients."""
     return call.services.openapi_json().reply(call.headers)
 
 
 @routes.get("/docs", role=None, media_type="text/html")
-async def docs_page(call: Call) -> Reply:
+async def docs_page(call: RouteCall) -> Reply:
     """This API as a page to read."""
     return call.services.docs_html().reply(call.headers, _PAGE_HEADERS)

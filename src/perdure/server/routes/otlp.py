@@ -6,7 +6,7 @@ from typing import Final
 
 from perdure.engine.insight.traces import FULL
 from perdure.server.http.problems import Reply, json_headers
-from perdure.server.http.routing import Call, Routes
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.server.telemetry import otlp
 from perdure.wire.base.access import Role
 from perdure.wire.insight.traces import StoredSpan
@@ -26,7 +26,7 @@ routes = Routes("Traces")
     raw_body=(otlp.PROTOBUF, otlp.JSON),
     body_bytes_max=otlp.REQUEST_BYTES_MAX,
 )
-async def export_traces(call: Call) -> Reply:
+async def export_traces(call: RouteCall) -> Reply:
     """Store spans in OpenTelemetry's protocol (OTLP over HTTP).
 
     The body is a trace request in protobuf (`application/x-protobuf`) or JSON, optionally gzipped, and at most 8 MiB

@@ -7,7 +7,7 @@ from msgspec import Struct
 from perdure.server.access.signin import SESSION_SECONDS
 from perdure.server.http.bodies import SMALL
 from perdure.server.http.problems import Header
-from perdure.server.http.routing import Call, Routes
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.server.routes.accounts import cookies_of, sign_in_with_password
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import BadRequest, Unauthorized
@@ -42,7 +42,7 @@ class BrowserSession(Record, frozen=True):
 
 
 @routes.post("/api/v1/sign-in", repeated="another session, or 401 for a used link", role=None, body_bytes_max=SMALL)
-async def sign_in_browser(call: Call, body: Credentials) -> BrowserSession:
+async def sign_in_browser(call: RouteCall, body: Credentials) -> BrowserSession:
     """Sign a browser in with a key, a link or a password.
 
     The cookie of the answer is valid for the pages and the API.
@@ -65,7 +65,7 @@ async def sign_in_browser(call: Call, body: Credentials) -> BrowserSession:
     return BrowserSession("key" if user is None else "user", principal.role, principal.project_id, user)
 
 
-async def key_session(call: Call, key: str) -> tuple[Principal, Header]:
+async def key_session(call: RouteCall, key: str) -> tuple[Principal, Header]:
     """Raises Unauthorized, Forbidden, TooManyRequests."""
     # The gate checks the key as usual, and counts wrong keys.
     headers = {b"authorization": b"Bearer " + key.strip().encode("utf-8", "replace")}
@@ -78,7 +78,7 @@ async def key_session(call: Call, key: str) -> tuple[Principal, Header]:
     return principal, call.session_cookie(call.services.sign_ins.begin(principal), SESSION_SECONDS)
 
 
-def link_session(call: Call, token: str) -> tuple[Principal, Header]:
+def link_session(call: RouteCall, token: str) -> tuple[Principal, Header]:
     """Raises Unauthorized, TooManyRequests."""
     found = call.services.sign_ins.use_link(token)
     if found is None:
@@ -87,7 +87,7 @@ def link_session(call: Call, token: str) -> tuple[Principal, Header]:
     return principal, call.session_cookie(session, SESSION_SECONDS)
 
 
-async def user_session(call: Call, email: str, password: str) -> tuple[Me, tuple[Header, ...]]:
+async def user_session(call: RouteCall, email: str, password: str) -> tuple[Me, tuple[Header, ...]]:
     """Raises like `Accounts.sign_in`."""
     signed_in = await sign_in_with_password(call, SignInRequest(email=email.strip(), password=password))
     return to_me(signed_in.user), cookies_of(call, signed_in)

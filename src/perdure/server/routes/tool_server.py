@@ -13,7 +13,7 @@ from starlette.types import Message, Receive
 from perdure.engine.base import service
 from perdure.mcp.asking import Ask, AskCaller
 from perdure.server.http.problems import Reply
-from perdure.server.http.routing import Call, Routes
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.wire.base.access import Role
 from perdure.wire.base.codec import has_more_parts
 from perdure.wire.base.errors import NotFound, TooLarge, Unavailable
@@ -41,7 +41,7 @@ class ToolServer:
         self._running: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
 
-    async def answer(self, call: Call, body: bytes) -> Reply:
+    async def answer(self, call: RouteCall, body: bytes) -> Reply:
         """Raises `TooLarge`, and `NotFound` if the library is not installed."""
         if has_more_parts(body, PARTS_MAX):
             raise TooLarge(f"body: more than {PARTS_MAX:,} entries and names; start large inputs over the HTTP API.")
@@ -86,12 +86,12 @@ def _load(bytes_max: int) -> "StreamableHTTPSessionManager":
 
 def _caller_of(ctx: "ServerRequestContext[Any, Any]") -> AskCaller:
     assert ctx.request is not None
-    call: Call = ctx.request.scope[CALL]
+    call: RouteCall = ctx.request.scope[CALL]
     assert call.principal is not None
     return AskCaller(_asking(call), call.principal.role)
 
 
-def _asking(call: Call) -> Ask:
+def _asking(call: RouteCall) -> Ask:
     """A tool call checks an operation's role like the router checks a route's."""
 
     async def ask(op: Operation[R], key: str | None = None) -> R:
@@ -143,7 +143,7 @@ routes = Routes("MCP")
     raw_body=("application/json",),
     body_bytes_max=BODY_BYTES_MAX,
 )
-async def mcp(call: Call) -> Reply:
+async def mcp(call: RouteCall) -> Reply:
     """The Model Context Protocol over streamable HTTP, without sessions.
 
     Each tool checks the role of its operation. Every workflow and agent is a tool, run as a task.

@@ -27,7 +27,7 @@ _VARIABLE: Final = re.compile(
 _LETTERS: Final = re.compile(r"[^\W\d_]{2,}")
 
 
-class Stuck(Struct, frozen=True):
+class StuckExecution(Struct, frozen=True):
     """An execution that is blocked, held or failed."""
 
     id: str
@@ -68,9 +68,9 @@ class Skipped(Struct, frozen=True):
 class Troubles(Struct, frozen=True, kw_only=True):
     """Facts about a project."""
 
-    blocked: Sequence[Stuck] = ()
-    held: Sequence[Stuck] = ()
-    failed: Sequence[Stuck] = ()
+    blocked: Sequence[StuckExecution] = ()
+    held: Sequence[StuckExecution] = ()
+    failed: Sequence[StuckExecution] = ()
     more_failed: Collection[str] = ()
     """Workflows with more failures than `failed` has."""
     unserved: Sequence[Unserved] = ()
@@ -116,7 +116,7 @@ class Cluster(NamedTuple):
     deployment_id: str | None
     """None: several deployments, or no deployment."""
     pattern: Pattern | None
-    members: Sequence[Stuck]
+    members: Sequence[StuckExecution]
     """One or more executions, newest first."""
 
     def details(self) -> AttentionDetails:
@@ -129,9 +129,9 @@ class Cluster(NamedTuple):
         return {name: value for name, value in wanted.items() if value is not None}
 
 
-def clusters_of(stuck: Iterable[Stuck]) -> list[Cluster]:
+def clusters_of(stuck: Iterable[StuckExecution]) -> list[Cluster]:
     """Group executions by workflow and error, the largest group first."""
-    found: dict[tuple[str, Pattern | None], list[Stuck]] = {}
+    found: dict[tuple[str, Pattern | None], list[StuckExecution]] = {}
     for one in stuck:
         pattern = None if one.error is None else pattern_of(one.error)
         found.setdefault((one.workflow_id, pattern), []).append(one)
@@ -163,7 +163,7 @@ def _executions(count: int) -> str:
     return "1 execution" if count == 1 else f"{count:,} executions"
 
 
-def _clusters(stuck: Sequence[Stuck], kind: AttentionKind) -> list[Attention]:
+def _clusters(stuck: Sequence[StuckExecution], kind: AttentionKind) -> list[Attention]:
     return [
         _cluster(cluster, kind, f"{'is' if len(cluster.members) == 1 else 'are'} {kind}", cluster.filter(kind.value))
         for cluster in clusters_of(stuck)[:CLUSTERS_MAX]

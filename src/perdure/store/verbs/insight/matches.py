@@ -7,7 +7,7 @@ from typing import Final
 from perdure.store.base.interface import query, records, verb
 from perdure.store.verbs.insight.stats import error_group
 from perdure.store.verbs.runs.find import find_ids
-from perdure.wire.insight.attention import Cluster, Stuck
+from perdure.wire.insight.attention import Cluster, StuckExecution
 from perdure.wire.insight.matches import Match
 from perdure.wire.insight.stats import ErrorGroup
 from perdure.wire.runs.executions import ListFilters
@@ -29,9 +29,11 @@ async def found(*, project_id: str, filters: ListFilters, before: str) -> tuple[
 
 
 @verb(reads=True)
-async def found_failures(*, project_id: str, filters: ListFilters, before: str) -> tuple[list[Stuck], str | None]:
+async def found_failures(
+    *, project_id: str, filters: ListFilters, before: str
+) -> tuple[list[StuckExecution], str | None]:
     ids, following = await find_ids(project_id, filters, before, FACTS_MAX)
-    return await records(Stuck, "matched_failures", project_id=project_id, ids=json.dumps(ids)), following
+    return await records(StuckExecution, "matched_failures", project_id=project_id, ids=json.dumps(ids)), following
 
 
 @verb(reads=True)

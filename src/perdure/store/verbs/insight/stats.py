@@ -16,7 +16,7 @@ from perdure.wire.insight.attention import (
     Cluster,
     NewestDelivery,
     Skipped,
-    Stuck,
+    StuckExecution,
     Troubles,
     Unserved,
     attention,
@@ -146,7 +146,7 @@ async def workflow_details(*, project_id: str, workflow_id: str, range: Range, n
     for at_us, deployment_id, phase, took, n in rows:
         for one in (whole, deployments[deployment_id], by_bucket[at_us]):
             _count(one, at_us, phase, took, n)
-    newest = await records(Stuck, "failed_of_workflow", limit=FAILURES_MAX, **of_workflow)
+    newest = await records(StuckExecution, "failed_of_workflow", limit=FAILURES_MAX, **of_workflow)
     clusters = clusters_of(one for one in newest if one.at_us >= buckets.from_us)[:ERRORS_MAX]
     phases: dict[str, int] = dict(await query("open_of_workflow", limit=OPEN_MAX, **of_workflow))
     return WorkflowDetails(
@@ -298,11 +298,11 @@ async def _troubles(
     now_us: int,
 ) -> Troubles:
     failing = sorted((one for one in workflows if one.failed), key=lambda one: -one.failed)[:FAILING_MAX]
-    failed: list[Stuck] = []
+    failed: list[StuckExecution] = []
     more_failed: set[str] = set()
     for one in failing:
         of_workflow = {"project_id": project_id, "workflow_id": one.workflow_id}
-        newest = await records(Stuck, "failed_of_workflow", limit=FAILURES_MAX, **of_workflow)
+        newest = await records(StuckExecution, "failed_of_workflow", limit=FAILURES_MAX, **of_workflow)
         if len(newest) == FAILURES_MAX:
             more_failed.add(one.workflow_id)
         failed += [each for each in newest if each.at_us >= buckets.from_us]
@@ -326,5 +326,5 @@ async def _troubles(
     )
 
 
-async def _stuck(name: str, project_id: str, count: int) -> list[Stuck]:
-    return await records(Stuck, name, project_id=project_id, limit=STUCK_MAX) if count else []
+async def _stuck(name: str, project_id: str, count: int) -> list[StuckExecution]:
+    return await records(StuckExecution, name, project_id=project_id, limit=STUCK_MAX) if count else []

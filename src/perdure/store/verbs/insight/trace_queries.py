@@ -1,7 +1,7 @@
 """Traces: a list of roots, and a whole trace. Both merge sent spans with journals."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import asdict, astuple, replace
@@ -154,23 +154,16 @@ async def _execution_root(project_id: str, trace_id: str, room: int) -> TraceSum
     )
 
 
-class FoundTrace(NamedTuple):
-    """A trace. `executions` are the executions whose journals become spans."""
-
-    spans: list[StoredSpan]
-    executions: list[TracedExecution]
-    phase: Phase | None
-
-
 @verb(reads=True)
-async def get_trace(*, project_id: str, trace_id: str) -> FoundTrace:
-    """Read a trace. Values that exceed a reply are left out, the largest first."""
+async def get_trace(*, project_id: str, trace_id: str) -> tuple[list[StoredSpan], list[TracedExecution], Phase | None]:
+    """A trace's spans, the executions whose journals become spans, and the root's phase. Values that exceed a reply are
+    left out, the largest first."""
     trace = {"project_id": project_id, "trace_id": trace_id}
     sizes = [size for (size,) in await query("span_sizes", limit=SPANS_MAX, **trace)]
     rows = await records(SpanRow, "read_spans", bytes_max=_largest(sizes), limit=SPANS_MAX, **trace)
     phase = await _phase(project_id, execution_id_of(trace_id))
     executions = [] if phase is None else await _tree(project_id, execution_id_of(trace_id))
-    return FoundTrace([_span(row) for row in rows], executions, phase)
+    return [_span(row) for row in rows], executions, phase
 
 
 def _span(row: SpanRow) -> StoredSpan:

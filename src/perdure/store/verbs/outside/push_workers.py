@@ -196,14 +196,9 @@ async def take_push_checks(*, now_us: int, every_us: int, limit: int) -> list[tu
     return [(id, project_id, url) for id, project_id, url in rows]
 
 
-class WatchedWorker(NamedTuple):
-    online: Sequence[PushWorker]
-    expired: bool
-    next_check_us: int | None
-
-
 @verb(reads=True)
-async def watch_push_workers(*, now_us: int) -> WatchedWorker:
+async def watch_push_workers(*, now_us: int) -> tuple[list[PushWorker], bool, int | None]:
+    """The workers online, whether a lease has expired, and when the next check is due."""
     online: list[PushWorker] = []
     expired = False
     next_check_us: int | None = None
@@ -212,7 +207,7 @@ async def watch_push_workers(*, now_us: int) -> WatchedWorker:
         if state == "online" and lease_until_us > now_us:
             online.append(PushWorker(*worker))
             next_check_us = check_at_us if next_check_us is None else min(next_check_us, check_at_us)
-    return WatchedWorker(online, expired, next_check_us)
+    return online, expired, next_check_us
 
 
 @verb(reads=True)
