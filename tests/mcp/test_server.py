@@ -212,7 +212,7 @@ async def test_an_unknown_tool_reads_names_only_and_asks_for_the_role_first(
             text = _text(said)
             assert said.is_error and text.startswith(code) and len(text) < 500
     assert described == []
-    assert set(scans) <= ({"startable_by"} if role is Role.ADMIN else set())
+    assert set(scans) <= ({"list_startable"} if role is Role.ADMIN else set())
 
 
 async def test_numbers_beyond_64_bits_are_refused_by_name(app: Embedded) -> None:

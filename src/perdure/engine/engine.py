@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from perdure.engine.agents.approvals import Approvals
 from perdure.engine.agents.budgets import Budgets
-from perdure.engine.agents.definitions import Definitions
 from perdure.engine.agents.sessions import Sessions
 from perdure.engine.agents.transcripts import Transcripts
 from perdure.engine.base.callers import Callers
@@ -36,7 +35,6 @@ from perdure.engine.people.projects import Projects
 from perdure.engine.people.signing import Signing
 from perdure.engine.runs.beats import Beats
 from perdure.engine.runs.claims import Claims
-from perdure.engine.runs.deployments import Deployments
 from perdure.engine.runs.events import Events
 from perdure.engine.runs.executions import Executions
 from perdure.engine.runs.fallback_poller import FallbackPoller
@@ -65,9 +63,10 @@ from perdure.store.base.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.verbs.agents import approvals, conversations
+from perdure.store.verbs.agents import approvals, conversations, definitions
 from perdure.store.verbs.base import access
 from perdure.store.verbs.clock import schedules, triggers
+from perdure.store.verbs.insight import workflow_runs
 from perdure.store.verbs.outside import slack, webhooks
 from perdure.store.verbs.people import accounts
 from perdure.store.verbs.runs import claims, deployments
@@ -81,7 +80,19 @@ logger = logging.getLogger("perdure.engine")
 R = TypeVar("R")
 
 
-VERBS = (accounts, approvals, bulk, conversations, deployments, schedules, slack, triggers, webhooks)
+VERBS = (
+    accounts,
+    approvals,
+    bulk,
+    conversations,
+    definitions,
+    deployments,
+    schedules,
+    slack,
+    triggers,
+    webhooks,
+    workflow_runs,
+)
 """The modules whose verbs serve operations."""
 PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""
@@ -138,8 +149,6 @@ class Engine(Core):
                 Matches(self),
                 self.pauses,
                 queues,
-                Definitions(self),
-                Deployments(self),
                 Sessions(self),
                 self.approvals,
                 self.push,

@@ -14,7 +14,7 @@ from perdure.wire.base.records import Kind
 from perdure.wire.insight.journal_spans import trace_id_of
 from perdure.wire.runs.executions import ListFilters
 from perdure.wire.runs.requests import StartItem, Suspend, TakeMessages
-from perdure.wire.runs.workflows import WorkflowType
+from perdure.wire.runs.workflows import GetWorkflowRuns
 
 LARGE = "x" * INLINE_BYTES_MAX
 SMALL = "y" * (INLINE_BYTES_MAX - 2)
@@ -36,18 +36,7 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
         find.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10)
     )
     assert [json.decode(one.payload) for one in page] == ["z", SMALL, LARGE]
-    found, _ = await world.store.read(
-        workflow_runs.list_runs(
-            project_id=PROJECT,
-            type=WorkflowType.WORKFLOW,
-            workflow_id=None,
-            created_after_us=None,
-            created_before_us=None,
-            before="~",
-            limit=10,
-            offset=0,
-        )
-    )
+    found = (await world.store.read(workflow_runs.list_runs(world.at(), GetWorkflowRuns()))).items
     assert [json.decode(one.payload) for one in found] == ["z", SMALL, LARGE]
     _, executions, _ = await world.store.scan(trace_queries.get_trace(project_id=PROJECT, trace_id=trace_id_of(ids[0])))
     assert [json.decode(one.values.input or b"null") for one in executions] == [LARGE]

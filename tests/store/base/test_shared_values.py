@@ -17,7 +17,7 @@ from perdure.wire.base.records import Kind
 from perdure.wire.insight.journal_spans import trace_id_of
 from perdure.wire.runs.executions import ListFilters
 from perdure.wire.runs.requests import Complete
-from perdure.wire.runs.workflows import WorkflowType
+from perdure.wire.runs.workflows import GetWorkflowRuns
 from perdure.wire.steering.forks import Edits
 
 LARGE = "x" * SHARED_BYTES_MIN
@@ -88,18 +88,7 @@ async def test_every_list_page_and_trace_has_the_whole_value(world: World) -> No
     id = await _same(world)
     read = world.store.read
     [one], _ = await read(find.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10))
-    [run], _ = await read(
-        workflow_runs.list_runs(
-            project_id=PROJECT,
-            type=WorkflowType.WORKFLOW,
-            workflow_id=None,
-            created_after_us=None,
-            created_before_us=None,
-            before="~",
-            limit=10,
-            offset=0,
-        )
-    )
+    [run] = (await read(workflow_runs.list_runs(world.at(), GetWorkflowRuns()))).items
     [end], _ = await read(queries.finished(project_id=PROJECT, ids=[id]))
     for result in (one.result, run.result, end.result):
         assert json.decode(result or b"") == LARGE

@@ -25,6 +25,7 @@ from perdure.wire.clock.triggers import (
     RegisterEventTrigger,
     TriggerSpec,
 )
+from perdure.wire.runs.deployments import RegisterWorkerDeployment
 from perdure.wire.runs.executions import Execution, ListFilters
 
 
@@ -136,9 +137,7 @@ async def test_what_nobody_could_run_is_refused(puller: Puller) -> None:
     with pytest.raises(DeploymentNotFound):
         await puller.make(deployment_id="unknown")
     world = puller.world
-    await world.store.write(
-        deployments.register_push_deployment(project_id=PROJECT, deployment_id="push", now_us=world.now_us)
-    )
+    await world.store.write(deployments.register_push_deployment(world.at(), RegisterWorkerDeployment("push")))
     await puller.make(workflow_id="unknown", deployment_id="push")
 
 

@@ -12,7 +12,6 @@ from msgspec import Raw, Struct
 
 from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
-from perdure.engine.base.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.people.signing import Signing
 from perdure.store.verbs.agents import approvals
@@ -33,6 +32,7 @@ from perdure.wire.agents.approvals import (
 )
 from perdure.wire.base.access import UNSTORED
 from perdure.wire.base.codec import KEY_BYTES_MAX, check_json, check_name
+from perdure.wire.base.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.wire.base.errors import Conflict, Unauthorized
 from perdure.wire.base.fields import checked_id, is_uuid
 from perdure.wire.base.operation import Listed

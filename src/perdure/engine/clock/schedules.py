@@ -8,9 +8,9 @@ import logging
 from uuid_utils import uuid7
 
 from perdure.engine.base.core import Core
-from perdure.engine.base.cursors import read_cursor, write_cursor
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.clock import schedules
+from perdure.wire.base.cursors import read_cursor, write_cursor
 from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
 from perdure.wire.base.fields import FIRST_CURSOR, ZonedTime
 from perdure.wire.base.operation import Listed

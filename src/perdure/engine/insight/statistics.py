@@ -1,9 +1,9 @@
 import asyncio
 
 from perdure.engine.base.core import Core
-from perdure.engine.base.cursors import read_cursor, write_cursor
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.insight import stats
+from perdure.wire.base.cursors import read_cursor, write_cursor
 from perdure.wire.insight.stats import (
     GetOverview,
     GetQueueStats,

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
-from perdure.engine.base.cursors import read_cursor, write_cursor
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.insight.span_merging import merge_runs
 from perdure.store.verbs.base.pages import Place
 from perdure.store.verbs.insight import trace_queries, traces
 from perdure.store.verbs.insight.trace_queries import NEWEST
+from perdure.wire.base.cursors import read_cursor, write_cursor
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.fields import is_uuid
 from perdure.wire.base.operation import Listed

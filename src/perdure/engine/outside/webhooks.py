@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from perdure.engine.base.calls import CallFailed, HttpAnswer
 from perdure.engine.base.core import Core
-from perdure.engine.base.cursors import none_of_ours
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.people.signing import Signing
 from perdure.store.verbs.base.idempotency import At
@@ -26,6 +25,7 @@ from perdure.store.verbs.outside.webhooks import TakenDelivery
 from perdure.store.verbs.runs import queries
 from perdure.wire.base.access import Role
 from perdure.wire.base.codec import scrub_text
+from perdure.wire.base.cursors import none_of_ours
 from perdure.wire.base.errors import NotFound, PerdureError
 from perdure.wire.base.fields import checked_id, is_uuid
 from perdure.wire.base.operation import Listed

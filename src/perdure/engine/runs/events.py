@@ -4,12 +4,12 @@ import asyncio
 
 from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
-from perdure.engine.base.cursors import read_cursor, write_cursor
 from perdure.engine.base.notifier import ChannelCursors
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.store.verbs.runs import events
 from perdure.wire.agents.approvals import ANSWERED, ASKED
 from perdure.wire.base.access import Role
+from perdure.wire.base.cursors import read_cursor, write_cursor
 from perdure.wire.base.fields import INT64_MAX, is_uuid
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 from perdure.wire.base.operation import Listed

@@ -1,11 +1,11 @@
 from msgspec import structs
 
 from perdure.engine.base.core import Core
-from perdure.engine.base.cursors import read_cursor, write_cursor
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.outside.dispatch import LEASE_US
 from perdure.engine.runs.beats import Beats
 from perdure.store.verbs.runs import queries, workers
+from perdure.wire.base.cursors import read_cursor, write_cursor
 from perdure.wire.base.operation import Listed
 from perdure.wire.runs.waits import GetWorkerStatus, WorkerStatus
 from perdure.wire.runs.workers import ListedWorker, ListWorkers

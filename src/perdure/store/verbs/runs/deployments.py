@@ -12,15 +12,22 @@ from perdure.store.base.executions import JournalRow
 from perdure.store.base.interface import Notify, Ready, Written, query, query_many, record, records, serves, value, verb
 from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.runs.queues import put_queue
+from perdure.wire.base.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.wire.base.errors import BadRequest, BadValue, Conflict, DeploymentNotFound, NotFound
 from perdure.wire.base.limits import GATHERED_BYTES_MAX
+from perdure.wire.base.operation import Listed
+from perdure.wire.base.record import DONE, Done
 from perdure.wire.base.records import Kind
 from perdure.wire.base.times import NEVER_US
 from perdure.wire.runs.deployments import (
     Deployment,
     DeploymentStatus,
     GetDeployment,
+    ListDeployments,
     ListedDeployment,
+    RegisterDeploymentWorkflow,
+    RegisterQueues,
+    RegisterWorkerDeployment,
     RetireDeployment,
     UseDeployment,
 )
@@ -30,10 +37,11 @@ from perdure.wire.runs.workflows import (
     TOOL_CHARS_MAX,
     TOOL_PREFIX,
     WORKFLOWS_MAX,
+    GetStartable,
     GetWorkflow,
+    GetWorkflows,
     RegisteredWorkflow,
     WorkflowDescription,
-    WorkflowType,
     tool_name,
 )
 
@@ -139,46 +147,31 @@ async def catch_up() -> int:
     return amount
 
 
-@verb(sweep=True)
-async def register_push_deployment(*, project_id: str, deployment_id: str, now_us: int) -> None:
-    await put_push_deployment(project_id, deployment_id, now_us)
+@serves(RegisterWorkerDeployment, sweep=True)
+async def register_push_deployment(at: At, op: RegisterWorkerDeployment) -> Done:
+    await put_push_deployment(at.project_id, op.deployment_id, at.now_us)
+    return DONE
 
 
-@verb(sweep=True)
-async def register_push_workflow(
-    *,
-    project_id: str,
-    deployment_id: str,
-    workflow_id: str,
-    type: WorkflowType,
-    trigger_on_event: bool,
-    scheduled: bool,
-    now_us: int,
-) -> None:
-    """Raises DeploymentNotFound, Conflict."""
-    if not await _lock_active(project_id, deployment_id):
+@serves(RegisterDeploymentWorkflow, sweep=True)
+async def register_push_workflow(at: At, op: RegisterDeploymentWorkflow) -> Done:
+    if not await _lock_active(at.project_id, op.deployment_id):
         raise Conflict(
-            f"Deployment {deployment_id!r} is served by native workers, whose registrations bring all its workflows."
+            f"Deployment {op.deployment_id!r} is served by native workers, whose registrations bring all its workflows."
         )
-    await check_room(project_id, [workflow_id])
-    await query(
-        "put_workflow",
-        project_id=project_id,
-        deployment_id=deployment_id,
-        id=workflow_id,
-        type=type,
-        trigger_on_event=int(trigger_on_event),
-        scheduled=int(scheduled),
-        now_us=now_us,
-    )
+    await check_room(at.project_id, [op.workflow_id])
+    flags = {"trigger_on_event": int(op.trigger_on_event or 0), "scheduled": int(op.scheduled or 0)}
+    await query("put_workflow", at, op, id=op.workflow_id, type=op.workflow_type, **flags)
+    return DONE
 
 
-@verb(sweep=True)
-async def register_queues(*, project_id: str, deployment_id: str, queues: Sequence[QueueSpec]) -> None:
-    """Total limits stay. Raises DeploymentNotFound."""
-    await active_deployment(project_id, deployment_id)
-    for queue in queues:
-        await put_queue(project_id, queue, keep_total=True)
+@serves(RegisterQueues, sweep=True)
+async def register_queues(at: At, op: RegisterQueues) -> Done:
+    """Total limits stay."""
+    await active_deployment(at.project_id, op.deployment_id)
+    for queue in op.queues:
+        await put_queue(at.project_id, QueueSpec(queue.name, queue.concurrency_limit), keep_total=True)
+    return DONE
 
 
 async def active_deployment(project_id: str, deployment_id: str | None) -> str:
@@ -225,20 +218,15 @@ class RegistryPlace(NamedTuple):
     """The deployment of the place."""
 
 
-FIRST_REGISTERED: Final = RegistryPlace("", 0, "")
+def registry_place(cursor: str | None) -> RegistryPlace:
+    return RegistryPlace("", 0, "") if cursor is None else read_cursor(cursor, RegistryPlace, "first")
 
 
-@verb(reads=True)
-async def list_workflows(
-    *, project_id: str, after: RegistryPlace, limit: int, offset: int
-) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
-    """Workflows of active deployments, and the next place."""
-    found = await records(
-        RegisteredWorkflow, "list_workflows", project_id=project_id, limit=limit + 1, offset=offset, **after._asdict()
-    )
-    page = found[:limit]
-    last = page[-1] if len(found) > limit else None
-    return page, None if last is None else RegistryPlace(last.id, last.created_at_us, last.deployment_id)
+@serves(GetWorkflows, reads=True)
+async def list_workflows(at: At, op: GetWorkflows) -> Listed[RegisteredWorkflow]:
+    place = registry_place(op.cursor)._asdict()
+    found = await records(RegisteredWorkflow, "list_workflows", at, op, **place | {"limit": op.limit + 1})
+    return Listed.of(found, op.limit, lambda last: write_cursor((last.id, last.created_at_us, last.deployment_id)))
 
 
 @serves(GetWorkflow, reads=True)
@@ -255,28 +243,28 @@ async def _described(project_id: str, found: RegisteredWorkflow) -> RegisteredWo
     return found if described is None else found.described_by(json.decode(described, type=WorkflowDescription))
 
 
-@verb(reads=True)
-async def list_startable(*, project_id: str, after_id: str, limit: int) -> tuple[list[RegisteredWorkflow], str | None]:
-    """List workflows and agents of active deployments, each from the newest, and the last name if more follow."""
-    rows = await records(
-        RegisteredWorkflow, "list_startable", project_id=project_id, after_id=after_id, limit=STARTABLE_ROWS
-    )
+@serves(GetStartable, scans=True)
+async def list_startable(at: At, op: GetStartable) -> Listed[RegisteredWorkflow]:
+    """List workflows and agents of active deployments, each from the newest."""
+    if op.tool is not None:
+        return Listed(await _startable_by(at.project_id, op.tool))
+    (after_id,) = ("",) if op.cursor is None else read_cursor(op.cursor, tuple[str], "first")
+    rows = await records(RegisteredWorkflow, "list_startable", at, after_id=after_id, limit=STARTABLE_ROWS)
     newest: dict[str, RegisteredWorkflow] = {}
     for one in rows:
         newest.setdefault(one.id, one)
     page: list[RegisteredWorkflow] = []
     size = 0
-    for one in list(newest.values())[:limit]:
+    for one in list(newest.values())[: op.limit]:
         if size > GATHERED_BYTES_MAX:
             break
-        page.append(await _described(project_id, one))
+        page.append(await _described(at.project_id, one))
         size += sum(len(bytes(schema or b"")) for schema in (page[-1].input_schema, page[-1].output_schema))
     more = len(newest) > len(page) or len(rows) == STARTABLE_ROWS
-    return page, page[-1].id if more else None
+    return Listed(page, write_cursor((page[-1].id,)) if more else None)
 
 
-@verb(reads=True)
-async def startable_by(*, project_id: str, tool: str) -> list[RegisteredWorkflow]:
+async def _startable_by(project_id: str, tool: str) -> list[RegisteredWorkflow]:
     """Find the workflow or agent that an MCP tool runs, or none. Reads names, and the description of the match."""
     if len(tool) > TOOL_CHARS_MAX or not tool.startswith(TOOL_PREFIX):
         return []
@@ -342,26 +330,26 @@ async def retire_deployment(at: At, op: RetireDeployment) -> Deployment:
     return await _read(at.project_id, op.deployment_id)
 
 
-@verb(reads=True)
-async def list_deployments(
-    *, project_id: str, retired: bool, before_us: int, after: str, limit: int, now_us: int
-) -> list[ListedDeployment]:
-    found = await records(
-        Deployment,
-        "list_deployments",
-        project_id=project_id,
-        retired=int(retired),
-        before_us=before_us,
-        after=after,
-        limit=limit,
-    )
-    workers: dict[str, int] = dict(await query("count_live_workers", project_id=project_id, now_us=now_us))
+@serves(ListDeployments, scans=True)
+async def list_deployments(at: At, op: ListDeployments) -> Listed[ListedDeployment]:
+    before_us, after = (1 << 62, "") if op.cursor is None else _place(op.cursor)
+    page = {"retired": int(op.retired), "before_us": before_us, "after": after, "limit": op.limit + 1}
+    found = await records(Deployment, "list_deployments", at, **page)
+    workers: dict[str, int] = dict(await query("count_live_workers", at))
     open_: dict[str, dict[str, int]] = {}
-    for deployment_id, phase, amount in await query("count_open_by_deployment", project_id=project_id):
+    for deployment_id, phase, amount in await query("count_open_by_deployment", at):
         open_.setdefault(deployment_id, {})[phase] = amount
-    return [
+    listed = [
         ListedDeployment(**asdict(one), workers=workers.get(one.id, 0), open=open_.get(one.id, {})) for one in found
     ]
+    return Listed.of(listed, op.limit, lambda last: f"{last.created_at_us}-{last.id}")
+
+
+def _place(cursor: str) -> tuple[int, str]:
+    at_us, dash, id = cursor.partition("-")
+    if not (dash and id and at_us.isascii() and at_us.isdigit() and len(at_us) < 19):
+        raise none_of_ours("youngest")
+    return int(at_us), id
 
 
 @serves(GetDrain, scans=True)

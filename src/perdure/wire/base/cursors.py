@@ -6,7 +6,6 @@ from typing import TypeVar
 
 import msgspec
 
-from perdure.store.verbs.runs.deployments import FIRST_REGISTERED, RegistryPlace
 from perdure.wire.base.errors import BadRequest
 
 Place = TypeVar("Place", bound=tuple[int | str, ...])
@@ -31,7 +30,3 @@ def read_cursor(cursor: str, type: type[Place], first: str) -> Place:
 
 def none_of_ours(first: str) -> BadRequest:
     return BadRequest(f"`cursor` is not one that a list gave; leave it out to start with the {first}.")
-
-
-def registry_place(cursor: str | None) -> RegistryPlace:
-    return FIRST_REGISTERED if cursor is None else read_cursor(cursor, RegistryPlace, "first")
