@@ -91,11 +91,8 @@ class Timers:
         return await self._do_due(transitions.RESTING, wake)
 
     async def bring_forward(self) -> float:
-        """Wakes timers that were set before the clock was put back.
-
-        Such a timer wakes when its own duration has passed since the step, or since the start of this process: never
-        too early, at most after twice the duration. Its row stays unchanged, so a short error of the clock has no
-        effect.
+        """Wakes timers set before the clock was put back, once their duration has passed since the step or the start of
+        this process: after at most twice the duration. Rows stay unchanged.
         """
         if self.stepped_back_at_us == 0:
             return HOUR_US / 1e6
@@ -176,8 +173,8 @@ class Reaper:
     async def reap(self) -> float:
         """Run a round, and measure whether this server ran all the time.
 
-        A wait for a lock is not an absence: beats go on, or wait too and count from their arrival. A frozen process is
-        an absence, and so is a store that takes no writes. If a round takes long, marks tell which it is.
+        A frozen process is an absence, and so is a store that takes no writes. A wait for a lock is not: beats count
+        from their arrival. Marks tell which it is.
         """
         absence, lease_us = self._core.absence, self._core.lease_us
         began = seen = boottime_us()
@@ -202,9 +199,8 @@ class Reaper:
         """End registrations whose lease ran out.
 
         After a long absence, grant leases instead, unless another server ran: servers that restart often would withhold
-        the work of dead workers. After a jump of the clock, grant for one lease, because other servers may still renew
-        by the old time. Do so too if a registration is locked: it gets its lease once it is free. Then limit leases
-        that are too long because the clock went back.
+        the work of dead workers. After a jump of the clock, or with a locked registration, grant for one lease. Then
+        limit leases that are too long because the clock went back.
         """
         core = self._core
         now = boottime_us()
@@ -232,9 +228,8 @@ class Reaper:
         return core.spread(tick_us / 1e6)
 
     async def _mark(self) -> bool:
-        """False if another server is writing the mark, or if the store was away: a mark would hide that from the
-        servers, which then grant no leases. If the store does not take the mark in time, it takes no beats either.
-        Raises `StoreAway`."""
+        """False if another server is writing the mark, or if the store was away: a mark would hide that from servers.
+        Raises `StoreAway` if the store does not take the mark in time."""
         core, lease_us = self._core, self._core.lease_us
         if core.absence.is_store_away(boottime_us()):
             return False

@@ -12,8 +12,7 @@ CHANNELS_MAX = 10_000
 class Notifier:
     """Channels by key. Take a cursor, query, then wait: notifications after the cursor are not missed.
 
-    A cursor is the total number of notifications so far. A channel with cursors keeps its last notification until many
-    other channels crowd it out. The waiters then query again.
+    A cursor is the number of notifications so far. Waiters of a channel crowded out by others query again.
     """
 
     def __init__(self) -> None:

@@ -58,9 +58,8 @@ class Traces(Service):
     async def _at_home(self, project_id: str, spans: Sequence[StoredSpan]) -> list[StoredSpan]:
         """Move spans of executions, and spans below, to the trace of the root execution.
 
-        With a worker's web framework, each piece between two waits is in the trace of another request. Two kinds stay:
-        spans of a root execution whose caller set the trace, and spans neither about an execution nor below such a
-        span.
+        A web framework puts each piece between two waits into another request's trace. Spans of a root execution whose
+        caller set the trace stay, as do spans not about an execution.
         """
         of = [await _in_turn(n, span) for n, span in enumerate(spans)]
         ids = sorted({id for id in of if id is not None and is_uuid(id)})

@@ -38,7 +38,7 @@ class Unstarted:
     """Executions without any begun step or report.
 
     The lease's thread calls `is_blocked` and `hand_back`, the event loop's thread everything else. The first thread to
-    take an execution out owns the execution. Running code never moves, so blocking code blocks only its own event loop.
+    take an execution out owns the execution.
     """
 
     def __init__(self) -> None:

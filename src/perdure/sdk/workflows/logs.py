@@ -91,8 +91,8 @@ class ReplayFilter(logging.Filter):
 def keep_logs() -> None:
     """Start to keep the logs of steps and workflow code in executions.
 
-    The function wraps the method that passes each record to the handlers. A handler of the root logger would end
-    Python's output of last resort, and turn a later `logging.basicConfig()` into nothing.
+    Wraps `callHandlers`: a handler of the root logger would end Python's output of last resort, and disable a later
+    `logging.basicConfig()`.
     """
     handler, call_handlers = LogHandler(), logging.Logger.callHandlers
 

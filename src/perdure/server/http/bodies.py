@@ -52,9 +52,8 @@ class _Part:
 class BodyCount:
     """Counts the items of a body's lists and the names of its objects before decoding.
 
-    Decoding millions of items blocks the event loop for seconds, even in a thread, because msgspec keeps the
-    interpreter lock. So counting reads the body up to its limits, and without values. The commas outside the values
-    count everything else, also under a repeated name, where msgspec shows only the last value.
+    Decoding millions of items would block the event loop for seconds, even in a thread: msgspec keeps the interpreter
+    lock. Commas outside the values count everything else, also under a repeated name.
     """
 
     def __init__(self, body_type: type[Struct]) -> None:

@@ -60,8 +60,8 @@ class StreamDrain:
 
 class StreamPoll:
     """A block that a drain ends quietly; the code behind the block gives the empty answer. With `until_closing=False`
-    the engine ends the poll instead. If the client leaves, the block raises `ClientGone`; if the key or user changes,
-    `RequestTimeout`: the next request tells whether the caller still has the right."""
+    the engine ends the poll instead. Raises `ClientGone` if the client leaves, `RequestTimeout` if the key or user
+    changes."""
 
     def __init__(
         self, receive: Receive, drain: StreamDrain, *, until_closing: bool = True, caller: Principal | None = None

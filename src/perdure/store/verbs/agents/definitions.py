@@ -31,7 +31,7 @@ _KINDS: Final[dict[WorkflowType, tuple[Any, Any]]] = {
     WorkflowType.AGENT: (RegisterAgent, AgentDefinition),
     WorkflowType.TOOL: (RegisterTool, partial(ToolDefinition, tool_type="default")),
 }
-"""What a worker registers, and what callers see."""
+"""The registered record of each kind, and the shown record."""
 
 
 @serves(RegisterAgent, sweep=True)

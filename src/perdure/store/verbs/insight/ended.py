@@ -1,11 +1,10 @@
 """Rollups of ends: how many executions ended, by slices of time.
 
-The transaction that ends an execution does no extra work. Some seconds later a background duty *folds* ends into
-`ended_counts`, each once: a transaction changes the counts and the marks of counted ends together. Readers count
-younger ends from the index of ends. The past of an older store is folded backwards, newest first.
+Some seconds after an end, a background duty *folds* it into `ended_counts`, once: a transaction changes the counts and
+the marks of counted ends together. Readers count younger ends from the index. The past is folded backwards.
 
-A transaction may commit seconds after its end's time. So the duty examines each minute a second time and adds missed
-ends. A deletion counts the deleted ends before the duty does.
+A transaction may commit seconds after its end's time, so the duty examines each minute twice. A deletion counts the
+deleted ends before the duty does.
 """
 
 from collections import Counter
