@@ -376,5 +376,5 @@ WHERE n < {MIN|LEAST}(:executions{::BIGINT} * 5000000 / step_us, 20000);
 
 -- name: ended_folds
 -- picks: the one row: the newest ten ends are not counted yet
-INSERT INTO ended_folds (id, folded_from_us, folded_to_us, settled_to_us, deletions)
-VALUES (1, 0, :start_us{::BIGINT} + (:executions{::BIGINT} - 5) * 1000000, :start_us, 0);
+INSERT INTO ended_folds (id, folded_to_us, settled_to_us, deletions)
+VALUES (1, :start_us{::BIGINT} + (:executions{::BIGINT} - 5) * 1000000, :start_us, 0);

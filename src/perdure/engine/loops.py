@@ -258,7 +258,7 @@ class Housekeeping:
         settings = core.settings
         now_us = core.clock.now_us()
         finished_before_us = now_us - int(settings.retention_days * DAY_US)
-        pruned = await core.store.write(
+        _, self._prune_after, more = await core.store.write(
             retention.prune(
                 after=self._prune_after,
                 finished_before_us=finished_before_us,
@@ -272,10 +272,9 @@ class Housekeeping:
                 statuses={status: now_us - int(days * DAY_US) for status, days in settings.retention_statuses.items()},
             )
         )
-        self._prune_after = pruned.after
         await core.store.vacuum()
         more_jobs = await core.store.write(bulk.prune_jobs(before_us=finished_before_us, limit=BATCH))
-        return 0.2 if pruned.more or more_jobs else core.spread(60.0)
+        return 0.2 if more or more_jobs else core.spread(60.0)
 
     async def alarm(self) -> float:
         for project_id, deployment_id, python, protocol, amount, since_us in await self._core.store.scan(

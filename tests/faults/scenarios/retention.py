@@ -113,9 +113,9 @@ async def _write(run: Run, peer: Peer, stop: asyncio.Event, took: list[float]) -
 
 async def _prune(peer: Peer) -> int:
     """Prune like a server's loop, without pauses. Returns how much was deleted."""
-    deleted, after, more = 0, ("", ""), True
+    total, after, more = 0, ("", ""), True
     while more:
-        pruned = await peer.store.write(
+        deleted, after, more = await peer.store.write(
             verbs.prune(
                 after=after,
                 finished_before_us=peer.now_us - DAYS * DAY_US,
@@ -124,8 +124,8 @@ async def _prune(peer: Peer) -> int:
                 limit=500,
             )
         )
-        deleted, after, more = deleted + pruned.deleted, pruned.after, pruned.more
-    return deleted
+        total += deleted
+    return total
 
 
 async def _watch(run: Run, stop: asyncio.Event) -> tuple[float, int]:

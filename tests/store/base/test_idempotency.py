@@ -29,7 +29,7 @@ async def sweep(world: World, limit: int = 500, retention_days: float = 30) -> i
     """Walk the whole retention; returns the count of rounds."""
     after, rounds = ("", ""), 0
     while True:
-        pruned = await world.store.write(
+        _, after, more = await world.store.write(
             retention.prune(
                 after=after,
                 finished_before_us=world.now_us - int(retention_days * DAY_US),
@@ -38,8 +38,8 @@ async def sweep(world: World, limit: int = 500, retention_days: float = 30) -> i
                 limit=limit,
             )
         )
-        after, rounds = pruned.after, rounds + 1
-        if not pruned.more:
+        rounds += 1
+        if not more:
             return rounds
 
 

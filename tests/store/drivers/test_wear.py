@@ -71,7 +71,7 @@ async def forget(world: World, seconds: float) -> None:
     """Delete executions that ended over `seconds` ago, in batches like the engine's loop."""
     after, more = ("", ""), True
     while more:
-        pruned = await world.store.write(
+        _, after, more = await world.store.write(
             retention.prune(
                 after=after,
                 finished_before_us=world.now_us - int(seconds * SECOND),
@@ -80,7 +80,6 @@ async def forget(world: World, seconds: float) -> None:
                 limit=AT_ONCE,
             )
         )
-        after, more = pruned.after, pruned.more
 
 
 async def test_every_table_has_the_settings_that_its_use_asks_for(server: postgres.Server) -> None:

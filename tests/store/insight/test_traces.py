@@ -44,12 +44,12 @@ async def known(world: World, trace: str = TRACE) -> set[str]:
 
 async def prune(world: World, days: float) -> int:
     before_us = world.now_us - int(days * DAY_US)
-    pruned = await world.store.write(
+    deleted, _, _ = await world.store.write(
         retention.prune(
             after=("", ""), finished_before_us=before_us, idempotency_before_us=before_us, now_us=world.now_us, limit=10
         )
     )
-    return pruned.deleted
+    return deleted
 
 
 async def test_a_trace_has_room_for_so_many(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

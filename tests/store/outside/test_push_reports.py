@@ -442,7 +442,7 @@ async def test_what_is_deleted_keeps_its_place_in_its_batch(pushes: PushWorld, w
 async def prune(pushes: PushWorld) -> int:
     """Retention of thirty days; answers how much is gone."""
     before_us = pushes.world.now_us - 30 * 86_400 * SECOND
-    pruned = await pushes.store.write(
+    deleted, _, _ = await pushes.store.write(
         retention.prune(
             after=("", ""),
             finished_before_us=before_us,
@@ -451,7 +451,7 @@ async def prune(pushes: PushWorld) -> int:
             limit=500,
         )
     )
-    return pruned.deleted
+    return deleted
 
 
 async def test_retention_leaves_what_a_batch_still_waits_for(pushes: PushWorld, worker: str) -> None:

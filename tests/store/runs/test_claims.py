@@ -750,9 +750,9 @@ async def test_a_registration_that_ended_is_never_opened_again(world: World, how
         )
     assert await world.beat() is None
     world.advance(2)
-    pruned = await world.store.write(
+    deleted, _, _ = await world.store.write(
         retention.prune(
             after=("", ""), finished_before_us=0, idempotency_before_us=world.now_us, now_us=world.now_us, limit=10
         )
     )
-    assert pruned.deleted == 1
+    assert deleted == 1

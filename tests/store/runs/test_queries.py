@@ -268,7 +268,7 @@ async def _prune(world: World, days: float, limit: int = 500, workflows: dict[st
     total = 0
     after = ("", "")
     while True:
-        pruned = await world.store.write(
+        deleted, after, more = await world.store.write(
             retention.prune(
                 after=after,
                 finished_before_us=world.now_us - int(days * DAY_US),
@@ -278,9 +278,8 @@ async def _prune(world: World, days: float, limit: int = 500, workflows: dict[st
                 workflows={name: world.now_us - int(own * DAY_US) for name, own in (workflows or {}).items()},
             )
         )
-        total += pruned.deleted
-        after = pruned.after
-        if not pruned.more:
+        total += deleted
+        if not more:
             assert after == ("", "")
             return total
 
@@ -388,7 +387,7 @@ async def test_one_batch_is_bounded_by_the_rows_of_its_journals(world: World, mo
     sizes = []
     after, more = ("", ""), True
     while more:
-        pruned = await world.store.write(
+        deleted, after, more = await world.store.write(
             retention.prune(
                 after=after,
                 finished_before_us=world.now_us - DAY_US,
@@ -398,8 +397,7 @@ async def test_one_batch_is_bounded_by_the_rows_of_its_journals(world: World, mo
                 workflows={},
             )
         )
-        sizes.append(pruned.deleted)
-        after, more = pruned.after, pruned.more
+        sizes.append(deleted)
     assert sizes == [3, 3, 1]  # the one that reaches the bound is the last
     assert await listed(world) == []
 
@@ -433,7 +431,7 @@ async def test_a_walk_leaves_out_what_is_young_and_finds_what_is_old_in_other_pr
     windows = 0
     after, gone = ("", ""), 0
     while True:
-        pruned = await world.store.write(
+        deleted, after, more = await world.store.write(
             retention.prune(
                 after=after,
                 finished_before_us=world.now_us - DAY_US,
@@ -444,8 +442,8 @@ async def test_a_walk_leaves_out_what_is_young_and_finds_what_is_old_in_other_pr
             )
         )
         windows += 1
-        after, gone = pruned.after, gone + pruned.deleted
-        if not pruned.more:
+        gone += deleted
+        if not more:
             break
     assert (gone, after) == (3, ("", ""))
     assert windows == 3  # one for the young ones, two for the others

@@ -191,7 +191,7 @@ MAY_SCAN = {
     "prune_ended": "one row per registration that ended within a day",
     "orphaned": "what is held, at the start of a process",
     "unserved": "what is ready, once a minute and in a thread of its own",
-    **dict.fromkeys(("place_after", "place_before", "ended_groups", "ended_by_minute"), "one row per project"),
+    **dict.fromkeys(("place_after", "ended_groups", "ended_by_minute"), "one row per project"),
     "open_by_phase": "what is running, in a thread of its own",
     "unserved_of_project": "what is ready, in a thread of its own",
     "count_workers": "one row per worker",

@@ -1,12 +1,13 @@
 """The background duty that folds ends into rollups."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
 from perdure.engine.base.core import Core
 from perdure.store.verbs.insight import ended
-from perdure.store.verbs.insight.ended import HOUR_US, MINUTE_US, Folds, Piece, minute
+from perdure.store.verbs.insight.ended import HOUR_US, MINUTE_US, Folds, Group, minute
 
 SECONDS: Final = 5.0
 """Seconds between two folds: readers count the ends of about ten seconds singly."""
@@ -31,7 +32,7 @@ class Folding:
         now_us = core.clock.now_us()
         folds = await core.store.read(ended.folds())
         if folds is None:
-            await core.store.write(ended.begin(now_us=minute(now_us)))
+            await core.store.write(ended.begin())
             return 0.0
         if now_us < folds.folded_to_us:
             await core.store.write(ended.reopen(was=folds, from_us=now_us // HOUR_US * HOUR_US))
@@ -41,9 +42,6 @@ class Folding:
             await core.store.write(ended.prune_counts(now_us=now_us))
         if await self._fold_new(folds, now_us) or await self._settle(folds, now_us):
             return 0.01
-        if folds.folded_from_us:
-            await self._fold_past(folds, now_us)
-            return 0.1
         return core.spread(SECONDS)
 
     async def _fold_new(self, folds: Folds, now_us: int) -> bool:
@@ -51,28 +49,21 @@ class Folding:
         to_us = now_us - YOUNG_US
         if to_us - folds.folded_to_us < STEP_US:
             return False
-        piece = await self._core.store.scan(ended.piece_after(from_us=folds.folded_to_us, to_us=to_us))
+        groups, end_us = await self._core.store.scan(ended.piece_after(from_us=folds.folded_to_us, to_us=to_us))
         over = folds.folded_to_us % MINUTE_US and minute(to_us) > folds.folded_to_us
-        if not piece.groups and not over:
+        if not groups and not over:
             return False
-        end_us = piece.to_us if piece.groups else minute(piece.to_us)
-        await self._write(folds, replace(folds, folded_to_us=end_us), piece)
+        await self._write(folds, replace(folds, folded_to_us=end_us if groups else minute(end_us)), groups)
         return True
 
     async def _settle(self, folds: Folds, now_us: int) -> bool:
         to_us = minute(min(folds.folded_to_us, now_us - SETTLED_US))
         if to_us <= folds.settled_to_us:
             return False
-        piece = await self._core.store.scan(ended.missed(from_us=folds.settled_to_us, to_us=to_us))
-        await self._write(folds, replace(folds, settled_to_us=piece.to_us), piece)
+        groups, end_us = await self._core.store.scan(ended.missed(from_us=folds.settled_to_us, to_us=to_us))
+        await self._write(folds, replace(folds, settled_to_us=end_us), groups)
         return True
 
-    async def _fold_past(self, folds: Folds, now_us: int) -> None:
-        from_us = minute(now_us - ended.PAST_US)
-        piece = await self._core.store.scan(ended.piece_before(from_us=from_us, to_us=folds.folded_from_us))
-        folded_from_us = 0 if piece.from_us <= from_us else piece.from_us
-        await self._write(folds, replace(folds, folded_from_us=folded_from_us), piece)
-
-    async def _write(self, was: Folds, now: Folds, piece: Piece) -> None:
+    async def _write(self, was: Folds, now: Folds, groups: Sequence[Group]) -> None:
         core = self._core
-        await core.store.write(ended.fold(was=was, now=now, groups=piece.groups, now_us=core.clock.now_us()))
+        await core.store.write(ended.fold(was=was, now=now, groups=groups, now_us=core.clock.now_us()))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from perdure.store.base.executions import State, unknown_execution
 from perdure.store.base.interface import query, query_many, record, value, verb
@@ -75,12 +75,6 @@ async def delete_executions(project_id: str, ids: Sequence[str]) -> int:
     return len(ids)
 
 
-class Pruned(NamedTuple):
-    deleted: int
-    after: tuple[str, str]
-    more: bool
-
-
 @verb(sweep=True)
 async def prune(
     *,
@@ -91,9 +85,11 @@ async def prune(
     limit: int,
     workflows: Mapping[str, int] | None = None,
     statuses: Mapping[str, int] | None = None,
-) -> Pruned:
-    """Delete a batch of expired data. `workflows` and `statuses` hold own deadlines; a workflow's deadline takes
-    precedence."""
+) -> tuple[int, tuple[str, str], bool]:
+    """Delete a batch of expired data. Returns how many rows, the next `after`, and whether more is left.
+
+    `workflows` and `statuses` hold own deadlines; a workflow's deadline takes precedence.
+    """
     answers, more_answers = await prune_answers(idempotency_before_us, now_us, limit)
     registrations = await query("prune_ended", before_us=idempotency_before_us, limit=limit)
     losses = await query("prune_losses", before_us=idempotency_before_us, limit=limit)
@@ -137,7 +133,7 @@ async def prune(
     gone_rows = (rows, events, fires, memory, balances, traces, registrations, losses)
     deleted += answers + sum(map(len, gone_rows[1:]))
     more = cut or room <= 0 or more_answers or more_transcripts or limit in map(len, gone_rows)
-    return Pruned(deleted, after, more)
+    return deleted, after, more
 
 
 @verb(sweep=True)

@@ -159,4 +159,4 @@ LEFT JOIN (SELECT project_id, hour_us, SUM(n) AS n FROM (SELECT project_id, at_u
   FROM ended_counts WHERE step_us = 900000000) AS quarters GROUP BY project_id, hour_us) AS q
   ON q.project_id = h.project_id AND q.hour_us = h.at_us
 WHERE h.at_us > (SELECT MIN(at_us) FROM ended_counts WHERE step_us = 900000000) AND h.n <> COALESCE(q.n, 0)
-UNION SELECT 'marks' FROM ended_folds WHERE folded_from_us > folded_to_us OR settled_to_us > folded_to_us LIMIT 20;
+UNION SELECT 'marks' FROM ended_folds WHERE settled_to_us > folded_to_us LIMIT 20;

@@ -7,21 +7,20 @@ project_id {IN (SELECT id FROM projects)|= ANY(ARRAY(SELECT id FROM projects))}
 FROM executions WHERE {= of_any_project} AND completed_at_us >= :from_us AND completed_at_us < :to_us
 
 -- text: marks
-folded_from_us, folded_to_us, settled_to_us, deletions
+folded_to_us, settled_to_us, deletions
 
 -- name: read_folds
 SELECT {= marks} FROM ended_folds WHERE id = 1;
 
 -- name: begin_folds
 -- picks: the one row
-INSERT INTO ended_folds (id, folded_from_us, folded_to_us, settled_to_us, deletions) VALUES (1, :now_us, :now_us, :now_us, 0)
+INSERT INTO ended_folds (id, folded_to_us, settled_to_us, deletions) VALUES (1, 0, 0, 0)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: move_folds
 -- picks: the one row, unless another server or a deletion came first
-UPDATE ended_folds SET folded_from_us = :folded_from_us, folded_to_us = :folded_to_us, settled_to_us = :settled_to_us
-WHERE id = 1 AND folded_from_us = :was_folded_from_us AND folded_to_us = :was_folded_to_us
-  AND settled_to_us = :was_settled_to_us AND deletions = :was_deletions
+UPDATE ended_folds SET folded_to_us = :folded_to_us, settled_to_us = :settled_to_us
+WHERE id = 1 AND folded_to_us = :was_folded_to_us AND settled_to_us = :was_settled_to_us AND deletions = :was_deletions
 RETURNING id;
 
 -- name: lock_folds
@@ -32,11 +31,6 @@ UPDATE ended_folds SET deletions = deletions + 1 WHERE id = 1 RETURNING {= marks
 -- Up to where at most so many executions of each project ended.
 SELECT MIN(at_us) FROM (SELECT (SELECT completed_at_us FROM executions WHERE executions.project_id = p.id
   AND completed_at_us >= :from_us AND completed_at_us < :to_us ORDER BY completed_at_us LIMIT 1 OFFSET :depth) AS at_us
-  FROM projects p) AS places;
-
--- name: place_before
-SELECT MAX(at_us) FROM (SELECT (SELECT completed_at_us FROM executions WHERE executions.project_id = p.id
-  AND completed_at_us >= :from_us AND completed_at_us < :to_us ORDER BY completed_at_us DESC LIMIT 1 OFFSET :depth) AS at_us
   FROM projects p) AS places;
 
 -- name: ended_groups

@@ -962,11 +962,10 @@ CREATE TABLE ended_counts (
   PRIMARY KEY (project_id, step_us, at_us, workflow_id, deployment_id, queue_name, phase, took)
 ) {table};
 
--- One row. `ended_counts` has the ends from `folded_from_us` on and before `folded_to_us`.
+-- One row. `ended_counts` has the ends before `folded_to_us`.
 CREATE TABLE ended_folds (
   id INTEGER PRIMARY KEY,
   -- 0: the whole past is counted.
-  folded_from_us INTEGER NOT NULL,
   folded_to_us INTEGER NOT NULL,
   -- Ends before this time have been looked for a second time.
   settled_to_us INTEGER NOT NULL,

@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from operator import itemgetter
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -61,8 +61,8 @@ async def reserve(*, project_id: str, request: Reserve, now_us: int) -> ReserveR
         )
     above = [id for (id,) in await query("budgets_above", project_id=project_id, id=execution_id)]
     charged = await _charged(project_id, root_id, now_us)
-    for one in charged:
-        _check_price(f"The budget {one.shared.name!r}", one.shared.usd_micros, request.unpriced)
+    for _, shared, _ in charged:
+        _check_price(f"The budget {shared.name!r}", shared.usd_micros, request.unpriced)
     budgets = [await _lock_balance(project_id, one, now_us) for one in charged]
     budgets += [await _lock(project_id, id) for id in above]
     own = request.budget if execution_id not in above else None
@@ -106,14 +106,8 @@ def _check_price(title: str, usd_micros: int | None, unpriced: str | None) -> No
         raise BadRequest(f"{title} is in US dollars, and no price is known of {unpriced!r}: give one, or limit tokens.")
 
 
-class _Charged(NamedTuple):
-    id: str
-    shared: SharedBudget
-    key: str
-
-
-async def _charged(project_id: str, root_id: str, now_us: int) -> list[_Charged]:
-    """The balances charged by a tree, in lock order. Mostly empty."""
+async def _charged(project_id: str, root_id: str, now_us: int) -> list[tuple[str, SharedBudget, str]]:
+    """List the balances charged by a tree, in lock order: id, budget and key. Mostly empty."""
     shared = [
         one for one in await records(SharedBudget, "list_shared_budgets", project_id=project_id) if one.is_limited
     ]
@@ -121,10 +115,10 @@ async def _charged(project_id: str, root_id: str, now_us: int) -> list[_Charged]
     if payer is None:
         return []
     keys = [(one, key) for one in shared if (key := payer.key(one.per)) is not None]
-    return sorted((_Charged(one.balance_id(key, now_us), one, key) for one, key in keys), key=attrgetter("id"))
+    return sorted(((one.balance_id(key, now_us), one, key) for one, key in keys), key=itemgetter(0))
 
 
-async def _lock_balance(project_id: str, charged: _Charged, now_us: int) -> StoredBudget:
+async def _lock_balance(project_id: str, charged: tuple[str, SharedBudget, str], now_us: int) -> StoredBudget:
     id, shared, key = charged
     while (found := await record(StoredBudget, "lock_budget", project_id=project_id, id=id)) is None:
         begin_us, day_us = shared.begin_us(now_us), now_us // DAY_US * DAY_US

@@ -1,7 +1,7 @@
 """Rollups of ends: how many executions ended, by slices of time.
 
 Some seconds after an end, a background duty *folds* it into `ended_counts`, once: a transaction changes the counts and
-the marks of counted ends together. Readers count younger ends from the index. The past is folded backwards.
+the marks of counted ends together. Readers count younger ends from the index.
 
 A transaction may commit seconds after its end's time, so the duty examines each minute twice. A deletion counts the
 deleted ends before the duty does.
@@ -21,11 +21,8 @@ HOUR_US: Final = 60 * MINUTE_US
 DAY_US: Final = 24 * HOUR_US
 KEPT_US: Final = {MINUTE_US: 13 * HOUR_US, 15 * MINUTE_US: 8 * DAY_US, HOUR_US: 92 * DAY_US}
 """How long slices are kept, by length."""
-PAST_US: Final = max(KEPT_US.values())
 ROWS_MAX: Final = 10_000
 """About how many ends of each project a fold counts at once."""
-PAST_ROWS_MAX: Final = 2_000
-"""Ends of the past are spread over more slices, and each is a row to write."""
 SETTLED_ROWS_MAX: Final = 100_000
 GROUPS_MAX: Final = 2_000
 """Most groups of a project in a fold. The queues of a project with more are counted together as `OTHER_QUEUES`."""
@@ -33,13 +30,9 @@ OTHER_QUEUES: Final = "*"
 
 
 class Folds(Struct, frozen=True):
-    folded_from_us: int
     folded_to_us: int
     settled_to_us: int
     deletions: int
-
-    def counts(self, ended_at_us: int) -> bool:
-        return self.folded_from_us <= ended_at_us < self.folded_to_us
 
 
 class Group(NamedTuple):
@@ -55,12 +48,6 @@ class Group(NamedTuple):
     n: int
 
 
-class Piece(NamedTuple):
-    from_us: int
-    to_us: int
-    groups: Sequence[Group]
-
-
 def minute(at_us: int) -> int:
     return at_us // MINUTE_US * MINUTE_US
 
@@ -72,29 +59,21 @@ async def folds() -> Folds | None:
 
 
 @verb(sweep=True)
-async def begin(*, now_us: int) -> None:
-    await query("begin_folds", now_us=now_us)
+async def begin() -> None:
+    await query("begin_folds")
 
 
 @verb(reads=True)
-async def piece_after(*, from_us: int, to_us: int) -> Piece:
-    """Return the oldest ends of the range, or all if few."""
+async def piece_after(*, from_us: int, to_us: int) -> tuple[list[Group], int]:
+    """Return the oldest ends of the range, or all if few, and where they end."""
     place = await value("place_after", from_us=from_us, to_us=to_us, depth=ROWS_MAX)
     to_us = to_us if place is None else max(place, from_us + 1)
-    return Piece(from_us, to_us, await _groups(from_us, to_us))
+    return await _groups(from_us, to_us), to_us
 
 
 @verb(reads=True)
-async def piece_before(*, from_us: int, to_us: int) -> Piece:
-    """Return the newest ends of the range, or all if few."""
-    place = await value("place_before", from_us=from_us, to_us=to_us, depth=PAST_ROWS_MAX)
-    from_us = from_us if place is None else place
-    return Piece(from_us, to_us, await _groups(from_us, to_us))
-
-
-@verb(reads=True)
-async def missed(*, from_us: int, to_us: int) -> Piece:
-    """Return ends that folds of whole minutes missed. The range begins with a minute."""
+async def missed(*, from_us: int, to_us: int) -> tuple[list[Group], int]:
+    """Return missed ends of whole minutes, and where these end. The range begins with a minute."""
     place = await value("place_after", from_us=from_us, to_us=to_us, depth=SETTLED_ROWS_MAX)
     to_us = to_us if place is None else max(minute(place), from_us + MINUTE_US)
     between = {"from_us": from_us, "to_us": to_us}
@@ -109,7 +88,7 @@ async def missed(*, from_us: int, to_us: int) -> Piece:
             extra = n - there.get(tuple(name), 0)
             if extra > 0 and (group.project_id, at_us) in short:
                 groups.append(group._replace(n=extra))
-    return Piece(from_us, to_us, groups)
+    return groups, to_us
 
 
 async def _groups(from_us: int, to_us: int) -> list[Group]:
@@ -145,11 +124,11 @@ async def prune_counts(*, now_us: int) -> None:
 async def count_deleted(project_id: str, rows: Rows) -> None:
     """Count deleted executions that are not counted yet. `rows` come from `delete_execution`."""
     marks = await record(Folds, "read_folds") if rows else None
-    if marks is None or all(marks.counts(at_us) for at_us, *_ in rows):
+    if marks is None or all(at_us < marks.folded_to_us for at_us, *_ in rows):
         return
     # A fold may have moved the marks meanwhile. From here on it cannot, and what it has read is too old.
     for marks in await records(Folds, "lock_folds"):
-        groups = [Group._make((project_id, *group, 1)) for at_us, *group in rows if not marks.counts(at_us)]
+        groups = [Group._make((project_id, *group, 1)) for at_us, *group in rows if at_us >= marks.folded_to_us]
         await _add(groups, now_us=marks.folded_to_us)
 
 

@@ -9,7 +9,6 @@ from msgspec.structs import asdict
 
 from perdure.store.base.interface import query, record, records, verb
 from perdure.store.verbs.base.pages import newest_entries
-from perdure.store.verbs.insight.ended import Folds
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.attention import (
     SAMPLES,
@@ -107,7 +106,7 @@ async def overview(*, project_id: str, range: Range, now_us: int) -> Overview:
         range=range,
         from_us=buckets.from_us,
         step_seconds=buckets.seconds,
-        counted_from_us=await _counted_from(buckets, now_us),
+        counted_from_us=await _counted_from(now_us),
         ended=all_ended.in_buckets(buckets, now_us),
         ended_total=all_ended.total,
         open=counts,
@@ -130,7 +129,7 @@ async def workflow_stats(
     opened: dict[str, int] = dict(await query("open_by_workflow", project_id=project_id))
     page = sorted(id for id in by_workflow.keys() | opened.keys() if id > after)[:limit]
     rows = [_workflow_stats(id, by_workflow.get(id), opened.get(id, 0), buckets, now_us) for id in page]
-    return rows, await _counted_from(buckets, now_us)
+    return rows, await _counted_from(now_us)
 
 
 @verb(reads=True)
@@ -154,7 +153,7 @@ async def workflow_details(*, project_id: str, workflow_id: str, range: Range, n
         range=range,
         from_us=buckets.from_us,
         step_seconds=buckets.seconds,
-        counted_from_us=await _counted_from(buckets, now_us),
+        counted_from_us=await _counted_from(now_us),
         workflow_id=workflow_id,
         open=OpenCounts(**phases),
         open_exact=sum(phases.values()) < OPEN_MAX,
@@ -222,7 +221,7 @@ async def queue_stats(*, project_id: str, name: str, range: Range, now_us: int) 
         range=range,
         from_us=buckets.from_us,
         step_seconds=buckets.seconds,
-        counted_from_us=await _counted_from(buckets, now_us),
+        counted_from_us=await _counted_from(now_us),
         ended=ended.in_buckets(buckets, now_us),
         keys=await records(KeyCounts, "keys_of_queue", limit=KEYS_MAX, **of_queue),
     )
@@ -270,11 +269,9 @@ def _workflow_stats(
     )
 
 
-async def _counted_from(buckets: Buckets, now_us: int) -> int | None:
+async def _counted_from(now_us: int) -> int | None:
     """None: all ends of the range are counted."""
-    folds = await record(Folds, "read_folds")
-    from_us = now_us if folds is None else folds.folded_from_us
-    return from_us if from_us > buckets.from_us else None
+    return None if await query("read_folds") else now_us
 
 
 async def _open(project_id: str) -> tuple[OpenCounts, int | None]:

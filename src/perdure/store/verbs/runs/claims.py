@@ -92,7 +92,7 @@ async def register(
     if await query("read_ended", id=request.worker_id):
         raise _not_registered(request.worker_id)
     await check_room(project_id, [spec.id for spec in request.workflows])
-    standing = await look_at_deployment(project_id, request.deployment_id, now_us, push=False)
+    fresh, changes_sides = await look_at_deployment(project_id, request.deployment_id, now_us, push=False)
     kept = await query(
         "upsert_worker",
         id=request.worker_id,
@@ -109,7 +109,7 @@ async def register(
     )
     if not kept:
         raise Conflict(f"Worker id {request.worker_id!r} is taken; make a new random one.")
-    await enter_deployment(project_id, request.deployment_id, now_us, standing, push=False)
+    await enter_deployment(project_id, request.deployment_id, now_us, fresh=fresh, push=False)
     ages: dict[str, int] = dict(
         await query("workflow_ages", project_id=project_id, deployment_id=request.deployment_id)
     )
@@ -154,7 +154,7 @@ async def register(
         await put_queue(project_id, queue)
     await declare(project_id, request.deployment_id, request.schedules, schedule_ids, now_us)
     await adopt_early("adopt_early", project_id, request.deployment_id)
-    if standing.changes_sides:  # a push worker that was given up would come back with its next beat
+    if changes_sides:  # a push worker that was given up would come back with its next beat
         for (id,) in await query("push_workers_of", project_id=project_id, deployment_id=request.deployment_id):
             await end_registration(id, now_us)
     await offer_work(project_id, request.deployment_id, now_us)

@@ -52,19 +52,15 @@ _MARKED: Final = re.compile(r"_[0-9a-f]{6}$")
 """A tool name with this end lacks part of its workflow's id."""
 
 
-class RegistrationEffect(NamedTuple):
-    fresh: bool
-    """The deployment was unknown or retired: new executions go there from now on."""
-    changes_sides: bool
-    """Workers were of the other kind before."""
+async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> tuple[bool, bool]:
+    """Check a registration before the first write. Raises Conflict if workers of the other kind serve the deployment.
 
-
-async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> RegistrationEffect:
-    """Check a registration before the first write. Raises Conflict while workers of the other kind serve the
-    deployment."""
+    Returns whether the deployment is unknown or retired, so that new executions go there from now on, and whether its
+    workers were of the other kind.
+    """
     known = await _lock(project_id, deployment_id)
     if known is None:
-        return RegistrationEffect(fresh=True, changes_sides=False)
+        return True, False
     was_push, retired = known
     changes = was_push is not push
     if changes and await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
@@ -73,7 +69,7 @@ async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *
             f"Deployment {deployment_id!r} is served by {other} workers at this moment, and cannot be served by {this} "
             "workers beside them; give these another deployment id, or stop those first."
         )
-    return RegistrationEffect(fresh=retired, changes_sides=changes)
+    return retired, changes
 
 
 async def _lock(project_id: str, deployment_id: str) -> tuple[bool, bool] | None:
@@ -91,12 +87,10 @@ async def _lock_active(project_id: str, deployment_id: str) -> bool:
     return known[0]
 
 
-async def enter_deployment(
-    project_id: str, deployment_id: str, now_us: int, standing: RegistrationEffect, *, push: bool
-) -> None:
+async def enter_deployment(project_id: str, deployment_id: str, now_us: int, *, fresh: bool, push: bool) -> None:
     """Make the deployment active, after `look_at_deployment`."""
     await query("upsert_deployment", project_id=project_id, id=deployment_id, now_us=now_us, push=int(push))
-    if standing.fresh:
+    if fresh:
         await _make_current(project_id, deployment_id, now_us)
 
 
@@ -112,9 +106,9 @@ async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
 
 async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) -> None:
     """Make or keep a deployment of push workers. Raises Conflict while native workers serve it."""
-    standing = await look_at_deployment(project_id, deployment_id, now_us, push=True)
-    await enter_deployment(project_id, deployment_id, now_us, standing, push=True)
-    if standing.changes_sides:
+    fresh, changes_sides = await look_at_deployment(project_id, deployment_id, now_us, push=True)
+    await enter_deployment(project_id, deployment_id, now_us, fresh=fresh, push=True)
+    if changes_sides:
         await query("delete_workflows", project_id=project_id, deployment_id=deployment_id)
     await adopt_early("adopt_any_early", project_id, deployment_id)
     await offer_work(project_id, deployment_id, now_us)

@@ -61,12 +61,6 @@ UNENDED_US: Final = 1 << 62
 _NAMES: Final = ("workflow_id", "queue_name", "deployment_id")
 
 
-class FoundIds(NamedTuple):
-    ids: list[str]
-    following: str | None
-    """The place where the next look starts; None: nothing older fits."""
-
-
 class Way(NamedTuple):
     """Walks that together lead to the wanted executions."""
 
@@ -97,9 +91,11 @@ async def created_at(*, project_id: str, id: str) -> int | None:
     return created_us
 
 
-async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int, *, since: str = "") -> FoundIds:
-    """Find at most `limit` executions older than `before`, and not older than `since`. The search ends early after the
-    windows of DEPTHS."""
+async def find_ids(
+    project_id: str, filters: ListFilters, before: str, limit: int, *, since: str = ""
+) -> tuple[list[str], str | None]:
+    """Find at most `limit` executions older than `before`, and not older than `since`, and where the next look starts
+    (None: nothing older fits). The search ends early after the windows of DEPTHS."""
     if filters.field is not None:
         await _check_field(project_id, filters.field, several(filters.workflow_id))
     terms = _terms(filters)
@@ -109,7 +105,7 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
     matching = await _matching(wanted, terms, before)
     if matching is not None:
         ids = await _among(wanted, (id for id in matching if id >= least), limit)
-        return FoundIds(ids[:limit], ids[limit - 1] if len(ids) > limit else None)
+        return ids[:limit], ids[limit - 1] if len(ids) > limit else None
     ways = _ways(wanted)
     given = {name for name in _FILTERS if wanted[name] is not None}
     ids = []
@@ -126,11 +122,11 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
         rows = await _each(way, wanted | {"before": before, "floor_id": floor, "limit": limit + 1})
         ids += sorted(rows, reverse=True)[: limit + 1 - len(ids)]
         if len(ids) > limit:
-            return FoundIds(ids[:limit], ids[limit - 1])
+            return ids[:limit], ids[limit - 1]
         if floor <= least:
-            return FoundIds(ids, None)
+            return ids, None
         before = floor
-    return FoundIds(ids, before)
+    return ids, before
 
 
 async def find_ended(

@@ -45,12 +45,6 @@ class Kept(Struct, frozen=True):
     """When the first dropped row was written."""
 
 
-class StartedChild(Struct, frozen=True):
-    seq: int
-    key: str
-    value: Raw
-
-
 class Plan(Struct, frozen=True):
     cut: int
     """The seq of the first dropped row."""

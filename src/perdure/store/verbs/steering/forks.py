@@ -27,7 +27,6 @@ from perdure.store.verbs.steering.fork_plans import (
     ForkSource,
     Kept,
     Plan,
-    StartedChild,
     ask_anew,
     plan_fork,
     plan_retry,
@@ -64,7 +63,8 @@ class RestartedChild(Struct, frozen=True):
     """A child, open at the cut, that the fork restarts."""
 
     id: str
-    row: StartedChild
+    seq: int
+    key: str
     old: ForkSource
 
 
@@ -212,31 +212,26 @@ class _Making:
 
     async def _look_at_children(self) -> None:
         ids = _ids_after(self.fork_id)
-        started = await records(
-            StartedChild,
-            "open_children_at",
-            execution_id=self.source.id,
-            cut=self.plan.cut,
-            lost=json.dumps(list(self.plan.lost)),
-        )
-        started = [row for row in started if row.seq not in self.plan.dropped]
+        lost = json.dumps(list(self.plan.lost))
+        found = await query("open_children_at", execution_id=self.source.id, cut=self.plan.cut, lost=lost)
+        started = [row for row in found if row[0] not in self.plan.dropped]
         if len(started) > CHILDREN_MAX:
             raise TooLarge(
                 f"{len(started):,} children were open there, and a fork starts at most {CHILDREN_MAX:,} of them again; "
-                f"fork from an earlier step, such as {started[0].key!r}."
+                f"fork from an earlier step, such as {started[0][1]!r}."
             )
-        for row in started:
-            old_id = msgspec.json.decode(row.value)
+        for seq, child_key, told in started:
+            old_id = msgspec.json.decode(told)
             old = await record(ForkSource, "read_source", project_id=self.project_id, id=old_id)
             if old is None:
                 raise Conflict(
-                    f"Child {old_id!r} was open there and is deleted. Fork from {row.key!r}, which started it."
+                    f"Child {old_id!r} was open there and is deleted. Fork from {child_key!r}, which started it."
                 )
             if self.plan.retries and old.phase is Phase.COMPLETED:
                 [end] = await records(Finished, "read_end", project_id=self.project_id, id=old_id)
-                self.results.append((row.key, end.result or NULL))
+                self.results.append((child_key, end.result or NULL))
             else:
-                self.again.append(RestartedChild(next(ids), row, old))
+                self.again.append(RestartedChild(next(ids), seq, child_key, old))
 
     async def _look_at_transcripts(self) -> None:
         rows = await query("kept_readings", execution_id=self.source.id, cut=self.plan.cut)
@@ -324,7 +319,7 @@ class _Making:
         elsewhere = old.deployment_id != self.source.deployment_id
         given: dict[str, Any] = {name: getattr(old, name) for name in _OPTIONS}
         if again is not None:
-            given |= {"parent_execution_id": self.fork_id, "step_key": again.row.key, "batch_id": old.batch_id}
+            given |= {"parent_execution_id": self.fork_id, "step_key": again.key, "batch_id": old.batch_id}
         return StartItem(
             **given,
             deployment_id=old.deployment_id if elsewhere else self.deployment_id,
@@ -378,7 +373,7 @@ class _Making:
         if plan.cut > 1:
             await query("copy_journal", cut=plan.cut, **same)
             values = [(row.seq, bytes(given)) for row, given in plan.edits]
-            values += [(one.row.seq, msgspec.json.encode(one.id)) for one in self.again]
+            values += [(one.seq, msgspec.json.encode(one.id)) for one in self.again]
             await query_many(
                 "replace_value", [{"execution_id": fork_id, "seq": seq, "value": given} for seq, given in values]
             )
