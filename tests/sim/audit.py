@@ -391,7 +391,7 @@ class Audit:
             if answer.execution_id not in made:
                 self._counts["forks asked again"] += 1
                 continue
-            request = verb.values["request"]
+            request = verb.values["op"]
             retries = isinstance(request, RetryExecution)
             self._counts[f"{'retries' if retries else 'forks'} of {self.seen[answer.forked_from].phase}"] += 1
             self.forks[answer.execution_id] = answer

@@ -42,6 +42,7 @@ from perdure.store.verbs.runs.starts import New
 from perdure.store.verbs.steering import acts, bulk
 from perdure.wire.agents.approvals import QuestionLink
 from perdure.wire.agents.budgets import Amounts, BudgetChange, BudgetSpec, Reserve, Settle
+from perdure.wire.agents.sessions import PutSessionMemory
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.access import Role
 from perdure.wire.clock.schedules import ChangeSchedule, CreateSchedule, RunSchedule
@@ -538,11 +539,7 @@ PUSHES: Final[dict[str, Callable[[Draw], Verb[Any]]]] = {
     "exports noted": lambda draw: draw(exports.note_exports, ids=[draw.id]),
     "exports released": lambda draw: draw(exports.release_exports, ids=[draw.id]),
     "memory": lambda draw: draw(
-        sessions.put_memory,
-        session_id="s",
-        summary=None,
-        messages=raw([draw.n]),
-        version=draw.one_of([None, 0, 1]),
+        sessions.put_memory, op=PutSessionMemory("s", raw([draw.n]), version=draw.one_of([None, 0, 1]))
     ),
     "spans": _spans,
     "messages": lambda draw: draw(

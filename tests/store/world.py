@@ -51,7 +51,7 @@ from perdure.wire.runs.requests import (
     WorkflowSpec,
 )
 from perdure.wire.runs.waits import PendingWaits
-from perdure.wire.steering.acts import Acted, Action, ActOnExecution
+from perdure.wire.steering.acts import Acted, Action, ActOnExecution, GetPending
 from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
 
 SECOND = 1_000_000
@@ -102,7 +102,9 @@ class World:
         wanted = _parameters(verb)
         its = {"project_id": PROJECT, "now_us": self.now_us, "lease_us": LEASE_US, "grace_us": GRACE_US, "limit": 500}
         its |= {"patience_us": 0, **(usual or {})}
-        made = {name: self.new_id() for name in ("claim_id", "event_id", "fork_id") if name in wanted - values.keys()}
+        if "at" in wanted - values.keys() - its.keys():
+            its["at"] = self.at()
+        made = {name: self.new_id() for name in ("claim_id", "event_id") if name in wanted - values.keys()}
         return verb(**made, **{name: value for name, value in its.items() if name in wanted - values.keys()}, **values)
 
     async def do(self, verb: Callable[..., Verb[T]], usual: Mapping[str, Any] | None = None, /, **values: Any) -> T:
@@ -167,7 +169,7 @@ class World:
 
     async def pending(self, id: str) -> list[tuple[str | None, str]]:
         """The keys of what is pending, each with its kind."""
-        found = await self.do(pending.pending, execution_id=id)
+        found = await self.do(pending.pending, op=GetPending(id))
         return [(call.key, call.kind.value) for call in found.items]
 
     async def publish(self, topic: str, *data: object, dedup_key: str | None = None) -> list[int]:
@@ -192,7 +194,7 @@ class World:
         return await self._fork(RetryExecution(id, **fields))
 
     async def _fork(self, request: ForkExecution | RetryExecution) -> Fork:
-        return await self.do(forks.fork, request=validated(request), acted_by="a program")
+        return await self.do(forks.fork, op=validated(request), acted_by="a program")
 
     async def delete(self, id: str) -> None:
         await self.do(retention.delete, execution_id=id)

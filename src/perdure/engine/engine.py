@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from perdure.engine.agents.approvals import Approvals
 from perdure.engine.agents.budgets import Budgets
-from perdure.engine.agents.sessions import Sessions
 from perdure.engine.agents.transcripts import Transcripts
 from perdure.engine.base.callers import Callers
 from perdure.engine.base.clock import Clock, boottime_us
@@ -43,7 +42,6 @@ from perdure.engine.runs.streams import Streams
 from perdure.engine.runs.workers import Workers
 from perdure.engine.steering.acts import Acts
 from perdure.engine.steering.bulk import BulkJobs
-from perdure.engine.steering.forks import Forks
 from perdure.engine.steering.pauses import Pauses
 from perdure.store.base.interface import (
     Changed,
@@ -63,15 +61,15 @@ from perdure.store.base.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.verbs.agents import approvals, conversations, definitions
+from perdure.store.verbs.agents import approvals, conversations, definitions, sessions
 from perdure.store.verbs.base import access
 from perdure.store.verbs.clock import schedules, triggers
-from perdure.store.verbs.insight import workflow_runs
+from perdure.store.verbs.insight import search, stats, usage, workflow_runs
 from perdure.store.verbs.outside import slack, webhooks
 from perdure.store.verbs.people import accounts
 from perdure.store.verbs.runs import claims, deployments
 from perdure.store.verbs.runs.fallback_poller import Awaited, poll_awaited
-from perdure.store.verbs.steering import bulk
+from perdure.store.verbs.steering import bulk, pending
 from perdure.wire.base.errors import Unavailable
 from perdure.wire.base.operation import Operation
 
@@ -87,9 +85,14 @@ VERBS = (
     conversations,
     definitions,
     deployments,
+    pending,
     schedules,
+    search,
+    sessions,
     slack,
+    stats,
     triggers,
+    usage,
     webhooks,
     workflow_runs,
 )
@@ -139,7 +142,6 @@ class Engine(Core):
                 self.signing,
                 self.bulk,
                 self.budgets,
-                Forks(self, self.callers),
                 Transcripts(self),
                 self.traces,
                 Journals(self),
@@ -149,7 +151,6 @@ class Engine(Core):
                 Matches(self),
                 self.pauses,
                 queues,
-                Sessions(self),
                 self.approvals,
                 self.push,
                 self.events,

@@ -9,27 +9,20 @@ from tests.store.world import PROJECT, SECOND, World
 
 from perdure.store.verbs import retention
 from perdure.store.verbs.agents import sessions
-from perdure.wire.agents.sessions import Memory
+from perdure.store.verbs.base.idempotency import At
+from perdure.wire.agents.sessions import GetSessionMemory, Memory, PutSessionMemory
 from perdure.wire.base.errors import Conflict
 
 DAY_US = 86_400 * SECOND
 
 
 async def put(world: World, session: str, messages: str, version: int | None = None, summary: str | None = None) -> int:
-    return await world.store.write(
-        sessions.put_memory(
-            project_id=PROJECT,
-            session_id=session,
-            summary=summary,
-            messages=Raw(messages.encode()),
-            version=version,
-            now_us=world.now_us,
-        )
-    )
+    op = PutSessionMemory(session, Raw(messages.encode()), summary, version)
+    return (await world.store.write(sessions.put_memory(world.at(), op))).version
 
 
 async def get(world: World, session: str, project_id: str = PROJECT) -> Memory:
-    return await world.store.read(sessions.get_memory(project_id=project_id, session_id=session))
+    return await world.store.read(sessions.get_memory(At(project_id), GetSessionMemory(session)))
 
 
 async def test_memory_is_kept_as_it_was_sent(world: World) -> None:

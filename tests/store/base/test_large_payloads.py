@@ -9,6 +9,7 @@ from perdure.store.verbs.agents import sessions
 from perdure.store.verbs.insight import trace_queries, workflow_runs
 from perdure.store.verbs.runs import find
 from perdure.store.verbs.runs.starts import INLINE_BYTES_MAX
+from perdure.wire.agents.sessions import GetSessionDetail
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.records import Kind
 from perdure.wire.insight.journal_spans import trace_id_of
@@ -40,8 +41,8 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
     assert [json.decode(one.payload) for one in found] == ["z", SMALL, LARGE]
     _, executions, _ = await world.store.scan(trace_queries.get_trace(project_id=PROJECT, trace_id=trace_id_of(ids[0])))
     assert [json.decode(one.values.input or b"null") for one in executions] == [LARGE]
-    run, *_ = await world.store.scan(sessions.get_session(project_id=PROJECT, execution_id=ids[0]))
-    assert json.decode(run.payload or b"null") == LARGE
+    session = await world.store.scan(sessions.get_session(world.at(), GetSessionDetail(ids[0])))
+    assert json.decode(session.payload) == LARGE
 
 
 async def test_pages_and_claims_are_cut_by_it(world: World) -> None:

@@ -1,8 +1,7 @@
 """Connections of outbound calls by host, with a check of each address right before its use: a name's addresses may
 change at any moment.
 
-The module is apart from `outbound`, because many servers never need the HTTP library: the lower half of HTTPX2, which
-cannot follow redirects, keep cookies, use proxies or decompress.
+Many servers never load the module and its HTTP library, the lower half of HTTPX2.
 """
 
 import asyncio
@@ -224,8 +223,7 @@ def _by_turns(addresses: Sequence[Address]) -> list[Address]:
 
 
 async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) -> httpcore2.AsyncNetworkStream:
-    """Each address is tried after a failure of an earlier address or after its head start. A task in `closing` ends the
-    other tries.
+    """Each address is tried after a failure of an earlier address or after its head start.
 
     No `await` follows the success: a cancellation would leak the connection.
     """

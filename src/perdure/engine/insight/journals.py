@@ -7,13 +7,11 @@ from msgspec.structs import asdict
 
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.outside.dispatch import LEASE_US
-from perdure.store.verbs.insight import search, timelines, usage, why
+from perdure.store.verbs.insight import timelines, usage, why
 from perdure.wire.agents.usage import ExecutionUsage, GetUsage
 from perdure.wire.agents.usage_sums import sums
 from perdure.wire.insight.critical_path import PathExecution, PathSpan, path_of
 from perdure.wire.insight.explain import explain, with_path
-from perdure.wire.insight.search import Search, SearchResults
-from perdure.wire.insight.spend import GetSpend, Spend
 from perdure.wire.insight.timeline_fold import fold
 from perdure.wire.insight.timelines import GetTimeline, Timeline
 from perdure.wire.insight.why import ExplainExecution, GetNextInQueue, NextExecution, NextInQueue, Why
@@ -68,16 +66,6 @@ class Journals(Service):
     async def usage(self, scope: Scope, op: GetUsage) -> ExecutionUsage:
         look = usage.usage(project_id=scope.project_id, execution_id=op.execution_id)
         return await asyncio.to_thread(sums, await self.scan(look))
-
-    @serves(GetSpend)
-    async def spend(self, scope: Scope, op: GetSpend) -> Spend:
-        return await self.scan(
-            usage.spend(project_id=scope.project_id, agent_id=op.agent_id, range=op.range, now_us=self.now_us())
-        )
-
-    @serves(Search)
-    async def search(self, scope: Scope, op: Search) -> SearchResults:
-        return await self.scan(search.search(project_id=scope.project_id, q=op.q, limit=op.limit))
 
     async def _path(self, project_id: str, execution_id: str, now_us: int) -> list[PathSpan]:
         """Read the path, with the descendants on the path only. Empty if the execution is deleted meanwhile."""

@@ -1,8 +1,8 @@
 """One stream of changes for everything that a page shows.
 
 Followers of the same thing share a watcher. If the store has changed, each watcher queries the store once a second, and
-sends followers the differences to their pages. Slow looks become rare. A follower has no queue: a slow reader holds
-digests of the page, and skips states in between.
+sends followers the differences to their pages. A follower has no queue: a slow reader holds digests of the page, and
+skips states in between.
 """
 
 from __future__ import annotations

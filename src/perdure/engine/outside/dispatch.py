@@ -1,7 +1,7 @@
 """Brings work to push workers: claims work, calls workers, and checks their health.
 
-Each worker has a lane: a task that claims as much as the worker has room for. A hanging worker delays only itself. Any
-server may serve any worker, because the store counts the executions held by a worker.
+Each worker has a lane: a task that claims as much as the worker has room for. Any server may serve any
+worker, because the store counts the executions held by a worker.
 
 A call has one of these results:
 

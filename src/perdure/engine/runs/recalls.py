@@ -38,8 +38,7 @@ class Recalls:
         self._recalls: set[asyncio.Task[None]] = set()
 
     def add(self, poll: ClaimPoll) -> bool:
-        """Remember a claim that got work. True if another worker waits. The answer then says so, and the worker must
-        ask again at once, which costs a full worker one request."""
+        """Remember a claim that got work. True if another worker waits: this worker must then ask again at once."""
         if not self._waiting.any_like(poll):
             return False
         self._answered[poll.worker_id] = poll

@@ -1,23 +1,19 @@
+"""The service of acts, forks and retries: the store keeps who decided."""
+
 from __future__ import annotations
 
 from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
-from perdure.store.verbs.steering import acts, pending
-from perdure.wire.base.operation import Listed
-from perdure.wire.steering.acts import Acted, ActOnExecution, GetPending, PendingCall
+from perdure.store.verbs.steering import acts, forks
+from perdure.wire.steering.acts import Acted, ActOnExecution
+from perdure.wire.steering.forks import Fork, ForkExecution, RetryExecution
 
 
 class Acts(Service):
     def __init__(self, core: Core, callers: Callers) -> None:
         super().__init__(core)
         self._callers = callers
-
-    @serves(GetPending)
-    async def pending(self, scope: Scope, op: GetPending) -> Listed[PendingCall]:
-        return await self.read(
-            pending.pending(project_id=scope.project_id, execution_id=op.execution_id, now_us=self.now_us())
-        )
 
     @serves(ActOnExecution)
     async def act(self, scope: Scope, op: ActOnExecution) -> Acted:
@@ -32,3 +28,14 @@ class Acts(Service):
                 idempotency=scope.idempotency,
             )
         )
+
+    @serves(ForkExecution)
+    async def fork(self, scope: Scope, op: ForkExecution) -> Fork:
+        return await self._fork(scope, op)
+
+    @serves(RetryExecution)
+    async def retry(self, scope: Scope, op: RetryExecution) -> Fork:
+        return await self._fork(scope, op)
+
+    async def _fork(self, scope: Scope, op: ForkExecution | RetryExecution) -> Fork:
+        return await self.write(forks.fork(self.at(scope), op, acted_by=await self._callers.name(scope.principal)))

@@ -203,7 +203,7 @@ class BulkJobs(Service):
 
     async def work(self) -> float:
         """Work at a page of each project that has a running job, then pause as long: jobs use at most half of the
-        writer. A project's jobs take turns. Held jobs start on time."""
+        writer."""
         now_us = self.now_us()
         jobs, held_until_us = await self.read(bulk.due_jobs(now_us=now_us, limit=JOBS_MAX))
         running = {job.id for job in jobs}

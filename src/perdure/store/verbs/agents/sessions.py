@@ -1,21 +1,39 @@
 """Sessions: an agent's memory, and queries for agent runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Raw
 from msgspec.structs import replace
 
-from perdure.store.base.interface import query, query_many, record, records, value, verb
+from perdure.store.base.interface import query, query_many, record, records, serves, value
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.runs.find import ids_beginning_with, list_floor
 from perdure.wire.agents.agent_steps import MODEL, SUMMARY, call_usage, tool_step
-from perdure.wire.agents.sessions import AskedQuestion, Memory, SessionRun, SessionTool, SessionTotals, said_in
+from perdure.wire.agents.sessions import (
+    AskedQuestion,
+    GetSessionDetail,
+    GetSessionMemory,
+    GetSessions,
+    Memory,
+    PutSessionMemory,
+    SessionDetail,
+    SessionRun,
+    SessionSummary,
+    SessionTool,
+    SessionTotals,
+    group_runs,
+    said_in,
+    show_session,
+)
+from perdure.wire.agents.transcripts import NewVersion
 from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.errors import Conflict, NotFound
 from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.records import Kind
-from perdure.wire.base.status import FINAL
+from perdure.wire.base.status import FINAL, STATUS
 from perdure.wire.runs.search_terms import beginning_with
 
 AGENTS_MAX: Final = 500
@@ -32,63 +50,40 @@ VALUE_SHOWN_MAX: Final = 256 << 10
 TOOL_SHOWN_MAX: Final = 16 << 10
 
 
-@verb(reads=True)
-async def get_memory(*, project_id: str, session_id: str) -> Memory:
-    """Empty, with version 0, for an unknown session."""
-    return await _memory(project_id, session_id)
+@serves(GetSessionMemory, reads=True)
+async def get_memory(at: At, op: GetSessionMemory) -> Memory:
+    return await _memory(at.project_id, op.session_id)
 
 
 async def _memory(project_id: str, session_id: str) -> Memory:
+    """Empty, with version 0, for an unknown session."""
     for summary, messages, version in await query("read_memory", project_id=project_id, session_id=session_id):
         return Memory(Raw(messages), version, None if summary is None else bytes(summary).decode())
     return Memory(Raw(b"[]"), 0)
 
 
-@verb(locks="session=session_id")
-async def put_memory(
-    *, project_id: str, session_id: str, summary: str | None, messages: Raw, version: int | None, now_us: int
-) -> int:
-    """Returns the new version. Raises Conflict if `version` (0: unstored) differs from the stored version."""
-    values = {
-        "project_id": project_id,
-        "session_id": session_id,
-        "summary": None if summary is None else summary.encode(),  # it may hold NUL, which PostgreSQL's texts cannot
-        "messages": bytes(messages),
-        "now_us": now_us,
-    }
-    if version is None:
-        rows = await query("put_memory", **values)
-    elif version == 0:
-        rows = await query("insert_memory", **values)
-    else:
-        rows = await query("update_memory", version=version, **values)
-    for (new,) in rows:
-        return int(new)
-    known = (await _memory(project_id, session_id)).version
+@serves(PutSessionMemory, locks="session=op.session_id")
+async def put_memory(at: At, op: PutSessionMemory) -> NewVersion:
+    """Version 0 is that of an unstored memory."""
+    version = op.read_version()
+    name = "put_memory" if version is None else "update_memory" if version else "insert_memory"
+    # A summary may hold NUL, which PostgreSQL's texts cannot.
+    values = {"summary": None if op.summary is None else op.summary.encode(), "messages": bytes(op.messages)}
+    for (new,) in await query(name, at, op, version=version, **values):
+        return NewVersion(new)
+    known = (await _memory(at.project_id, op.session_id)).version
     raise Conflict(
-        f"The memory of session {session_id!r} has version {known}, not {version}; read it again and put your "
+        f"The memory of session {op.session_id!r} has version {known}, not {version}; read it again and put your "
         "change on top.",
         {"version": known},
     )
 
 
-@verb(reads=True)
-async def list_agent_runs(
-    *,
-    project_id: str,
-    agent_id: str | None,
-    phases: Sequence[str] | None,
-    from_us: int,
-    to_us: int,
-    before: str,
-    limit: int,
-    offset: int,
-    q: str = "",
-) -> tuple[list[SessionRun], Mapping[str, SessionTotals], str | None]:
-    """A page of agents' root executions, newest first, with sessions, and the next place. None: any agent, any phase.
-
-    A search by `q` has a single page.
-    """
+@serves(GetSessions, scans=True)
+async def list_sessions(at: At, op: GetSessions) -> Listed[SessionSummary]:
+    """A search by `q` has a single page."""
+    project_id, before, q = at.project_id, op.cursor or FIRST_CURSOR, op.q.strip()
+    phases = None if op.status is None else [phase for phase, status in STATUS.items() if status is op.status]
     names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
     floor_id = await list_floor(project_id, before, LIST_DEPTH)
     wanted: dict[str, object] = {
@@ -96,22 +91,23 @@ async def list_agent_runs(
         "floor_id": floor_id,
         "before": before,
         "phases": None if phases is None else f" {' '.join(phases)} ",
-        "from_us": from_us,
-        "to_us": to_us,
-        "limit": SEARCHED_MAX if q else offset + limit + 1,
+        "from_us": 0 if op.start_time is None else op.start_time,
+        "to_us": 1 << 62 if op.end_time is None else op.end_time,
+        "limit": SEARCHED_MAX if q else op.offset + op.limit + 1,
     }
-    of_agents = [wanted | {"workflow_id": name} for name in names if agent_id in (None, name)]
+    of_agents = [wanted | {"workflow_id": name} for name in names if op.agent_id in (None, name)]
     ends = [phase for phase in sorted(FINAL) if phases is None or phase in phases]
     rows = await query_many("ended_agent_runs", [one | {"phase": phase} for one in of_agents for phase in ends])
     rows += await query_many("open_agent_runs", of_agents)
     ids = sorted((id for (id,) in rows), reverse=True)
     if q:
-        found = await _searched(project_id, q, ids[:SEARCHED_MAX], frozenset(names), limit)
-        found = [one for one in found if agent_id in (None, one.workflow_id)][:limit]
-        return found, await _totals(project_id, found), None
-    following = ids[offset + limit - 1] if len(ids) > offset + limit else floor_id or None
-    found = await _runs(project_id, ids[offset : offset + limit], tool_bytes_max=0)
-    return found, await _totals(project_id, found), following
+        found = await _searched(project_id, q, ids[:SEARCHED_MAX], frozenset(names), op.limit)
+        found = [one for one in found if op.agent_id in (None, one.workflow_id)][: op.limit]
+        return Listed(group_runs(found, await _totals(project_id, found)))
+    end = op.offset + op.limit
+    found = await _runs(project_id, ids[op.offset : end], tool_bytes_max=0)
+    following = ids[end - 1] if len(ids) > end else floor_id or None
+    return Listed(group_runs(found, await _totals(project_id, found)), following)
 
 
 async def _searched(
@@ -152,11 +148,9 @@ async def _totals(project_id: str, runs: Sequence[SessionRun]) -> dict[str, Sess
     return found
 
 
-@verb(reads=True)
-async def get_session(
-    *, project_id: str, execution_id: str
-) -> tuple[SessionRun, list[SessionRun], list[AskedQuestion], SessionTotals]:
-    """A root execution, and the runs, questions and sums of its session. Raises NotFound for another execution."""
+@serves(GetSessionDetail, scans=True)
+async def get_session(at: At, op: GetSessionDetail) -> SessionDetail:
+    project_id, execution_id = at.project_id, op.execution_id
     found = await _runs(project_id, [execution_id], tool_bytes_max=0)
     if not found:
         raise NotFound(f"Session {execution_id!r} does not exist; name the root execution of one.")
@@ -168,7 +162,7 @@ async def get_session(
     for one in runs:
         questions += await _questions(project_id, one, QUESTIONS_MAX - len(questions))
     totals = await _totals(project_id, runs)
-    return run, runs, questions, totals[run.session_id]
+    return show_session(run, runs, questions, totals[run.session_id])
 
 
 async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> list[SessionRun]:

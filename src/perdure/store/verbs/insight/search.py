@@ -2,11 +2,12 @@
 
 from typing import Final
 
-from perdure.store.base.interface import query, verb
+from perdure.store.base.interface import query, serves
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.insight.summaries import summaries_of
 from perdure.store.verbs.runs.find import ids_beginning_with
 from perdure.wire.base.fields import FIRST_CURSOR
-from perdure.wire.insight.search import SearchResults
+from perdure.wire.insight.search import Search, SearchResults
 from perdure.wire.runs.search_terms import KEY_PART_CHARS, PART_CHARS_MIN, beginning_with
 
 _NAMES: Final = {
@@ -17,8 +18,9 @@ _NAMES: Final = {
 }
 
 
-@verb(reads=True)
-async def search(*, project_id: str, q: str, limit: int) -> SearchResults:
+@serves(Search, scans=True)
+async def search(at: At, op: Search) -> SearchResults:
+    project_id, q, limit = at.project_id, op.q, op.limit
     first, last = beginning_with(q)
     given = {"project_id": project_id, "first": first, "last": last, "limit": limit}
     named: dict[str, list[str]] = {}

@@ -7,8 +7,10 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import asdict
 
-from perdure.store.base.interface import query, record, records, verb
+from perdure.store.base.interface import query, record, records, serves, verb
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.base.pages import newest_entries
+from perdure.wire.base.cursors import read_cursor, write_cursor
 from perdure.wire.base.status import Phase
 from perdure.wire.insight.attention import (
     SAMPLES,
@@ -28,7 +30,10 @@ from perdure.wire.insight.stats import (
     EndedBucket,
     EndedCounts,
     ErrorGroup,
+    GetQueueStats,
+    GetWorkflowStats,
     KeyCounts,
+    ListWorkflowStats,
     Marker,
     OpenCounts,
     Overview,
@@ -41,6 +46,7 @@ from perdure.wire.insight.stats import (
     WorkerCounts,
     WorkflowDetails,
     WorkflowStats,
+    WorkflowStatsPage,
     buckets_of,
     percentile_ms,
 )
@@ -119,23 +125,30 @@ async def overview(*, project_id: str, range: Range, now_us: int) -> Overview:
     )
 
 
-@verb(reads=True)
-async def workflow_stats(
-    *, project_id: str, range: Range, now_us: int, after: str, limit: int
-) -> tuple[list[WorkflowStats], int | None]:
-    """Return statistics by id, and since when ends are counted."""
-    buckets = buckets_of(range, now_us)
-    _, by_workflow = await _ended_by_workflow(project_id, buckets, now_us)
-    opened: dict[str, int] = dict(await query("open_by_workflow", project_id=project_id))
-    page = sorted(id for id in by_workflow.keys() | opened.keys() if id > after)[:limit]
-    rows = [_workflow_stats(id, by_workflow.get(id), opened.get(id, 0), buckets, now_us) for id in page]
-    return rows, await _counted_from(now_us)
+@serves(ListWorkflowStats, scans=True)
+async def workflow_stats(at: At, op: ListWorkflowStats) -> WorkflowStatsPage:
+    (after,) = ("",) if op.cursor is None else read_cursor(op.cursor, tuple[str], "first")
+    now_us, buckets = at.now_us, buckets_of(op.range, at.now_us)
+    _, by_workflow = await _ended_by_workflow(at.project_id, buckets, now_us)
+    opened: dict[str, int] = dict(await query("open_by_workflow", at))
+    ids = sorted(id for id in by_workflow.keys() | opened.keys() if id > after)
+    page = [_workflow_stats(id, by_workflow.get(id), opened.get(id, 0), buckets, now_us) for id in ids[: op.limit]]
+    return WorkflowStatsPage(
+        as_of_us=now_us,
+        range=op.range,
+        from_us=buckets.from_us,
+        step_seconds=buckets.seconds,
+        counted_from_us=await _counted_from(now_us),
+        workflows=page,
+        next_cursor=write_cursor((page[-1].workflow_id,)) if len(ids) > op.limit else None,
+    )
 
 
-@verb(reads=True)
-async def workflow_details(*, project_id: str, workflow_id: str, range: Range, now_us: int) -> WorkflowDetails:
+@serves(GetWorkflowStats, scans=True)
+async def workflow_details(at: At, op: GetWorkflowStats) -> WorkflowDetails:
+    range, now_us = op.range, at.now_us
     buckets = buckets_of(range, now_us)
-    of_workflow = {"project_id": project_id, "workflow_id": workflow_id}
+    of_workflow = {"project_id": at.project_id, "workflow_id": op.workflow_id}
     whole, deployments, by_bucket = (
         _nothing(),
         defaultdict[str, EndCounts](_nothing),
@@ -154,7 +167,7 @@ async def workflow_details(*, project_id: str, workflow_id: str, range: Range, n
         from_us=buckets.from_us,
         step_seconds=buckets.seconds,
         counted_from_us=await _counted_from(now_us),
-        workflow_id=workflow_id,
+        workflow_id=op.workflow_id,
         open=OpenCounts(**phases),
         open_exact=sum(phases.values()) < OPEN_MAX,
         buckets=[
@@ -209,11 +222,12 @@ def _share(took_us: list[int], share: float) -> int:
     return round(took_us[min(int(share * len(took_us)), len(took_us) - 1)] / 1_000)
 
 
-@verb(reads=True)
-async def queue_stats(*, project_id: str, name: str, range: Range, now_us: int) -> QueueStats:
+@serves(GetQueueStats, scans=True)
+async def queue_stats(at: At, op: GetQueueStats) -> QueueStats:
+    range, now_us = op.range, at.now_us
     buckets = buckets_of(range, now_us)
     ended = _nothing()
-    of_queue = {"project_id": project_id, "queue_name": name}
+    of_queue = {"project_id": at.project_id, "queue_name": op.name}
     for at_us, phase, n in await query("ends_of_queue", now_us=now_us, **of_queue, **buckets._asdict()):
         _count(ended, at_us, phase, -1, n)
     return QueueStats(

@@ -5,7 +5,8 @@ import json
 from typing import Any, Final
 
 from perdure.store.base.executions import unknown_execution
-from perdure.store.base.interface import query, query_many, record, records, verb
+from perdure.store.base.interface import query, query_many, record, records, serves, verb
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.base.pages import read_entries
 from perdure.store.verbs.runs.find import id_bounds
 from perdure.wire.agents.usage import CALLS_MAX, EXECUTIONS_MAX
@@ -13,8 +14,8 @@ from perdure.wire.agents.usage_sums import SpendingExecution, UsageFacts
 from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.fields import FIRST_CURSOR
 from perdure.wire.base.status import FINAL
-from perdure.wire.insight.spend import Spend, SpendSums
-from perdure.wire.insight.stats import Range, buckets_of
+from perdure.wire.insight.spend import GetSpend, Spend, SpendSums
+from perdure.wire.insight.stats import buckets_of
 
 PAGE: Final = 50
 VALUE_BYTES_MAX: Final = 1 << 20
@@ -48,16 +49,16 @@ async def usage(*, project_id: str, execution_id: str) -> UsageFacts:
     return UsageFacts(tree[:EXECUTIONS_MAX], rows[:CALLS_MAX], whole and len(rows) <= CALLS_MAX)
 
 
-@verb(reads=True)
-async def spend(*, project_id: str, agent_id: str | None, range: Range, now_us: int) -> Spend:
+@serves(GetSpend, scans=True)
+async def spend(at: At, op: GetSpend) -> Spend:
     """Sum the costs of executions that began in the range, newest first."""
-    buckets = buckets_of(range, now_us)
-    sums = SpendSums(buckets, now_us)
+    project_id, buckets = at.project_id, buckets_of(op.range, at.now_us)
+    sums = SpendSums(buckets, at.now_us)
     names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
     bounds = {"project_id": project_id, "created_after_us": buckets.from_us, "created_before_us": None}
     _, floor_id = await id_bounds(bounds, FIRST_CURSOR)
     wanted = {"project_id": project_id, "floor_id": floor_id, "from_us": buckets.from_us, "limit": AGENT_RUNS_MAX + 1}
-    of_agents = [wanted | {"workflow_id": name} for name in names if agent_id in (None, name)]
+    of_agents = [wanted | {"workflow_id": name} for name in names if op.agent_id in (None, name)]
     rows = await query_many("ended_of_agent", [one | {"phase": phase} for one in of_agents for phase in sorted(FINAL)])
     rows += await query_many("open_of_agent", of_agents)
     runs = sorted(rows, reverse=True)
@@ -80,4 +81,4 @@ async def spend(*, project_id: str, agent_id: str | None, range: Range, now_us: 
         left -= len(calls)
         if left < 0:
             break
-    return sums.result(range, whole=whole and left >= 0)
+    return sums.result(op.range, whole=whole and left >= 0)

@@ -17,7 +17,7 @@ from msgspec import Raw, Struct, structs
 from perdure.store.base.executions import JournalRow, Parent, unknown_execution
 from perdure.store.base.interface import Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.agents.transcripts import StoredTranscript
-from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.outside.push_questions import note_answer
 from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME as PUSHED
 from perdure.store.verbs.runs.continued_keys import continue_keys
@@ -69,26 +69,17 @@ class RestartedChild(Struct, frozen=True):
 
 
 @verb(sweep=True)
-async def fork(
-    *,
-    project_id: str,
-    request: ForkExecution | RetryExecution,
-    fork_id: str,
-    acted_by: str,
-    now_us: int,
-    principal: Principal | None = None,
-    idempotency: Idempotency | None = None,
-) -> Fork:
+async def fork(at: At, op: ForkExecution | RetryExecution, *, acted_by: str) -> Fork:
     """Fork or retry. Raises NotFound, Conflict, BadValue, TooLarge, the errors of a start, and Forbidden if the
     principal may not edit answers."""
-    first = await recall(project_id, idempotency)
+    first = await at.recall()
     if first is not None:
         return msgspec.json.decode(first, type=Fork)
-    if isinstance(request, ForkExecution):
-        made = await fork_one(project_id, request, fork_id, acted_by, now_us, principal=principal)
+    if isinstance(op, ForkExecution):
+        made = await fork_one(at.project_id, op, at.new_id, acted_by, at.now_us, principal=at.principal)
     else:
-        made = await retry_one(project_id, request, fork_id, acted_by, now_us)
-    await remember(project_id, idempotency, msgspec.json.encode(made), now_us, [fork_id])
+        made = await retry_one(at.project_id, op, at.new_id, acted_by, at.now_us)
+    await at.remember(made, [at.new_id])
     return made
 
 

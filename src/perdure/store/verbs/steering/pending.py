@@ -6,7 +6,8 @@ from typing import Final
 from msgspec import structs
 
 from perdure.store.base.executions import unknown_execution
-from perdure.store.base.interface import query, record, records, verb
+from perdure.store.base.interface import query, record, records, serves, verb
+from perdure.store.verbs.base.idempotency import At
 from perdure.wire.base.entries import JournalEntry
 from perdure.wire.base.failures import Failure, read_failure
 from perdure.wire.base.operation import Listed
@@ -14,7 +15,7 @@ from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, Phase
 from perdure.wire.runs.executions import Act
 from perdure.wire.runs.waits import RecordedWait
-from perdure.wire.steering.acts import ACTIONS, Actable, Action, PendingCall, PendingKind
+from perdure.wire.steering.acts import ACTIONS, Actable, Action, GetPending, PendingCall, PendingKind
 
 LOOK_ROWS: Final = 10_000
 """Newest journal rows searched for failed tries."""
@@ -58,9 +59,9 @@ async def read_tries(execution_id: str, next_seq: int) -> Tries:
     return Tries(await records(JournalEntry, "recent_tries", execution_id=execution_id, after=after))
 
 
-@verb(reads=True)
-async def pending(*, project_id: str, execution_id: str, now_us: int) -> Listed[PendingCall]:
-    """Raises NotFound."""
+@serves(GetPending, reads=True)
+async def pending(at: At, op: GetPending) -> Listed[PendingCall]:
+    project_id, execution_id, now_us = at.project_id, op.execution_id, at.now_us
     of = await read_actable(project_id, execution_id)
     if of.phase in FINAL:
         return Listed([])
