@@ -7,7 +7,7 @@ from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Annotated, Final, NamedTuple, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import typer
 
@@ -33,25 +33,14 @@ class Provider(StrEnum):
     MISTRAL = "mistral"
 
 
-class _Needs(NamedTuple):
-    dependencies: tuple[str, ...]
-    dev: tuple[str, ...]
-    command: tuple[str, ...]
-    runs: str
-
-
+WORK: Final = ("perdure", "work", "/app/app.py")
+SERVE: Final = ("uvicorn", "--app-dir", "/app", "--host", "0.0.0.0", "app:app")
 NEEDS: Final = {
-    ProjectKind.WORKFLOW: _Needs(("perdure",), ("pytest",), ("perdure", "work", "/app/app.py"), "perdure dev app.py"),
-    ProjectKind.AGENT: _Needs(
-        ("perdure[agents]",), ("pytest",), ("perdure", "work", "/app/app.py"), "perdure dev app.py"
-    ),
-    ProjectKind.FASTAPI: _Needs(
-        ("perdure", "fastapi", "uvicorn"),
-        ("pytest", "httpx2"),
-        ("uvicorn", "--app-dir", "/app", "--host", "0.0.0.0", "app:app"),
-        "uvicorn app:app",
-    ),
+    ProjectKind.WORKFLOW: (("perdure",), ("pytest",), WORK, "perdure dev app.py"),
+    ProjectKind.AGENT: (("perdure[agents]",), ("pytest",), WORK, "perdure dev app.py"),
+    ProjectKind.FASTAPI: (("perdure", "fastapi", "uvicorn"), ("pytest", "httpx2"), SERVE, "uvicorn app:app"),
 }
+"""Dependencies, those of tests, the container's command, and the command for a person."""
 RENAMED: Final = {"gitignore": ".gitignore", "pyproject": "pyproject.toml"}
 """Tools would read templates with the real names as files of this repository."""
 MODELS: Final = {
@@ -107,7 +96,7 @@ def new(
     say("    pip install -e .")
     if provider is not Provider.TEST:
         say(f"    export {_key_name(provider)}=…")
-    say(f"    {NEEDS[kind].runs}\n")
+    say(f"    {NEEDS[kind][-1]}\n")
 
 
 def _asked(question: str, choices: type[C]) -> C:
@@ -122,8 +111,8 @@ def _key_name(provider: Provider) -> str:
 
 def _texts(directory: Path, kind: ProjectKind, provider: Provider) -> dict[str, str]:
     """Texts by file."""
-    needs = NEEDS[kind]
-    dependencies = list(needs.dependencies)
+    needed, dev, command, _ = NEEDS[kind]
+    dependencies = list(needed)
     key = ""
     if kind is ProjectKind.AGENT and provider is not Provider.TEST:
         dependencies.append(f"pydantic-ai-slim[{provider.value}]")
@@ -135,8 +124,8 @@ def _texts(directory: Path, kind: ProjectKind, provider: Provider) -> dict[str, 
         "name": name,
         "model": MODELS[provider],
         "dependencies": _quoted(dependencies),
-        "dev": _quoted(needs.dev),
-        "command": _quoted(needs.command),
+        "dev": _quoted(dev),
+        "command": _quoted(command),
         "export": f"export {key}=…\n    " if key else "",
         "and_key": f", and {key}" if key else "",
     }

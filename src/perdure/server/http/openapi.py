@@ -8,7 +8,7 @@ from msgspec import Struct
 from perdure.server.access.cookies import COOKIE
 from perdure.server.http.bodies import VALUES
 from perdure.server.http.problems import Reply
-from perdure.server.http.routing import Route, Text
+from perdure.server.http.routing import Route
 from perdure.server.http.schemas import REF, Json, Schemas
 from perdure.server.http.streams import EventStream
 from perdure.wire.base.access import Caller
@@ -174,9 +174,7 @@ def _responses(route: Route, schemas: Schemas) -> Json:
             "content": {"text/event-stream": {"schema": {"type": "string", "description": text}}},
         }
     elif get_origin(route.reply_type) is list or (
-        isinstance(route.reply_type, type)
-        and issubclass(route.reply_type, Struct)
-        and route.reply_type not in (Text, Reply)
+        isinstance(route.reply_type, type) and issubclass(route.reply_type, Struct) and route.reply_type is not Reply
     ):
         content = {"application/json": {"schema": schemas.add(route.reply_type)}}
         responses["200"] = {"description": "Success", "content": content}

@@ -25,6 +25,12 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[Header, ...]
 
 
+def text_reply(text: str, content_type: str, *headers: Header) -> Reply:
+    body = text.encode()
+    size = (b"content-length", b"%d" % len(body))
+    return Reply(200, body, ((b"content-type", content_type.encode()), size, _NO_SNIFF, *headers))
+
+
 def json_headers(size: int, extra: tuple[Header, ...] = (), kind: bytes = b"application/json") -> tuple[Header, ...]:
     return ((b"content-type", kind), _NO_STORE, _NO_SNIFF, (b"content-length", b"%d" % size), *extra)
 

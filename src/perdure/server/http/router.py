@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from perdure.server.http.connections import EXTENSION, ServerConnection
 from perdure.server.http.problems import Reply, internal_problem, json_headers, problem_reply
-from perdure.server.http.routing import Route, RouteCall, ServerServices, Text
+from perdure.server.http.routing import Route, RouteCall, ServerServices
 from perdure.server.http.streams import ClientGone, EventStream
 from perdure.wire.base.access import Caller
 from perdure.wire.base.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
@@ -146,27 +146,15 @@ class Router:
         finally:
             if call.held is not None:
                 call.held.release()
-        if (isinstance(result, Struct) and type(result) not in (Text, Reply)) or isinstance(result, list):
+        if (isinstance(result, Struct) and type(result) is not Reply) or isinstance(result, list):
             body = _encode(result)
             return Reply(200, body, json_headers(len(body), call.extra))
         if result is None:
             return _NO_CONTENT
         if isinstance(result, Reply):
             return result
-        if isinstance(result, EventStream):
-            return _Streaming(call, path_values, result)
-        assert isinstance(result, Text)
-        body = result.body.encode()
-        return Reply(
-            200,
-            body,
-            (
-                (b"content-type", result.content_type.encode()),
-                (b"content-length", b"%d" % len(body)),
-                (b"x-content-type-options", b"nosniff"),
-                *result.headers,
-            ),
-        )
+        assert isinstance(result, EventStream)
+        return _Streaming(call, path_values, result)
 
     def _find(self, scope: Scope) -> tuple[Route, tuple[str, ...]]:
         method: str = scope["method"]

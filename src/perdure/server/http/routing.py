@@ -7,7 +7,7 @@
         '''Ask for cancellation.'''
 
 Parameters are the call, the path's names, `query` and `body`. The reply is a struct, a list of structs, `None` (204),
-`Text`, `Reply` or `EventStream`.
+`Reply` or `EventStream`.
 """
 
 import asyncio
@@ -46,12 +46,6 @@ Handler = Callable[..., Awaitable[object]]
 S = TypeVar("S", bound=Struct)
 
 QUERY_FIELDS_MAX: Final = 100
-
-
-class Text(Struct, frozen=True):
-    body: str
-    content_type: str = "text/plain; charset=utf-8"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 async def _no_mcp(call: "RouteCall", body: bytes) -> Reply:

@@ -20,6 +20,7 @@ from perdure.engine.runs.streams import PIECE_BYTES
 from perdure.server.http.streams import frame
 from perdure.wire.base.errors import PerdureError
 from perdure.wire.base.record import writer
+from perdure.wire.base.wording import decoded_object
 from perdure.wire.runs.events import Event
 from perdure.wire.runs.executions import Finished
 
@@ -37,6 +38,7 @@ REPORT_SECONDS: Final = 5.0
 """Seconds that the events wait for the report."""
 
 _encode: Final = msgspec.json.Encoder().encode
+_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _twin: Final = writer(Event)
 
 
@@ -160,17 +162,6 @@ class Tails:
                     del self._tails[key]
 
 
-class _Source(msgspec.Struct):
-    execution_id: str
-
-
-class _Finish(msgspec.Struct):
-    source: _Source = msgspec.field(name="_metadata")
-
-
-_decode: Final = msgspec.json.Decoder(_Finish).decode
-
-
 async def until_reported(engine: Engine, project_id: str, run_id: str | None, page: list[Event]) -> list[Event]:
     """Hold a run's finish event back until the push worker has let go of the run.
 
@@ -189,9 +180,10 @@ async def until_reported(engine: Engine, project_id: str, run_id: str | None, pa
 
 def _is_of(run_id: str, event: Event) -> bool:
     try:
-        return _decode(bytes(event.data)).source.execution_id == run_id
+        source = _fields(event.data).get("_metadata")
     except (msgspec.DecodeError, RecursionError):  # of another program
         return False
+    return decoded_object(source).get("execution_id") == run_id
 
 
 def event_frame(event: Event) -> bytes:

@@ -9,8 +9,8 @@ from msgspec import Raw
 
 from perdure.engine.base.service import Scope
 from perdure.server.http.bodies import SMALL
-from perdure.server.http.problems import Reply
-from perdure.server.http.routing import RouteCall, Routes, Text
+from perdure.server.http.problems import Reply, text_reply
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.server.routes import approval_page
 from perdure.server.routes.accounts import end_session
 from perdure.server.routes.approvals import Asker, Link, link_asker
@@ -139,9 +139,9 @@ async def sign_out_on_page(call: RouteCall) -> Reply:
 
 
 @routes.get("/assets/approve.css", role=None, media_type="text/css")
-async def approve_style(call: RouteCall) -> Text:
+async def approve_style(call: RouteCall) -> Reply:
     """The style of the question pages."""
-    return Text(approval_page.STYLE, "text/css; charset=utf-8", ((b"cache-control", b"no-cache"),))
+    return text_reply(approval_page.STYLE, "text/css; charset=utf-8", (b"cache-control", b"no-cache"))
 
 
 async def _look(call: RouteCall, execution_id: str, step_key: str, link: str | None) -> tuple[Asker, Question]:

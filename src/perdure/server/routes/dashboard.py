@@ -14,8 +14,8 @@ from perdure.engine.base.service import Scope
 from perdure.engine.people.accounts import hash_of
 from perdure.server.access.signin import LINK_SECONDS
 from perdure.server.http.cached_document import CachedDocument
-from perdure.server.http.problems import Reply
-from perdure.server.http.routing import RouteCall, Routes, Text
+from perdure.server.http.problems import Reply, text_reply
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.store.open import is_postgres
 from perdure.wire.base.access import Caller, Role
 from perdure.wire.base.errors import NotFound
@@ -119,14 +119,14 @@ async def make_sign_in_link(call: RouteCall) -> SignInLink:
 
 
 @routes.get("/sign-in", role=None, media_type="text/html")
-async def sign_in(call: RouteCall, *, token: str = "") -> Text | Reply:
+async def sign_in(call: RouteCall, *, token: str = "") -> Reply:
     """The page behind a sign-in link. The page's button uses the link up (`POST /sign-in`).
 
     A used or expired link shows the dashboard's sign-in form.
     """
     if call.services.sign_ins.is_link(token):
         page = link_page(token, host=call.header(b"host") or "this one", style=_style())
-        return Text(page, "text/html; charset=utf-8", _LINK_HEADERS)
+        return text_reply(page, "text/html; charset=utf-8", *_LINK_HEADERS)
     return _shell().reply(call.headers, _SHELL_HEADERS)
 
 

@@ -1,10 +1,9 @@
 """Streams of events."""
 
 from collections.abc import AsyncGenerator
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Struct
 
 from perdure.engine.runs.streams import PIECE_BYTES
 from perdure.server.http.routing import RouteCall, Routes
@@ -12,7 +11,7 @@ from perdure.server.http.streams import EventStream, frame
 from perdure.server.http.topic_followers import event_frame, until_reported
 from perdure.wire.base.codec import check_name
 from perdure.wire.base.errors import BadRequest, PerdureError
-from perdure.wire.base.fields import Moment, Position, checked_id, is_uuid
+from perdure.wire.base.fields import Moment, Position, checked_id, described, is_uuid
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import microseconds
 from perdure.wire.runs.events import checked_topic
@@ -22,37 +21,32 @@ STREAM_PAGE: Final = 100
 routes = Routes("Events")
 
 
-class StreamEventsQuery(Struct, frozen=True):
-    project_id: str | None = None
-    """Instead of the header."""
-    topic: str | None = None
-    workflow_id: str | None = None
-    """The workflow, together with `workflow_run_id`."""
-    workflow_run_id: str | None = None
-    """Topic becomes workflow/{workflow_id}/{workflow_run_id}."""
-    last_sequence_id: Position | None = None
-    """Exclusive."""
-    last_timestamp: Moment | None = None
-    """Exclusive."""
-
-
 @routes.get("/api/v1/events/stream", contract=True, headers=("Last-Event-ID",))
-async def stream_events(call: RouteCall, query: StreamEventsQuery) -> EventStream:
+async def stream_events(
+    call: RouteCall,
+    *,
+    project_id: Annotated[str | None, described("Instead of the header.")] = None,
+    topic: str | None = None,
+    workflow_id: Annotated[str | None, described("The workflow, together with `workflow_run_id`.")] = None,
+    workflow_run_id: Annotated[str | None, described("Topic becomes workflow/{workflow_id}/{workflow_run_id}.")] = None,
+    last_sequence_id: Annotated[Position | None, described("Exclusive.")] = None,
+    last_timestamp: Annotated[Moment | None, described("Exclusive.")] = None,
+) -> EventStream:
     """Follow a topic or a run as server-sent events.
 
     404 for a run that does not exist.
     """
-    call.check_project(query.project_id)
+    call.check_project(project_id)
     run_id = None
-    if query.workflow_run_id is not None and is_uuid(query.workflow_run_id):
-        run_id = checked_id(query.workflow_run_id)
-    name = query.topic or ""
-    if query.workflow_run_id is not None and query.workflow_id is None:
+    if workflow_run_id is not None and is_uuid(workflow_run_id):
+        run_id = checked_id(workflow_run_id)
+    name = topic or ""
+    if workflow_run_id is not None and workflow_id is None:
         raise BadRequest("query.workflow_run_id: needs `workflow_id` too.", {"path": "query.workflow_id"})
     if run_id is not None:
-        assert query.workflow_id is not None
-        check_name(query.workflow_id, where="query.workflow_id")
-        name = f"workflow/{query.workflow_id}/{run_id}"
+        assert workflow_id is not None
+        check_name(workflow_id, where="query.workflow_id")
+        name = f"workflow/{workflow_id}/{run_id}"
     if not name:
         raise BadRequest("query.topic: name a topic, or a `workflow_id` with its `workflow_run_id`.")
     checked_topic(name, "topic")
@@ -61,10 +55,10 @@ async def stream_events(call: RouteCall, query: StreamEventsQuery) -> EventStrea
         if not (seen.isascii() and seen.isdigit() and len(seen) < 19):
             raise BadRequest(f"Last-Event-ID {seen!r} is not one of this stream's.")
         after = int(seen)
-    elif query.last_sequence_id is not None:
-        after = query.last_sequence_id
+    elif last_sequence_id is not None:
+        after = last_sequence_id
     else:
-        at_us = None if query.last_timestamp is None else microseconds(query.last_timestamp)
+        at_us = None if last_timestamp is None else microseconds(last_timestamp)
         after = await call.engine.events.last_until(call.project_id, name, at_us)
     if run_id is not None:
         await call.engine.executions.how_ended(call.project_id, run_id)  # raises NotFound: it would never end

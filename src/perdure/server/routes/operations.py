@@ -7,8 +7,8 @@ from typing import Final
 from msgspec import Struct
 
 from perdure.server.http import docs
-from perdure.server.http.problems import Reply
-from perdure.server.http.routing import RouteCall, Routes, Text
+from perdure.server.http.problems import Reply, text_reply
+from perdure.server.http.routing import RouteCall, Routes
 from perdure.server.telemetry import metrics
 from perdure.wire.base.access import Role, check_role
 from perdure.wire.base.errors import Unavailable
@@ -60,7 +60,7 @@ async def ready(call: RouteCall) -> ReadyResponse:
 
 
 @routes.get("/metrics", role=None, media_type=metrics.CONTENT_TYPE)
-async def show_metrics(call: RouteCall) -> Text:
+async def show_metrics(call: RouteCall) -> Reply:
     """Prometheus metrics of the key's project; with a key of the default project, of the process, too.
 
     Without a key, of all projects, if the setting `metrics_open` allows it.
@@ -80,7 +80,7 @@ async def show_metrics(call: RouteCall) -> Text:
         services.connections(),
         process=project_id in (None, services.default_project_id),
     )
-    return Text(page, metrics.CONTENT_TYPE)
+    return text_reply(page, metrics.CONTENT_TYPE)
 
 
 @routes.get("/openapi.json", role=None, media_type="application/json")

@@ -39,11 +39,11 @@ async def export_traces(call: RouteCall) -> Reply:
     rejected, complaint = 0, ""
     since = time.monotonic()
     for span in otlp.spans_of(body, kind):
-        if isinstance(span, otlp.Rejected):
-            rejected += span.spans
-            complaint = complaint or span.why
-        else:
+        if isinstance(span, StoredSpan):
             spans.append(span)
+        else:
+            rejected += span[1]
+            complaint = complaint or span[0]
         if time.monotonic() > since + AT_ONCE_SECONDS:
             await asyncio.sleep(0)
             since = time.monotonic()

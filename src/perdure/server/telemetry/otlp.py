@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -41,17 +41,6 @@ KEPT_BYTES_MAX: Final = 32 << 20
 _KINDS: Final = ("internal", "internal", "server", "client", "producer", "consumer")
 _ERROR: Final = 2
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class _Event(NamedTuple):
-    name: str
-    time_ns: int
-    attributes: dict[str, Any]
-
-
-class Rejected(NamedTuple):
-    why: str
-    spans: int = 1
 
 
 class _Left:
@@ -98,8 +87,8 @@ def plain(body: bytes, encoding: bytes | None, bytes_max: int) -> bytes:
     return data
 
 
-def spans_of(body: bytes, kind: str) -> Iterator[StoredSpan | Rejected]:
-    """The spans, or each span's error. A final `Rejected` counts the surplus. Raises BadRequest, TooLarge."""
+def spans_of(body: bytes, kind: str) -> Iterator[StoredSpan | tuple[str, int]]:
+    """The spans. For rejected spans, the reason and their number. Raises BadRequest, TooLarge."""
     left = _Left()
     found, read = (_in_json(body, left), _json_span) if kind == JSON else (_in_protobuf(body, left), _protobuf_span)
     why, surplus = "", 0
@@ -116,9 +105,9 @@ def spans_of(body: bytes, kind: str) -> Iterator[StoredSpan | Rejected]:
                 raise BadValue(f"span: it, or its resource, takes more than {ONE_BYTES_MAX:,} bytes")
             yield read(raw, resource, left)
         except BadValue as error:
-            yield Rejected(error.message)
+            yield error.message, 1
     if surplus:
-        yield Rejected(why, surplus)
+        yield why, surplus
 
 
 def answer(kind: str, rejected: int, complaint: str) -> bytes:
@@ -148,19 +137,19 @@ def _kept(
     start_ns: int,
     end_ns: int,
     attributes: dict[str, Any],
-    events: Sequence[_Event],
+    events: Sequence[tuple[str, int, dict[str, Any]]],
     status: int,
     message: str,
 ) -> StoredSpan:
     attributes = {**resource, **attributes}
     shown = [
-        {"name": event.name, "timestamp": rfc3339(event.time_ns // 1_000), "attributes": event.attributes}
-        for event in events
-        if 0 <= event.time_ns < 1 << 63
+        {"name": event, "timestamp": rfc3339(at_ns // 1_000), "attributes": its}
+        for event, at_ns, its in events
+        if 0 <= at_ns < 1 << 63
     ]
     error = None
     if status == _ERROR:
-        said = [event.attributes for event in events if event.name == "exception"]
+        said = [its for event, _, its in events if event == "exception"]
         told = said[-1].get("exception.message") if said else None
         message = message or (_text(told) if isinstance(told, Raw) else told) or "The span failed."
         error = Raw(_encode({"message": message}))
@@ -305,7 +294,7 @@ def _json_span(raw: bytes, resource: Mapping[str, Any], left: _Left) -> StoredSp
             start_ns=int(span.start_time_unix_nano),
             end_ns=int(span.end_time_unix_nano),
             attributes=_json_values(span.attributes),
-            events=[_Event(one.name, int(one.time_unix_nano), _json_values(one.attributes)) for one in span.events],
+            events=[(one.name, int(one.time_unix_nano), _json_values(one.attributes)) for one in span.events],
             status=_STATUS_NAMES.get(status.code, 0) if isinstance(status.code, str) else status.code,
             message=status.message,
         )
@@ -447,7 +436,7 @@ def _protobuf_span(raw: bytes, resource: Mapping[str, Any], left: _Left) -> Stor
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
         attributes=_values(span.attributes),
-        events=[_Event(one.name, one.time_unix_nano, _values(one.attributes)) for one in span.events],
+        events=[(one.name, one.time_unix_nano, _values(one.attributes)) for one in span.events],
         status=span.status.code,
         message=span.status.message,
     )
