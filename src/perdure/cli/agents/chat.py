@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from perdure.wire.agents.answer_forms import Field, Form
 
 SHOWN_CHARACTERS: Final = 200
-"""Most characters shown of a tool's arguments or result."""
 _ENDS: Final = ("exit", "quit", "/exit", "/quit")
 
 
@@ -136,7 +135,6 @@ class _Screen:
         typer.echo(typer.style(plain(text), fg=colour) if self._colours else plain(text))
 
     def line(self) -> None:
-        """End an unfinished line."""
         if self._open:
             typer.echo()
             self._open = False

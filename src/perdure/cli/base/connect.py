@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from perdure.sdk.clients.credentials import Access
     from perdure.sdk.transports.connection import Response
     from perdure.sdk.transports.http import HttpTransport
-    from perdure.wire.base.operation import Operation
+    from perdure.wire.base.operation import Listed, Operation
 
 T = TypeVar("T")
 
+PAGE: Final = 1_000
 PATIENCE_SECONDS: Final = 3.0
 SILENCE_SECONDS: Final = 2.0
 """Seconds without an answer until a command says what it waits for."""
@@ -75,6 +76,20 @@ def say_if_guessed(access: "Access") -> None:
 
 def call(url: str | None, op: "Operation[T]") -> T:
     return with_client(url, lambda client: client._transport.call(op))
+
+
+async def fetch(
+    client: "Client", limit: int, ask: "Callable[[str | None, int], Operation[Listed[T]]]"
+) -> tuple[list[T], bool]:
+    """The first entries, and whether more exist. `ask` gets a cursor and the size of a page."""
+    found: list[T] = []
+    cursor: str | None = None
+    while True:
+        page = await client._transport.call(ask(cursor, min(limit - len(found), PAGE)))
+        found.extend(page.items)
+        cursor = page.next_cursor
+        if cursor is None or len(found) >= limit:
+            return found, cursor is not None
 
 
 async def ask(client: "Client", method: str, path: str, body: bytes | None = None) -> bytes:

@@ -46,11 +46,13 @@ def fields_of(record: object) -> dict[str, Any]:
     return msgspec.json.decode(msgspec.json.encode(to_json(record)), type=dict[str, msgspec.Raw])
 
 
-def print_result(as_json: bool, value: object, text: str) -> None:
+def print_result(as_json: bool, value: object, text: str, *notes: str) -> None:
     if as_json:
         emit(value)
-    else:
-        say(text)
+        return
+    say(text)
+    for one in notes:
+        note(one)
 
 
 def print_list(
@@ -62,7 +64,6 @@ def print_list(
     empty: str,
     whole: Sequence[str] = (),
 ) -> None:
-    """Prints a JSON line per record, or a table, or the sentence `empty`."""
     if as_json:
         for one in found:
             emit(one)

@@ -7,7 +7,7 @@ import typer
 from perdure.cli.base.commands import Refused, add_group
 from perdure.cli.base.connect import with_client
 from perdure.cli.base.options import JsonFlag, UrlOption, parse_json, parse_seconds
-from perdure.cli.base.output import Cell, emit, note, print_facts, print_list, print_result, print_table, say
+from perdure.cli.base.output import Cell, emit, print_facts, print_list, print_result, print_table, say
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -70,11 +70,8 @@ def create(
         return await client.schedules.get((await client._transport.call(spec)).schedule_id)
 
     made = with_client(url, work)
-    if as_json:
-        emit(made)
-        return
-    say(made.id)
-    note(f"Next: {_when(made.next_at_us, made.timezone)}. `perdure schedules next {made.id}` shows more.")
+    coming = f"Next: {_when(made.next_at_us, made.timezone)}. `perdure schedules next {made.id}` shows more."
+    print_result(as_json, made, made.id, coming)
 
 
 def ls(

@@ -7,7 +7,7 @@ import typer
 from perdure.cli.base.commands import Refused, add_group
 from perdure.cli.base.connect import call
 from perdure.cli.base.options import JsonFlag, UrlOption, check_choice
-from perdure.cli.base.output import emit, note, print_list, print_result, say
+from perdure.cli.base.output import emit, print_list, print_result, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,11 +27,7 @@ def create(
     from perdure.wire.outside.webhooks import CreateWebhook
 
     made = call(url, CreateWebhook(target, workflow, description))
-    if as_json:
-        emit(made)
-        return
-    say(made.id)
-    note("Its messages are signed; `perdure webhooks secret` shows the secret.")
+    print_result(as_json, made, made.id, "Its messages are signed; `perdure webhooks secret` shows the secret.")
 
 
 def ls(url: UrlOption = None, as_json: JsonFlag = False) -> None:
@@ -130,9 +126,5 @@ def secret(
         found = call(url, RotateSigningSecret(OVERLAP_HOURS if overlap_hours is None else overlap_hours))
     else:
         found = call(url, GetSigningSecret())
-    if as_json:
-        emit(found)
-        return
-    say(found.secret)
-    if found.previous_until_us:
-        note(f"The previous secret also signs until {date_time(found.previous_until_us)}.")
+    until = date_time(found.previous_until_us or None)
+    print_result(as_json, found, found.secret, *([f"The previous secret also signs until {until}."] if until else []))

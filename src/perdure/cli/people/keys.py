@@ -6,7 +6,7 @@ import typer
 
 from perdure.cli.base.commands import Refused, add_group
 from perdure.cli.base.options import DatabaseOption, JsonFlag, RoleOption, UrlOption, check_choice
-from perdure.cli.base.output import emit, note, print_list, print_result, say
+from perdure.cli.base.output import print_list, print_result
 from perdure.cli.base.server_or_file import on_server_or_in_file
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ def create(
         return project_id, await transport.call(CreateApiKey(name=name, project_id=project_id, role=Role(role)))
 
     (project_id, made), where = on_server_or_in_file(url, database, work, make=True)
-    if as_json:
-        emit({"id": made.id, "api_key": made.key, "project_id": project_id, "name": name, "role": role})
-        return
-    say(made.key)
-    note(f"Keep it: only its hash is stored. Role {role}, project {project_id}, {where}.")
+    shown = {"id": made.id, "api_key": made.key, "project_id": project_id, "name": name, "role": role}
+    kept = f"Keep it: only its hash is stored. Role {role}, project {project_id}, {where}."
+    print_result(as_json, shown, made.key, kept)
 
 
 def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from perdure.cli.base.commands import Refused, add_group
 from perdure.cli.base.options import DatabaseOption, JsonFlag, RoleOption, UrlOption, check_choice
-from perdure.cli.base.output import emit, note, print_list, print_result, say
+from perdure.cli.base.output import print_list, print_result
 from perdure.cli.base.server_or_file import offline, on_server_or_in_file
 
 if TYPE_CHECKING:
@@ -42,13 +42,14 @@ def add(
         )
 
     added, where = on_server_or_in_file(url, database, work, make=True)
-    if as_json:
-        emit({"email": email, "role": role, "invitation": added.invitation, "path": added.path})
-        return
-    say(added.invitation or "")
     server = where.removeprefix("on ") if where.startswith("on ") else "https://YOUR-SERVER"
-    note(f"Hand this link to {email}, and to no one else: {server}{added.path}")
-    note(f"Its holder becomes a member with role {role}, once, within a week. Only its hash is stored, {where}.")
+    print_result(
+        as_json,
+        {"email": email, "role": role, "invitation": added.invitation, "path": added.path},
+        added.invitation or "",
+        f"Hand this link to {email}, and to no one else: {server}{added.path}",
+        f"Its holder becomes a member with role {role}, once, within a week. Only its hash is stored, {where}.",
+    )
 
 
 def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
@@ -124,11 +125,8 @@ def password(email: EmailArgument, database: DatabaseOption = None, as_json: Jso
         return await engine.accounts.reset_password(email)
 
     made = offline(database, reset)
-    if as_json:
-        emit({"email": email, "password": made})
-        return
-    say(made)
-    note(f"Hand it to {email}: they sign in with it, and choose another. All their sessions have ended.")
+    advice = f"Hand it to {email}: they sign in with it, and choose another. All their sessions have ended."
+    print_result(as_json, {"email": email, "password": made}, made, advice)
 
 
 async def _project_id(transport: "Transport") -> str:

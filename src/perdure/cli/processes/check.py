@@ -74,7 +74,6 @@ def _findings(registry: "Registry", target: str) -> "Iterator[Finding]":
 
 
 def _refusals(registry: "Registry") -> list[str]:
-    """Reasons why a server would refuse the registration."""
     import asyncio
 
     from perdure.engine.runs.registrations import check_registration

@@ -110,7 +110,6 @@ def _key_name(provider: Provider) -> str:
 
 
 def _texts(directory: Path, kind: ProjectKind, provider: Provider) -> dict[str, str]:
-    """Texts by file."""
     needed, dev, command, _ = NEEDS[kind]
     dependencies = list(needed)
     key = ""

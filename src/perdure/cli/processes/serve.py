@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from perdure.sdk.workers.worker import Worker
 
 REACH_SECONDS = 1.0
-"""Seconds between a worker's tries to reach a server."""
 CLEAN_UP_SECONDS = 5.0
 """Most seconds that cancelled steps may take to stop, if the grace is not shorter."""
 
@@ -211,7 +210,6 @@ async def _work(
 
 
 async def _left(thread_name: str, seconds: float) -> int:
-    """How many tasks and threads of steps are left after `seconds`."""
     import asyncio
     import threading
     import time

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from perdure.wire.runs.executions import Execution, LogLine, Row
 
 SHOWN_MAX: Final = 2_000
-"""Most characters shown of a message or result."""
 _STEPS: Final = (Kind.STEP, Kind.STEP_FAILED)
 _FIRST: Final = (MODEL, LIST, INSTRUCTIONS)
 _EXPIRED: Final = re.compile(r"~(?!code_)(?:.*?_)??((approve|ask_user|call|event)_.*)/timer(?:#\d+)?")

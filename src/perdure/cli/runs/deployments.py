@@ -1,17 +1,17 @@
 """Versions of workers' code."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure.cli.base.commands import add_group
-from perdure.cli.base.connect import call, with_client
+from perdure.cli.base.connect import call, fetch, with_client
 from perdure.cli.base.options import JsonFlag, UrlOption
 from perdure.cli.base.output import note, print_list, print_result
 
 if TYPE_CHECKING:
     from perdure.cli.base.output import Cell
-    from perdure.sdk.clients.client import Client
     from perdure.wire.runs.deployments import ListedDeployment
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The deployment, as `perdure deployments ls` shows it.")]
@@ -33,7 +33,7 @@ def ls(
     from perdure.cli.base.render import PHASE_STYLE, date_time
     from perdure.cli.runs.queues import note_pauses
     from perdure.wire.base.status import Phase
-    from perdure.wire.runs.deployments import DeploymentStatus
+    from perdure.wire.runs.deployments import DeploymentStatus, ListDeployments
     from perdure.wire.runs.queues import PauseKind
 
     def row(one: "ListedDeployment") -> "tuple[Cell, ...]":
@@ -50,7 +50,10 @@ def ls(
             date_time(one.created_at_us),
         )
 
-    found = with_client(url, lambda client: _listing(client, retired))
+    def ask(cursor: str | None, amount: int) -> ListDeployments:
+        return ListDeployments(retired, cursor, amount)
+
+    found, _ = with_client(url, lambda client: fetch(client, sys.maxsize, ask))
     print_list(
         as_json,
         found,
@@ -64,20 +67,6 @@ def ls(
             note(f"No worker serves {one.id!r}: its open executions wait for one.")
     if not as_json:
         note_pauses(url, {PauseKind.DEPLOYMENT})
-
-
-async def _listing(client: "Client", retired: bool) -> list["ListedDeployment"]:
-    from perdure.wire.base.fields import PAGE_MAX
-    from perdure.wire.runs.deployments import ListDeployments
-
-    found: list[ListedDeployment] = []
-    cursor: str | None = None
-    while True:
-        page = await client._transport.call(ListDeployments(retired, cursor, PAGE_MAX))
-        found.extend(page.items)
-        cursor = page.next_cursor
-        if cursor is None:
-            return found
 
 
 def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:

@@ -37,7 +37,6 @@ WARNINGS_SHOWN: Final = 5
 def print_executions(
     found: Sequence[Execution], below: Mapping[str, str] | None = None, *, empty: str, as_json: bool = False
 ) -> None:
-    """`below` has the number of descendants per execution."""
     below = below or {}
     folded = ("BELOW",) if any(below.values()) else ()
     print_list(

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from perdure.cli.base.commands import add_commands
-from perdure.cli.base.connect import call, with_client
+from perdure.cli.base.connect import PAGE, call, fetch, with_client
 from perdure.cli.base.options import JsonFlag, UrlOption
 from perdure.cli.base.output import Cell, note, print_list
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
-    from perdure.sdk.clients.client import Client
     from perdure.wire.base.operation import Listed, Operation
     from perdure.wire.clock.schedules import StoredSchedule
     from perdure.wire.runs.workers import ListedWorker
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCHEDULES_SHOWN: Final = 2
-PAGE: Final = 1_000
 DEFINITIONS_PAGE: Final = 25
 """The server refuses a page above 8 MiB, and a definition may have 256 KiB."""
 
@@ -181,19 +179,7 @@ def topics(
 def _fetch(
     url: str | None, limit: int, ask: "Callable[[str | None, int], Operation[Listed[T]]]"
 ) -> tuple[list[T], bool]:
-    """The first entries, and whether more exist."""
-
-    async def work(client: "Client") -> tuple[list[T], bool]:
-        found: list[T] = []
-        cursor: str | None = None
-        while True:
-            page = await client._transport.call(ask(cursor, min(limit - len(found), PAGE)))
-            found.extend(page.items)
-            cursor = page.next_cursor
-            if cursor is None or len(found) >= limit:
-                return found, cursor is not None
-
-    return with_client(url, work)
+    return with_client(url, lambda client: fetch(client, limit, ask))
 
 
 def _show(

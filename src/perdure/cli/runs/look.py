@@ -175,7 +175,7 @@ def logs(
     """Show an execution's log, with its transitions and steps."""
     from perdure.cli.base.render import day_of
     from perdure.cli.runs.execution import json_line, text_line
-    from perdure.cli.runs.follow import follow
+    from perdure.cli.runs.watching import follow
     from perdure.wire.runs.executions import LogLine, Row
 
     async def work(client: "Client") -> None:

@@ -41,7 +41,6 @@ def ls(url: UrlOption = None, as_json: JsonFlag = False) -> None:
 
 
 def note_pauses(url: str | None, kinds: "Collection[PauseKind] | None" = None) -> None:
-    """Prints pauses of these kinds (by default all) as notes below a list."""
     from perdure.wire.runs.queues import unpause_command
 
     for one in with_client(url, lambda client: client.pauses()):

@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 
 WATCH_PATIENCE_SECONDS: Final = 60.0
-"""Seconds to wait for a server that restarts."""
 
 WAIT_SECONDS: Final = 30.0
-"""Most seconds that the server may hold a request."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -208,8 +206,7 @@ async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) 
     import asyncio
     from contextlib import suppress
 
-    from perdure.cli.runs.follow import follow
-    from perdure.cli.runs.watching import RunWatch
+    from perdure.cli.runs.watching import RunWatch, follow
 
     if quiet:
         await _wait(client, id, timeout)

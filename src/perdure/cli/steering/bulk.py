@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from perdure.cli.base.commands import INTERRUPTED, STILL_RUNNING, Refused, add_group
-from perdure.cli.base.connect import call, with_client
+from perdure.cli.base.connect import call, fetch, with_client
 from perdure.cli.base.filters import Options, chosen, read_filters, taking
 from perdure.cli.base.options import JsonFlag, NoteOption, UrlOption, check_choice, parse_json
 from perdure.cli.base.output import console, emit, note, print_facts, print_list, print_result, say
@@ -276,25 +276,18 @@ def items(
 ) -> None:
     """List the executions of a bulk job, with reasons of refusals."""
     from perdure.cli.base.render import date_time
-    from perdure.wire.steering.bulk import BulkItem, ItemState, ListBulkItems
+    from perdure.wire.steering.bulk import ItemState, ListBulkItems
 
     check_choice("--state", state, [*ItemState])
     kind = None if state is None else ItemState(state)
 
-    async def work(client: "Client") -> list[BulkItem]:
-        found: list[BulkItem] = []
-        cursor: str | None = None
-        while True:
-            op = ListBulkItems(id, kind, cursor, min(limit - len(found), 1_000))
-            page = await client._transport.call(op)
-            found.extend(page.items)
-            cursor = page.next_cursor
-            if cursor is None or len(found) >= limit:
-                return found
+    def ask(cursor: str | None, amount: int) -> ListBulkItems:
+        return ListBulkItems(id, kind, cursor, amount)
 
+    found, _ = with_client(url, lambda client: fetch(client, limit, ask))
     print_list(
         as_json,
-        with_client(url, work),
+        found,
         ("EXECUTION", "STATE", "AT", "STARTED", "REASON"),
         lambda item: (
             item.execution_id,

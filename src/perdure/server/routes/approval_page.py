@@ -97,7 +97,6 @@ def question_page(
 
 
 def closed_page(question: Question, *, mine: str | None = None) -> str:
-    """`mine` is the reader's name."""
     form = question_form(question)
     said = question.approval
     if said is not None:
@@ -151,7 +150,6 @@ def sign_in_page(next_path: str, *, error: str | None = None, with_key: bool = F
 
 
 def join_page(invited: StoredInvitation, token: str, *, signed_in: str | None, error: str | None = None) -> str:
-    """`signed_in` is the e-mail of the reader's account."""
     project = f"<bdi>{shown(invited.project, LINE_MAX)}</bdi>"
     form = "<form method='post' action='/join'><input type='hidden' name='invitation' "
     form += f"value='{escape(token, quote=True)}'>"
@@ -436,7 +434,6 @@ def shown(text: str, most: int) -> str:
 
 
 def _is_clear(text: str) -> bool:
-    """Whether the text surely has no odd characters."""
     return text.translate(_BREAKS).isprintable() and _UNSEEN.search(text) is None
 
 

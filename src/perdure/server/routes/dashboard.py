@@ -182,7 +182,6 @@ _MARK: Final = (
 
 
 def link_page(token: str, *, host: str, style: str) -> str:
-    """`style` is the path of the dashboard's stylesheet."""
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>Perdure: sign in</title><link rel='stylesheet' href='{escape(style, quote=True)}'></head>"
