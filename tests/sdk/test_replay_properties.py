@@ -26,7 +26,7 @@ from perdure.wire.runs.executions import Row
 
 FAST = settings(max_examples=100, suppress_health_check=list(HealthCheck), derandomize=True)
 HUNT = settings(FAST, max_examples=1_000, phases=(Phase.generate,), report_multiple_bugs=False, database=None)
-SLOW = settings(FAST, max_examples=300, derandomize=False)
+SLOW = settings(FAST, max_examples=200, derandomize=False)
 seeds = st.integers(0, 2**32)
 
 PLAIN: dict[str, Any] = {}

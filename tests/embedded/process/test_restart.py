@@ -215,7 +215,7 @@ async def _compare_with_journals(store: str, runs: collections.Counter[str]) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(3_000)
 def test_downloads_of_a_set_keep_their_bodies_when_another_process_goes_on(tmp_path: Path) -> None:
-    for run in range(50):
+    for run in range(20):
         command = [sys.executable, downloads.__file__, str(tmp_path / f"{run}.db")]
         for life in ("killed", "whole"):
             seed = {**os.environ, "PYTHONHASHSEED": str(2 * run + (life == "whole") + 1)}

@@ -33,7 +33,7 @@ RUNS_MAX = 5
 @pytest.mark.timeout(600)
 @BESIDE_A_THREAD
 @schema.parametrize()
-@settings(FEW, max_examples=40)
+@settings(FEW, max_examples=25)
 def test_every_corner_of_the_document_holds(running: Running, case: schemathesis.Case[Any]) -> None:
     """All phases: what the document gives as examples and each border of each value are tried, too."""
     hold(running, case)
