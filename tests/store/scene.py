@@ -43,7 +43,7 @@ from perdure.store.verbs.steering import acts, bulk
 from perdure.wire.agents.approvals import QuestionLink
 from perdure.wire.agents.budgets import Amounts, BudgetChange, BudgetSpec, Reserve, Settle
 from perdure.wire.agents.sessions import PutSessionMemory
-from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.agents.transcripts import AppendToTranscript, OnConflict
 from perdure.wire.base.access import Role
 from perdure.wire.clock.schedules import ChangeSchedule, CreateSchedule, RunSchedule
 from perdure.wire.insight.traces import StoredSpan
@@ -544,9 +544,7 @@ PUSHES: Final[dict[str, Callable[[Draw], Verb[Any]]]] = {
     "spans": _spans,
     "messages": lambda draw: draw(
         transcripts.append_messages,
-        session_id="s",
-        messages=[raw(draw.n), raw("same")],
-        version=draw.one_of([None, 0]),
+        op=AppendToTranscript("s", [raw(draw.n), raw("same")], draw.one_of([None, 0])),
     ),
     "a turn": _turn,
     "reserve": lambda draw: draw(budgets.reserve, request=_reservation(draw.id, f"r{draw.number(0, 2)}", draw.n)),

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from perdure.engine.agents.approvals import Approvals
 from perdure.engine.agents.budgets import Budgets
-from perdure.engine.agents.transcripts import Transcripts
 from perdure.engine.base.callers import Callers
 from perdure.engine.base.clock import Clock, boottime_us
 from perdure.engine.base.core import Core
@@ -61,7 +60,7 @@ from perdure.store.base.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.verbs.agents import approvals, conversations, definitions, sessions
+from perdure.store.verbs.agents import approvals, conversations, definitions, sessions, transcripts
 from perdure.store.verbs.base import access
 from perdure.store.verbs.clock import schedules, triggers
 from perdure.store.verbs.insight import search, stats, usage, workflow_runs
@@ -91,6 +90,7 @@ VERBS = (
     sessions,
     slack,
     stats,
+    transcripts,
     triggers,
     usage,
     webhooks,
@@ -142,7 +142,6 @@ class Engine(Core):
                 self.signing,
                 self.bulk,
                 self.budgets,
-                Transcripts(self),
                 self.traces,
                 Journals(self),
                 Acts(self, self.callers),

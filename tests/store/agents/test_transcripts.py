@@ -12,8 +12,8 @@ from perdure.store.base.interface import query, verb
 from perdure.store.base.statements import load, parse
 from perdure.store.verbs import retention
 from perdure.store.verbs.agents import transcripts
-from perdure.store.verbs.base.idempotency import Idempotency
-from perdure.wire.agents.transcripts import Page, shown
+from perdure.store.verbs.base.idempotency import At, Idempotency
+from perdure.wire.agents.transcripts import AppendToTranscript, GetTranscript, Page, shown
 from perdure.wire.base.errors import BadRequest, Conflict, KeyReused, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.runs.requests import AppendMessages, Entry, ReadTranscript, Summarize
@@ -25,21 +25,12 @@ Stored = tuple[list[tuple[bytes, int]], int]
 async def append(
     world: World, session: str, *messages: object, version: int | None = None, once: Idempotency | None = None
 ) -> int:
-    return await world.store.write(
-        transcripts.append_messages(
-            project_id=PROJECT,
-            session_id=session,
-            messages=[raw(message) for message in messages],
-            version=version,
-            now_us=world.now_us,
-            idempotency=once,
-        )
-    )
+    op = AppendToTranscript(session, [raw(message) for message in messages], version)
+    return (await world.store.write(transcripts.append_messages(world.at(once), op))).version
 
 
-async def page(world: World, session: str, version: int | None = None, **options: Any) -> Page:
-    values = {"after": None, "limit": 100, "project_id": PROJECT, **options}
-    return await world.store.read(transcripts.read_transcript(session_id=session, version=version, **values))
+async def page(world: World, session: str, version: int | None = None, after: int | None = None) -> Page:
+    return await world.store.read(transcripts.read_transcript(world.at(), GetTranscript(session, version, after)))
 
 
 async def said(world: World, session: str, version: int | None = None) -> list[object]:
@@ -85,7 +76,8 @@ async def test_messages_are_added_in_order_and_kept_as_they_were_sent(world: Wor
         (3, b'"hello"'),
     ]
     assert await said(world, "s", 2) == ["hello", {"a": [1, None]}]
-    assert await page(world, "s", project_id="another") == Page(0, [])
+    elsewhere = transcripts.read_transcript(At("another"), GetTranscript("s"))
+    assert await world.store.read(elsewhere) == Page(0, [])
     with pytest.raises(BadRequest, match="has version 3, not 4 yet"):
         await page(world, "s", 4)
     await world.check()
@@ -97,11 +89,8 @@ async def test_what_was_said_twice_is_stored_once_in_a_project(
     await append(world, "s", "same", "same", "other")
     await append(world, "t", "same")
     assert await stored() == ([(b'"other"', 1), (b'"same"', 3)], 4)
-    await world.store.write(
-        transcripts.append_messages(
-            project_id="another", session_id="s", messages=[raw("same")], version=None, now_us=world.now_us
-        )
-    )
+    op = AppendToTranscript("s", [raw("same")])
+    await world.store.write(transcripts.append_messages(At("another", world.now_us), op))
     assert await stored() == ([(b'"other"', 1), (b'"same"', 1), (b'"same"', 3)], 5)
     assert transcripts.hash_of("another", b'"same"') != transcripts.hash_of(PROJECT, b'"same"')
     await world.check()
@@ -148,13 +137,15 @@ async def test_concurrent_writers_lose_nothing(world: World) -> None:
     await world.check()
 
 
-async def test_pages_end_by_size_and_by_number(world: World) -> None:
+async def test_pages_end_by_size_and_by_number(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await append(world, "s", *range(7))
-    first = await page(world, "s", limit=3)
+    monkeypatch.setattr(transcripts, "PAGE_MAX", 3)
+    first = await page(world, "s")
     assert ([entry.seq for entry in first.entries], first.next) == ([1, 2, 3], 3)
-    rest = await page(world, "s", 6, limit=3, after=first.next)
+    rest = await page(world, "s", 6, first.next)
     assert ([entry.seq for entry in rest.entries], rest.next) == ([4, 5, 6], None)
-    small = await page(world, "s", bytes_max=2)
+    monkeypatch.setattr(transcripts, "REPLY_BYTES_MAX", 2)
+    small = await page(world, "s")
     assert ([entry.seq for entry in small.entries], small.next) == ([1, 2], 2)
 
 

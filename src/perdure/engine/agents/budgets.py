@@ -48,7 +48,6 @@ class Budgets(Service):
 
     @serves(RaiseBudget)
     async def change(self, scope: Scope, op: RaiseBudget) -> BudgetState:
-        """Change the budget, and resume the executions that wait for it."""
         budget = await self.read(budgets.budget_of(project_id=scope.project_id, execution_id=op.execution_id))
         if budget.shared_id is not None and op.change != BudgetChange(on_exceed=op.on_exceed):
             scope.check_role(Role.ADMIN)  # as its limits have it

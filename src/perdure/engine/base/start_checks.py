@@ -1,12 +1,13 @@
-"""The check of an execution to start."""
+"""Checks of starts and of entries for transcripts."""
 
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Final
 
 from perdure.engine.base.addresses import target
-from perdure.wire.base.codec import KEY_BYTES_MAX, check_name, check_raw, check_text
-from perdure.wire.runs.requests import StartItem
+from perdure.wire.agents.transcripts import check_messages
+from perdure.wire.base.codec import KEY_BYTES_MAX, check_json, check_name, check_raw, check_text
+from perdure.wire.runs.requests import AppendMessages, StartItem, Summarize, TranscriptEntry
 from perdure.wire.runs.starts import check_options
 
 _NAMES: Final = ("deployment_id", "queue_name", "concurrency_key", "session_id", "user_id", "key", "step_key")
@@ -32,3 +33,11 @@ def check_item(item: StartItem, *, encoded: bool = False) -> None:
     check_options(item)
     if item.webhook_url is not None:
         target(item.webhook_url, "webhook_url")
+
+
+def check_transcript_entry(entry: TranscriptEntry) -> None:
+    check_name(entry.session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
+    if isinstance(entry, AppendMessages):
+        check_messages(entry.messages, "messages")
+    elif isinstance(entry, Summarize):
+        check_json(bytes(entry.summary), where="summary")

@@ -161,7 +161,7 @@ class Accounts(Service):
         return to_me(await self.write(changed))
 
     async def change_password(self, user_id: str, given: ChangePasswordRequest, *, session_seconds: float) -> SignedIn:
-        """End all sessions and begin a new session. Raises BadValue, Forbidden, TooManyRequests."""
+        """End all sessions, begin one. Raises BadValue, Forbidden, TooManyRequests."""
         given = validated(given)
         await self._passwords.check_choice(given.new_password, "body.new_password")
         found = await self.read(accounts.read_user(user_id=user_id))

@@ -43,14 +43,13 @@ class Projects(Service):
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self.admit: Callable[[str], None] = lambda project_id: None
-        """Called before a project adds a person. Raises TooManyRequests to limit the rate."""
+        """Raises TooManyRequests to limit the rate of invitations."""
 
     async def default(self) -> str:
         return await self.write(access.default_project(id=self.new_id(), now_us=self.now_us()))
 
     @serves(CreateProject)
     async def make(self, scope: Scope, op: CreateProject) -> Project:
-        """Make a project with the user as admin."""
         now_us = self.now_us()
         project = Project(
             id=self.new_id(),
@@ -76,7 +75,6 @@ class Projects(Service):
         return await self.read(accounts.read_project(project_id=scope.project_id))
 
     async def of_user(self, user_id: str) -> list[Project]:
-        """The user's projects, newest first."""
         return await self.read(accounts.projects_of(user_id=user_id))
 
     @serves(AddProjectMember)

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from msgspec import structs
 from uuid_utils import uuid7
 
-from perdure.engine.agents.transcripts import check_transcript_entry
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
-from perdure.engine.base.start_checks import check_item
+from perdure.engine.base.start_checks import check_item, check_transcript_entry
 from perdure.engine.runs.low_water_marks import LowWaterMarks
 from perdure.engine.runs.recalls import Recalls
 from perdure.engine.runs.registrations import check_registration

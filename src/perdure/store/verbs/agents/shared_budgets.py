@@ -19,7 +19,7 @@ async def list_shared(*, project_id: str) -> list[SharedBudget]:
 async def balances(
     *, project_id: str, name: str, key: str | None, after: str | None, limit: int, now_us: int
 ) -> tuple[SharedBudget, list[StoredBudget]]:
-    """A shared budget, and the present period's balances after a key. Raises NotFound."""
+    """The present period's balances. Raises NotFound."""
     shared = await _read(project_id, name)
     name, place = ("list_balances", {"after": after}) if key is None else ("read_balance", {"key": key})
     where = {"shared_id": shared.id, "opened_at_us": shared.begin_us(now_us), **place}

@@ -10,14 +10,15 @@ from typing import Final
 
 from msgspec import Raw, Struct
 
-from perdure.store.base.interface import query, query_many, record, records, value, verb
-from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
+from perdure.store.base.interface import query, query_many, record, records, serves, value
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.base.pages import fitting
 from perdure.store.verbs.base.try_lock import try_lock_session
-from perdure.wire.agents.transcripts import Entry, Page
+from perdure.wire.agents.transcripts import AppendToTranscript, Entry, GetTranscript, NewVersion, Page
 from perdure.wire.base.errors import BadRequest, Conflict, NotFound, PerdureError
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 
+PAGE_MAX: Final = 1_000
 DROPPED_AT_ONCE: Final = 2_000
 DELETED_AT_ONCE: Final = 50
 """Transcripts seen by retention per transaction."""
@@ -38,21 +39,14 @@ def hash_of(project_id: str, message: bytes) -> bytes:
     return blake2b(message, digest_size=20, key=blake2b(project_id.encode(), digest_size=32).digest()).digest()
 
 
-@verb(reads=True)
-async def read_transcript(
-    *,
-    project_id: str,
-    session_id: str,
-    version: int | None,
-    after: int | None,
-    limit: int,
-    bytes_max: int = REPLY_BYTES_MAX,
-) -> Page:
-    """A page of a version's entries after `after`, by default the first entries.
+@serves(GetTranscript, reads=True)
+async def read_transcript(at: At, op: GetTranscript) -> Page:
+    """An unknown session has version 0.
 
     Raises BadRequest for a future version, NotFound if entries of the version were dropped.
     """
-    session: dict[str, object] = {"project_id": project_id, "session_id": session_id}
+    session: dict[str, object] = {"project_id": at.project_id, "session_id": op.session_id}
+    session_id, version, after = op.session_id, op.version, op.after
     newest, dropped = next(iter(await query("read_version", **session)), (0, 0))
     if version is None:
         version = newest
@@ -66,29 +60,21 @@ async def read_transcript(
                 f"first {dropped} entries."
             )
     where: dict[str, object] = {"after": after, "version": version, **session}
-    fits = fitting((size for (size,) in await query("entry_sizes", limit=limit, **where)), bytes_max)
+    fits = fitting((size for (size,) in await query("entry_sizes", limit=PAGE_MAX, **where)), REPLY_BYTES_MAX)
     entries = await records(Entry, "read_entries", limit=fits, **where) if fits else []
     more = bool(entries) and entries[-1].seq < version
     return Page(version, entries, entries[-1].seq if more else None)
 
 
-@verb(locks="session=session_id")
-async def append_messages(
-    *,
-    project_id: str,
-    session_id: str,
-    messages: Sequence[Raw],
-    version: int | None,
-    now_us: int,
-    idempotency: Idempotency | None = None,
-) -> int:
-    """Answers the new version. Raises Conflict if `version` is not the newest."""
-    first = await recall(project_id, idempotency)
+@serves(AppendToTranscript, locks="session=op.session_id")
+async def append_messages(at: At, op: AppendToTranscript) -> NewVersion:
+    """Raises Conflict if `version` is not the newest."""
+    first = await at.recall()
     if first is not None:
-        return int(first)
-    new = await append(project_id, session_id, messages, version, now_us)
-    await remember(project_id, idempotency, str(new).encode(), now_us)
-    return new
+        return NewVersion(int(first))
+    new = await append(at.project_id, op.session_id, op.messages, op.version, at.now_us)
+    await at.remember(new)
+    return NewVersion(new)
 
 
 async def append(
@@ -178,8 +164,7 @@ async def _release(project_id: str, hashes: Iterable[bytes]) -> None:
 
 
 async def delete_transcript(project_id: str, session_id: str) -> int:
-    """Delete a part of a transcript without an open turn. Answers how many rows; fewer than DROPPED_AT_ONCE means
-    all."""
+    """Unless a turn is open. Answers how many rows; fewer than DROPPED_AT_ONCE means all."""
     if not await query("lock_transcript", project_id=project_id, session_id=session_id):
         return 0
     if await query("any_turn", project_id=project_id, session_id=session_id):
@@ -195,7 +180,7 @@ async def delete_transcript(project_id: str, session_id: str) -> int:
 
 
 async def prune_transcripts(before_us: int) -> bool:
-    """Delete transcripts without a write since then. Answers whether there may be more."""
+    """True if there may be more."""
     rows = await query("old_transcripts", before_us=before_us, limit=DELETED_AT_ONCE)
     room = DROPPED_AT_ONCE
     for project_id, session_id in rows:
