@@ -13,7 +13,8 @@ from pydantic_ai.messages import ModelMessage, ToolReturnPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDefinition
 from pydantic_ai.toolsets import ExternalToolset
 from tests.agents.scripted import Script, call, crashed
-from tests.embedded.house import answer_when_asked, keys_of, reaches, until
+from tests.embedded.house import answer_when_asked, keys_of, reaches
+from tests.kit.polling import until
 from tests.server.serving import Served
 
 from perdure.agents import DurableAgent, durable

@@ -10,7 +10,8 @@ from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.toolsets import FunctionToolset
 from tests.agents.scripted import Script, call
-from tests.embedded.house import reaches, until
+from tests.embedded.house import reaches
+from tests.kit.polling import until
 
 from perdure import Budget, Registry
 from perdure.agents import DurableAgent, durable

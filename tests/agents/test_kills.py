@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from tests.agents.asking import signature
 from tests.agents.provider import Provider, serving
+from tests.kit.polling import until
 from tests.server.serving import Served
 
 from perdure.agents import events
@@ -178,7 +179,7 @@ async def test_no_recorded_call_is_made_again_whoever_dies(served: Served, tmp_p
             running = [tasks.create_task(caller(number)) for number in range(RUNS)]
             while killed < kills:
                 before = begun()
-                await served.until(lambda before=before: begun() >= before + PROGRESS)  # type: ignore[misc]  # mypy infers no lambda with a default
+                await until(lambda before=before: begun() >= before + PROGRESS)  # type: ignore[misc]  # mypy infers no lambda with a default
                 await asyncio.sleep(dice.uniform(0.0, 0.1))
                 while not await may_be_lost(client, list(open_)):  # noqa: ASYNC110  # nobody is told of what was recorded
                     await asyncio.sleep(0.01)

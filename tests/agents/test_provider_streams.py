@@ -15,7 +15,8 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 from tests.agents.provider import Provider, serving
-from tests.embedded.house import keys_of, until
+from tests.embedded.house import keys_of
+from tests.kit.polling import until
 
 from perdure import RetryPolicy
 from perdure.agents import AgentItem, DurableAgent, StepOptions, durable, events

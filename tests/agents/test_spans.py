@@ -12,7 +12,8 @@ from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from tests.agents.scripted import Script, call
 from tests.agents.test_code_hooks import Clock
-from tests.embedded.house import answer_when_asked, reaches, until
+from tests.embedded.house import answer_when_asked, reaches
+from tests.kit.polling import until
 
 from perdure import Registry
 from perdure.agents import durable

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -196,15 +196,6 @@ class House:
 
     def open(self, gate: str) -> None:
         (self.gates / gate).touch()
-
-    async def until(self, true: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
-        """Wait until other processes make a condition hold."""
-        async with asyncio.timeout(seconds):
-            while True:
-                found = true()
-                if found if isinstance(found, bool) else await found:
-                    return
-                await asyncio.sleep(0.05)
 
     async def api(self, method: str, path: str, **options: Any) -> Json:
         headers = {"authorization": f"Bearer {self.key}"} if self.with_key else {}

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tests.client.house import ClientError, House, house
 from tests.databases import KINDS, POSTGRES, SQLITE, lent
+from tests.kit.polling import until
 
 Json = Any
 pytestmark = [
@@ -107,7 +108,7 @@ async def there_are_children_and_batches(shop: House) -> None:
 
 async def a_batch_with_a_cancelled_child_ends(shop: House) -> None:
     id = await invoke(shop, "batch", {"items": [{"n": 100}, {"n": 101, "gate": "never opened"}]})
-    await shop.until(lambda: len(shop.noted("child 101")) == 1)
+    await until(lambda: len(shop.noted("child 101")) == 1)
     children = (await shop.api("GET", f"/api/v1/executions?parent_execution_id={id}"))["executions"]
     [held] = [child["id"] for child in children if child["payload"]["n"] == 101]
     assert await shop.ask("cancel", id=held) is True
@@ -152,7 +153,7 @@ async def what_is_suspended_is_resumed(shop: House) -> None:
 
 async def what_runs_or_waits_is_cancelled(shop: House) -> None:
     id = await invoke(shop, "sleeps", {})
-    await shop.until(lambda: len(shop.noted("sleeps")) == 1)
+    await until(lambda: len(shop.noted("sleeps")) == 1)
     assert await shop.ask("cancel", id=id) is True
     found = await shop.until_phase(id, "cancelled", seconds=20)
     assert found["cancelled_by"] == "user"
@@ -176,11 +177,11 @@ async def a_queue_takes_one_at_a_time(shop: House) -> None:
 
 async def a_limit_counts_for_each_concurrency_key(shop: House) -> None:
     ids = [await invoke(shop, "keyed", {"name": name}, concurrency_key=name[0]) for name in ("a1", "a2", "b1", "b2")]
-    await shop.until(lambda: len(shop.noted("keyed")) >= 2)
+    await until(lambda: len(shop.noted("keyed")) >= 2)
     assert sorted(shop.noted("keyed")) == ["keyed a1 enters", "keyed b1 enters"], "of each key one, both at once"
     for name in ("b1", "a1"):
         shop.open(name)
-    await shop.until(lambda: len(shop.noted("keyed")) >= 6)
+    await until(lambda: len(shop.noted("keyed")) >= 6)
     for name in ("a2", "b2"):
         shop.open(name)
     for id, key in zip(ids, "aabb", strict=True):
@@ -193,24 +194,24 @@ async def a_limit_counts_for_each_concurrency_key(shop: House) -> None:
 async def events_trigger_runs(shop: House) -> None:
     for n in range(4):
         await shop.ask("publish", topic="orders", event={"data": {"n": n}, "event_type": "made"})
-    await shop.until(lambda: len(shop.noted("triggered")) == 4)
+    await until(lambda: len(shop.noted("triggered")) == 4)
     assert sorted(shop.noted("triggered")) == [f"triggered {n}" for n in range(4)]
 
 
 async def events_trigger_runs_in_batches(shop: House) -> None:
     for n in range(6):
         await shop.ask("publish", topic="many", event={"data": {"n": n}})
-    await shop.until(lambda: len(shop.noted("batch")) == 2)
+    await until(lambda: len(shop.noted("batch")) == 2)
     assert sorted(shop.noted("batch")) == ["batch [0, 1, 2]", "batch [3, 4, 5]"]
 
 
 async def a_batch_that_does_not_fill_is_started_by_its_timeout(shop: House) -> None:
     await shop.ask("publish", topic="few", event={"data": {"n": 0}})
-    await shop.until(lambda: len(shop.noted("late")) == 1)
+    await until(lambda: len(shop.noted("late")) == 1)
     assert shop.noted("late") == ["late [0]"]
     for n in range(1, 5):
         await shop.ask("publish", topic="few", event={"data": {"n": n}})
-    await shop.until(lambda: "4]" in "".join(shop.noted("late")))
+    await until(lambda: "4]" in "".join(shop.noted("late")))
     taken = [int(n) for line in shop.noted("late") for n in line.removeprefix("late [").removesuffix("]").split(", ")]
     assert sorted(taken) == [0, 1, 2, 3, 4], "each once"
 
@@ -259,7 +260,7 @@ async def what_an_agent_did_can_be_looked_at(shop: House) -> None:
         linked = [span["name"] for span in trace["spans"] if span["span_id"].startswith("linked_") and span["output"]]
         return sorted(linked) == ["agent.helper", "tool.remove"]
 
-    await shop.until(whole)
+    await until(whole)
     roots = [span for span in trace["spans"] if span["parent_span_id"] is None]
     assert [span["name"] for span in roots] == ["agent.helper"], "the pieces around the wait are one run"
     assert (trace["status"], trace["root_span_name"]) == ("completed", "agent.helper")
@@ -322,7 +323,7 @@ PEACEFUL: list[Callable[[House], Awaitable[None]]] = [
 async def a_worker_is_killed(shop: House, *, until_missed: bool = False) -> None:
     """A new worker takes over the executions at once, or only when the server has noticed the loss."""
     id = await invoke(shop, "gated", {"name": "worker"})
-    await shop.until(lambda: len(shop.noted("stop worker")) == 1)
+    await until(lambda: len(shop.noted("stop worker")) == 1)
     await shop.kill("worker")
     if until_missed:
         await shop.until_phase(id, "queued", seconds=30)
@@ -338,7 +339,7 @@ async def a_worker_is_killed(shop: House, *, until_missed: bool = False) -> None
 async def a_run_kills_its_worker_each_time(shop: House) -> None:
     id = await invoke(shop, "suicide", {})
     for times in range(1, 6):
-        await shop.until(lambda times=times: len(shop.noted("suicide")) >= times)
+        await until(lambda times=times: len(shop.noted("suicide")) >= times)  # type: ignore[misc]  # bound now
         assert shop.worker is not None
         await shop.worker.wait()
         await shop.start_worker()
@@ -352,8 +353,8 @@ async def the_server_starts_anew_twice(shop: House) -> None:
     running = await invoke(shop, "gated", {"name": "server"})
     napping = await invoke(shop, "nap", {"name": "server", "seconds": 3})
     asking = await invoke(shop, "asks", {})
-    await shop.until(lambda: len(shop.noted("stop server")) == 1)
-    await shop.until(lambda: len(shop.noted("nap server")) >= 1)  # on a busy machine it may end before the server
+    await until(lambda: len(shop.noted("stop server")) == 1)
+    await until(lambda: len(shop.noted("nap server")) >= 1)  # on a busy machine it may end before the server
     await shop.until_phase(asking, "waiting")
     await shop.stop_server()
     await shop.start_server()
@@ -369,7 +370,7 @@ async def the_server_starts_anew_twice(shop: House) -> None:
 
 async def the_clock_starts_what_is_due(shop: House) -> None:
     """Looked at last: by now the minute is over, or nearly so."""
-    await shop.until(lambda: bool(shop.noted("ticks")), seconds=90)
+    await until(lambda: bool(shop.noted("ticks")), seconds=90)
     [schedule] = (await shop.api("GET", "/api/v1/schedules/workflows/ticks"))["schedules"]
     fires = (await shop.api("GET", f"/api/v1/schedules/{schedule['id']}/fires"))["fires"]
     assert fires and not any(fire["by_hand"] for fire in fires)

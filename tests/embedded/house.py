@@ -1,11 +1,11 @@
 """A store that a test opens and closes at will, and helpers that wait for the store's events."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from msgspec import structs
+from tests.kit.polling import until
 
 from perdure.embedded import Embedded, embedded
 from perdure.engine.base.clock import Clock, ManualClock
@@ -63,15 +63,6 @@ async def rows_of(handle: Handle[Any]) -> list[Row]:
 async def keys_of(handle: Handle[Any], *kinds: Kind) -> list[str | None]:
     """The keys of the journal's rows of some kinds, in order."""
     return [row.key for row in await rows_of(handle) if row.kind in kinds]
-
-
-async def until(true: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
-    """Wait until `true` holds. The test is that `true` comes to hold, not how long the wait takes."""
-    while True:
-        answer = true()
-        if await answer if isinstance(answer, Awaitable) else answer:
-            return
-        await asyncio.sleep(0.002)  # whatever is waited for, the store or a body, has no event of its own
 
 
 async def reaches(handle: Handle[Any], phase: Phase) -> None:

@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.faults.database import Database
 from tests.faults.effects import Effect, Effects
+from tests.kit.polling import until
 from tests.ports import free_port
 
 from perdure import Client
@@ -277,18 +277,6 @@ async def make_key(store: str) -> str:
         return await engine.projects.create_key(await engine.projects.default(), "faults", Role.ADMIN)
     finally:
         await opened.close()
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float, what: str) -> None:
-    """Poll `condition` for a bounded time: other processes send no signal. Raises TimeoutError."""
-    end = time.monotonic() + seconds
-    while True:
-        answer = condition()
-        if answer if isinstance(answer, bool) else await answer:
-            return
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {seconds:g} s and it is not so that {what}")
-        await asyncio.sleep(0.02)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

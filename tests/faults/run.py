@@ -19,11 +19,12 @@ from typing import Any
 from tests.faults import app
 from tests.faults import database as databases
 from tests.faults.checker import Verdict, check
-from tests.faults.cluster import Cluster, Worker, until
+from tests.faults.cluster import Cluster, Worker
 from tests.faults.effects import Effect
 from tests.faults.ledger import Ledger
 from tests.faults.load import Extra, Load
 from tests.faults.proxy import Proxy
+from tests.kit.polling import until
 
 from perdure import Client, ExecutionFailed
 from perdure.sdk.clients.client import Handle

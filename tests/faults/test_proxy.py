@@ -11,6 +11,7 @@ import pytest
 from tests.faults import proxy as proxies
 from tests.faults.duplicates import Reply
 from tests.faults.proxy import Proxy, read_request
+from tests.kit.polling import until
 
 
 @pytest.fixture(autouse=True)
@@ -76,14 +77,6 @@ async def echo_behind_proxy() -> AsyncIterator[tuple[Echo, Proxy]]:
             line.writer.close()
         server.close()
         await server.wait_closed()
-
-
-async def until(condition: object) -> None:
-    """Give the loop turns until `condition` holds."""
-    assert callable(condition)
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  # what it looks at are plain counts
-            await asyncio.sleep(0.001)
 
 
 async def test_a_healthy_line_passes_everything_in_order_and_ends_with_its_client() -> None:

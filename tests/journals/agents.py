@@ -20,7 +20,8 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.toolsets import FunctionToolset
-from tests.embedded.house import reaches, until
+from tests.embedded.house import reaches
+from tests.kit.polling import until
 
 from perdure import Budget, Client, Handle
 from perdure.agents import Compaction, durable

@@ -9,7 +9,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from tests.embedded.house import until
+from tests.kit.polling import until
 
 from perdure import Client, Context, ExecutionFailed, Handle, step, workflow
 from perdure.wire.steering.acts import Action

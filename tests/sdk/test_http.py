@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 from msgspec import Raw, structs
+from tests.kit.polling import until
 from tests.server.serving import Served, serving
 
 from perdure.cli.base.connect import ask
@@ -189,20 +190,13 @@ async def relay(served: Served) -> AsyncIterator[Relay]:
     await asyncio.gather(*filter(None, relay.lines))
 
 
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    """Look again and again: the other side says nothing of what is looked for."""
-    async with asyncio.timeout(60):
-        while not await check():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
 async def polling(client: Client) -> None:
     """Wait until a result is asked for."""
 
     async def asked() -> bool:
         return bool(client._transport._results._polls)  # type: ignore[attr-defined]  # an HttpTransport
 
-    await eventually(asked)
+    await until(asked)
 
 
 # --- what a client can do ------------------------------------------------------------------------------------------
@@ -249,7 +243,7 @@ async def test_failures_and_cancellations_are_told(served: Served, client: Clien
             await (await client.start(fails)).result()
         assert failed.value.type == "ValueError"
         handle = await client.start(asks)
-        await eventually(lambda: _is(handle.get, Phase.WAITING))
+        await until(lambda: _is(handle.get, Phase.WAITING))
         assert (await handle.cancel()).phase is Phase.CANCELLED
         with pytest.raises(ExecutionCancelled):
             await handle.result()
@@ -264,7 +258,7 @@ async def _is(get: Callable[[], Awaitable[Any]], phase: Phase) -> bool:
 async def test_answers_and_events_reach_who_waits(served: Served, client: Client) -> None:
     async with working(served):
         asking, listening = await client.start(asks), await client.start(listens)
-        await eventually(lambda: _is(asking.get, Phase.WAITING))
+        await until(lambda: _is(asking.get, Phase.WAITING))
         assert await asking.resume("approve", {"ok": True}) == "answered"
         with pytest.raises(Conflict, match="was answered by"):
             await asking.resume("approve", {"ok": False})
@@ -287,7 +281,7 @@ async def test_an_answer_that_names_its_question_is_for_no_other(served: Served,
     handle = await client.start(asks)
     assert await handle.resume("approve", "unseen") == "early"
     async with working(served):
-        await eventually(lambda: _is(handle.get, Phase.WAITING))
+        await until(lambda: _is(handle.get, Phase.WAITING))
         with pytest.raises(Conflict, match="was answered before it asked"):
             await handle.resume("approve", "unseen")
         [shown] = msgspec.json.decode(await ask(client, "GET", "/api/v1/approvals"))["approvals"]
@@ -414,13 +408,13 @@ async def test_a_worker_that_was_given_up_says_that_it_is_alive(served: Served, 
             async def reaped() -> bool:  # once no beat has its row locked
                 return await engine.store.write(claims.reap(now_us=late_us, limit=10)) == 1
 
-            await eventually(reaped)
+            await until(reaped)
             await begun.acquire()
 
             async def forgiven() -> bool:
                 return await engine.store.read(counts(id=handle.id)) == (0, 1)
 
-            await eventually(forgiven)
+            await until(forgiven)
             assert worker.id != first
             gate.set()
             assert await handle.result() == "done"
@@ -638,7 +632,7 @@ async def test_results_asked_for_late_are_not_kept_waiting_by_quiet_ones(served:
         for _ in range(8):  # more polls than there may be: they are merged
             handle = await client.start(asks)
             quiet.append((handle, asyncio.create_task(handle.result())))
-            await eventually(lambda handle=handle: _is(handle.get, Phase.WAITING))  # type: ignore[misc]
+            await until(lambda handle=handle: _is(handle.get, Phase.WAITING))  # type: ignore[misc]
         async with asyncio.timeout(POLL_SECONDS - 10):  # no quiet poll has ended by then
             assert await (await client.start(doubled, 4)).result() == 8
             for number, (handle, task) in enumerate(quiet):
@@ -654,7 +648,7 @@ async def test_a_result_nobody_waits_for_any_more_is_not_asked_for(served: Serve
         with pytest.raises(TimeoutError, match=r"has not ended within 0\.05 seconds; it goes on"):
             await handle.result(timeout=0.05)
         assert transport._results._waiting == {}
-        await eventually(lambda: _is(handle.get, Phase.WAITING))
+        await until(lambda: _is(handle.get, Phase.WAITING))
         await handle.resume("approve", 1)
         assert await handle.result() == 1
 
@@ -689,11 +683,11 @@ async def test_an_event_whose_answer_was_lost_is_published_once(served: Served, 
 async def test_a_cancel_and_a_resume_whose_answers_were_lost_are_done(served: Served, relay: Relay) -> None:
     async with working(served), Client(HttpTransport(relay.url, served.key)) as client:
         first, second = await client.start(asks), await client.start(asks)
-        await eventually(lambda: _is(first.get, Phase.WAITING))
+        await until(lambda: _is(first.get, Phase.WAITING))
         lost = len(relay.requests) + 1
         relay.spoil = lambda number, answer: None if number == lost else answer
         assert (await first.cancel()).phase is Phase.CANCELLED
-        await eventually(lambda: _is(second.get, Phase.WAITING))
+        await until(lambda: _is(second.get, Phase.WAITING))
         lost = len(relay.requests) + 1
         await second.resume("approve", "yes")
         assert await second.result() == "yes"
@@ -704,7 +698,7 @@ async def test_two_different_answers_are_never_both_acknowledged_although_a_repl
 ) -> None:
     async with working(served), Client(HttpTransport(relay.url, served.key)) as unlucky:
         handle = await client.start(asks)
-        await eventually(lambda: _is(handle.get, Phase.WAITING))
+        await until(lambda: _is(handle.get, Phase.WAITING))
         await handle.resume("approve", "yes")
         relay.spoil = lambda number, answer: None if number in (1, 3) else answer
         with pytest.raises(Conflict, match="was answered by"):

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from tests.kit.polling import until
 from tests.server.serving import Served
 
 from perdure import Context, Registry
@@ -266,9 +267,9 @@ async def test_a_process_begins_what_another_one_that_is_blocked_has_not(served:
 
     async with Client(HttpTransport(served.server.url, served.key)) as client:
         with process("blocked") as blocked:
-            await served.until(lambda: bool(served.engine.claims.waiting_for()))
+            await until(lambda: bool(served.engine.claims.waiting_for()))
             handles = await asyncio.gather(*[client.start("blocks", n) for n in range(AMOUNT)])
-            await served.until(lambda: bool(owners("code")))  # the file is there before its first line
+            await until(lambda: bool(owners("code")))  # the file is there before its first line
             [first] = owners("code")
             moved = [one for n, one in enumerate(handles) if n != first]
             with process("other") as other:

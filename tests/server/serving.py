@@ -3,13 +3,14 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import msgspec
+from tests.kit.polling import until
 
 from perdure.engine.base.clock import Clock
 from perdure.engine.engine import Engine
@@ -58,22 +59,16 @@ class Served:
         key = await self.key_of(Role.ADMIN, project_id=id)
         return id, {"authorization": f"Bearer {key}"}
 
-    async def until(self, true: Callable[[], bool]) -> None:
-        """Poll a condition that has no event."""
-        async with asyncio.timeout(60):
-            while not true():  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.01)
-
     def is_waiting(self, worker_id: str) -> bool:
         """Whether the worker's claim waits for work."""
         return self.engine.claims._waiting.is_waiting(worker_id)
 
     async def until_waiting(self, worker_id: str) -> None:
-        await self.until(lambda: self.is_waiting(worker_id))
+        await until(lambda: self.is_waiting(worker_id))
 
     async def until_held(self, count: int = 1) -> None:
         """Wait until the server holds `count` long polls (except claims) and streams."""
-        await self.until(lambda: len(self.app.services.drain._polls) == count)
+        await until(lambda: len(self.app.services.drain._polls) == count)
 
     async def lease_until_us(self, worker_id: str) -> int:
         known = await self.engine.store.read(queries.list_workers(project_id=self.project_id))
@@ -91,7 +86,7 @@ class Served:
 
     async def until_parted(self, connections: int) -> None:
         """Wait until `connections` are left, and parting work is done."""
-        await self.until(lambda: self.app.services.connections() <= connections and not self.app._partings)
+        await until(lambda: self.app.services.connections() <= connections and not self.app._partings)
 
     async def start(self, workflow_id: str = "w", payload: Json = None, **fields: Json) -> str:
         """Start an execution that nobody takes unless a worker registers."""

@@ -1,10 +1,9 @@
 """Several engines on one PostgreSQL, like several servers."""
 
-import asyncio
 import contextlib
 import itertools
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import msgspec
@@ -12,6 +11,7 @@ import pytest
 from msgspec import Raw
 from tests import postgres
 from tests.databases import migrated
+from tests.kit.polling import until
 
 from perdure.engine.base.service import Scope
 from perdure.engine.base.settings import EngineSettings
@@ -39,16 +39,6 @@ if sys.platform == "win32":
 
 NEVER = 3_600.0
 """An interval of looks beyond any test, so that only hints act."""
-
-
-async def until(true: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    """Poll a condition that has no event."""
-    async with asyncio.timeout(60):
-        while True:
-            answer = true()
-            if await answer if isinstance(answer, Awaitable) else answer:
-                return
-            await asyncio.sleep(0.01)
 
 
 class Hand:

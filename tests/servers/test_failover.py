@@ -11,7 +11,8 @@ import psutil
 import pytest
 from tests import postgres
 from tests.faults.app import expected, five_steps
-from tests.faults.cluster import START_SECONDS, Cluster, Server, until
+from tests.faults.cluster import START_SECONDS, Cluster, Server
+from tests.kit.polling import until
 
 from perdure import Client
 from perdure.store.drivers.migrate import migrations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.servers.conftest import until
+from tests.kit.polling import until
 from tests.store.world import World, step
 
 from perdure.store.drivers.postgres import PostgresStore

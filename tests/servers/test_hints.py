@@ -11,7 +11,8 @@ import pytest
 from msgspec import json
 from tests import postgres
 from tests.databases import migrated
-from tests.servers.conftest import NEVER, Hand, Pair, engine_on, exchange, pair_on, raw, until
+from tests.kit.polling import until
+from tests.servers.conftest import NEVER, Hand, Pair, engine_on, exchange, pair_on, raw
 from tests.store.world import step
 
 from perdure.engine.base.service import Scope

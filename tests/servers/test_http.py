@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.kit.polling import until
 from tests.server.serving import LASTING, Hand, Served, serving
 from tests.server.users import Person, member
-from tests.servers.conftest import NEVER, until
+from tests.servers.conftest import NEVER
 
 from perdure.wire.base.access import Role
 

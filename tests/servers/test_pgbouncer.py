@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 import pytest
 from tests import pgbouncer, postgres
-from tests.servers.conftest import Pair, exchange, pair_on, until
+from tests.kit.polling import until
+from tests.servers.conftest import Pair, exchange, pair_on
 from tests.store.world import World, step
 
 from perdure.store.drivers import postgres_connection

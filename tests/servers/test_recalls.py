@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from tests.servers.conftest import NEVER, Hand, Pair, until
+from tests.kit.polling import until
+from tests.servers.conftest import NEVER, Hand, Pair
 
 from perdure.engine.runs import recalls
 from perdure.wire.runs.requests import ClaimReply

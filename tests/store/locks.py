@@ -8,7 +8,7 @@ from typing import Final
 
 import asyncpg
 import pytest
-from tests.faults.cluster import until
+from tests.kit.polling import until
 
 from perdure.store.drivers import postgres_writer
 from perdure.store.drivers.postgres import PostgresStore

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from msgspec import json
-from tests.embedded.house import House, keys_of, pass_time, reaches, until
+from tests.embedded.house import House, keys_of, pass_time, reaches
+from tests.kit.polling import until
 
 from perdure.embedded import Embedded
 from perdure.engine.base.clock import ManualClock
@@ -340,7 +341,7 @@ async def test_what_is_postponed_holds_no_worker(house: House) -> None:
     async with house.open(app, clock=clock) as p:
         handle = await p.start(patient)
         for n in (1, 2):
-            await until(lambda n=n: len(tries) == n)
+            await until(lambda n=n: len(tries) == n)  # type: ignore[misc]  # bound now
             await reaches(handle, Phase.WAITING)
             await pass_time(p, clock, 601)
         assert await handle.result() == "done"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from tests.embedded.agents.test_budgets import app, asks, call, calls, finishes, questions, talk
-from tests.embedded.house import House, pass_time, reaches, until
+from tests.embedded.house import House, pass_time, reaches
+from tests.kit.polling import until
 
 from perdure.embedded import Embedded
 from perdure.engine.base.clock import ManualClock

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
-from tests.embedded.house import House, reaches, until
+from tests.embedded.house import House, reaches
+from tests.kit.polling import until
 
 from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed, StepFailed
 from perdure.sdk.replay.inner_loop import InnerLoop

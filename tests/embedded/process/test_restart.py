@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.embedded import downloads, survivor
-from tests.embedded.house import Counter, House, keys_of, reaches, rows_of, until
+from tests.embedded.house import Counter, House, keys_of, reaches, rows_of
+from tests.kit.polling import until
 
 from perdure.embedded import embedded
 from perdure.engine.base.clock import ManualClock

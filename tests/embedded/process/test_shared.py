@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests import postgres
 from tests.databases import migrated
-from tests.embedded.house import until
+from tests.kit.polling import until
 
 from perdure.embedded import embedded
 from perdure.engine.base.settings import EngineSettings

@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.embedded.house import House, reaches, until
+from tests.embedded.house import House, reaches
+from tests.kit.polling import until
 
 from perdure.embedded import Embedded
 from perdure.engine.base.settings import EngineSettings

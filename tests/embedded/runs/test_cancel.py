@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from tests.embedded.house import Counter, House, ends, keys_of, pass_time, reaches, until
+from tests.embedded.house import Counter, House, ends, keys_of, pass_time, reaches
+from tests.kit.polling import until
 
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.settings import EngineSettings

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.embedded.house import Counter, House, ends, keys_of, reaches, until
+from tests.embedded.house import Counter, House, ends, keys_of, reaches
+from tests.kit.polling import until
 
 from perdure.sdk.base.errors import ChildCancelled, ChildFailed, ExecutionFailed
 from perdure.sdk.workflows.context import Context

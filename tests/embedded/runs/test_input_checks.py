@@ -15,7 +15,8 @@ from uuid import UUID
 import pydantic
 import pytest
 from msgspec import Meta, Raw
-from tests.embedded.house import House, until
+from tests.embedded.house import House
+from tests.kit.polling import until
 
 from perdure import BadValue, ChildFailed, Context, ExecutionFailed, Registry, TopicEvent
 from perdure.sdk.workflows.declared_schedules import NO_INPUT

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 
 import pytest
-from tests.embedded.house import House, reaches, until
+from tests.embedded.house import House, reaches
+from tests.kit.polling import until
 
 from perdure.sdk.clients.client import Client
 from perdure.sdk.workflows.context import Context

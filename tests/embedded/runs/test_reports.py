@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
-from tests.embedded.house import Counter, House, Report, ends, listed, on_reports, reaches, rows_of, until
+from tests.embedded.house import Counter, House, Report, ends, listed, on_reports, reaches, rows_of
+from tests.kit.polling import until
 
 from perdure.engine.base.clock import ManualClock
 from perdure.sdk.base.errors import ExecutionCancelled, ExecutionFailed

@@ -6,7 +6,8 @@ from enum import IntEnum, StrEnum
 from typing import Any, cast
 
 import pytest
-from tests.embedded.house import Counter, House, ends, reaches, until
+from tests.embedded.house import Counter, House, ends, reaches
+from tests.kit.polling import until
 
 from perdure.embedded import Embedded
 from perdure.engine.base.clock import ManualClock
@@ -513,7 +514,7 @@ async def test_a_workflow_is_tried_again_and_only_what_failed_runs_again(house: 
             count.runs.clear()
             handle = await p.start(workflow_.name)
             for tries in (1, 2):
-                await until(lambda tries=tries: count["flaky"] == tries)
+                await until(lambda tries=tries: count["flaky"] == tries)  # type: ignore[misc]  # bound now
                 await reaches(handle, Phase.QUEUED)
                 clock.advance(600)
                 p.engine.wake_loops()

@@ -22,7 +22,8 @@ import pydantic
 import pytest
 from opentelemetry import baggage
 from opentelemetry import context as telemetry
-from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, rows_of, until
+from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, rows_of
+from tests.kit.polling import until
 
 from perdure.engine.base.clock import ManualClock
 from perdure.sdk.base.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed

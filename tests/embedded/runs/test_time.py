@@ -4,7 +4,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, until
+from tests.embedded.house import Counter, House, keys_of, pass_time, reaches
+from tests.kit.polling import until
 
 from perdure.engine.base.clock import ManualClock
 from perdure.sdk.workflows.context import Context

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.embedded.house import Counter, House, Report, keys_of, on_reports, pass_time, reaches, rows_of, until
+from tests.embedded.house import Counter, House, Report, keys_of, on_reports, pass_time, reaches, rows_of
+from tests.kit.polling import until
 
 from perdure.engine.base.clock import ManualClock
 from perdure.sdk.base.errors import ExecutionFailed
@@ -502,7 +503,7 @@ async def test_many_sleepers_and_waiters_cost_no_replay_when_parked(house: House
                 await reaches(handle, Phase.WAITING)
             await p.publish("round", None)
             for handle in handles:
-                await until(lambda handle=handle: _is_back(handle))
+                await until(lambda handle=handle: _is_back(handle))  # type: ignore[misc]  # bound now
         assert [await handle.result() for handle in handles] == [3] * 10
         for handle in handles:
             assert [row.seq for row in await rows_of(handle)] == list(range(1, len(await rows_of(handle)) + 1))

@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from tests.embedded.house import Counter, House, Report, keys_of, listed, on_reports, reaches, rows_of, until
+from tests.embedded.house import Counter, House, Report, keys_of, listed, on_reports, reaches, rows_of
+from tests.kit.polling import until
 
 from perdure.engine.base.clock import ManualClock
 from perdure.sdk.base.errors import ChildFailed, StepFailed

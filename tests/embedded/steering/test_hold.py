@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.embedded.house import Counter, House, Report, ends, on_reports, reaches, rows_of, until
+from tests.embedded.house import Counter, House, Report, ends, on_reports, reaches, rows_of
+from tests.kit.polling import until
 
 from perdure.embedded import Embedded
 from perdure.engine.base.clock import ManualClock

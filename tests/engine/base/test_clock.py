@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from tests.kit.polling import until
 
 from perdure.engine.base import clock as clocks
 from perdure.engine.base.clock import DATABASE_JUMP_US, SystemClock, TimeBounds
@@ -152,13 +153,6 @@ async def _engine(url: str, wrong_us: int = 0) -> Engine:
     return engine
 
 
-async def _until(true: Callable[[], bool]) -> None:
-    """Poll a condition that has no event."""
-    async with asyncio.timeout(60):
-        while not true():  # noqa: ASYNC110  # there is no event for it
-            await asyncio.sleep(0.02)
-
-
 async def _workers(engine: Engine, amount: int) -> list[str]:
     project_id = await engine.projects.default()
     for n in range(amount):
@@ -208,7 +202,7 @@ async def test_no_live_lease_ends_when_the_database_s_clock_steps(url: str, hour
         return [engine.clock.now_us() - was - hours * HOUR for engine, was in zip(engines, before, strict=True)]
 
     # Both have noticed it, and more than a lease and a half has passed.
-    await _until(lambda: bool(lost) or all(8 * SECOND <= us < 60 * SECOND for us in since_the_step()))
+    await until(lambda: bool(lost) or all(8 * SECOND <= us < 60 * SECOND for us in since_the_step()))
     assert lost == []
     stop.set()
     await asyncio.gather(*beats)

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.kit.polling import until
 
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.service import Scope
@@ -181,12 +182,6 @@ async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
     await engine.start()
     yield engine
     await engine.stop()
-
-
-async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await true():  # noqa: ASYNC110  # the store has no event for it
-            await asyncio.sleep(0.005)
 
 
 async def test_every_minute_is_every_minute(engine: Engine) -> None:

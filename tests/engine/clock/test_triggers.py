@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
+from tests.kit.polling import until
 
 from perdure.engine.base.clock import ManualClock
 from perdure.engine.base.service import Scope
@@ -61,12 +62,6 @@ async def taken(engine: Engine, project_id: str) -> list[list[int]]:
         payload: Any = msgspec.json.decode(one.payload)
         found.append([event["data"] for event in payload.get("events", [payload])])
     return sorted(found)
-
-
-async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await true():  # noqa: ASYNC110  # the store has no event for it
-            await asyncio.sleep(0.005)
 
 
 async def test_all_servers_take_and_none_takes_twice(database: str) -> None:

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
 from tests.engine.outside.test_outbound import Receiver, receiving
+from tests.kit.polling import until
 from tests.store.world import PROJECT, World, failure
 
 from perdure.engine.base.clock import ManualClock
@@ -75,11 +76,6 @@ class House:
     def serve(self, op: Operation[R]) -> Awaitable[R]:
         return self.engine.serve(Scope(self.project_id), op)
 
-    async def until(self, true: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(60):
-            while not await true():  # noqa: ASYNC110  # the store has no event for it
-                await asyncio.sleep(0.005)
-
     async def until_state(self, state: DeliveryState, tries: int = 1) -> Delivery:
         """Wait until the only delivery is in this state after `tries` tries, with nothing under way."""
 
@@ -87,14 +83,14 @@ class House:
             [one] = await self.deliveries()
             return (one.state, one.tries) == (state, tries) and one.answer is not None
 
-        await self.until(reached)
+        await until(reached)
         return (await self.deliveries())[0]
 
     async def until_delivered(self, execution_id: str) -> None:
         async def reached() -> bool:
             return [one.state for one in await self.deliveries(execution_id=execution_id)] == [DeliveryState.DELIVERED]
 
-        await self.until(reached)
+        await until(reached)
 
     async def advance(self, seconds: float) -> None:
         for engine in self.engines:
@@ -149,7 +145,7 @@ async def test_an_end_is_told_signed_to_the_project_and_to_the_executions_own_ur
         async def told() -> bool:
             return all(one.state is DeliveryState.DELIVERED for one in await house.deliveries())
 
-        await house.until(told)
+        await until(told)
         secret = (await house.engine.signing.secrets(house.project_id)).secret
         for one, message_id in ((receiver, f"{id}.{made.id}"), (own, id)):
             [body] = one.bodies
@@ -197,9 +193,9 @@ async def test_the_deliveries_of_one_execution_are_filtered_and_paged_like_all(
         async def told() -> bool:
             return not await house.deliveries(state=DeliveryState.PENDING)
 
-        await house.until(told)
+        await until(told)
     await house.end()
-    await house.until(told)
+    await until(told)
 
     async def ids(**filters: Any) -> list[str]:
         return [one.id for one in await house.deliveries(execution_id=id, **filters)]
@@ -312,7 +308,7 @@ async def test_a_slow_receiver_does_not_hold_up_others(
         async def told() -> bool:
             return len(receiver.bodies) == 1
 
-        await house.until(told)
+        await until(told)
         assert len(slow.bodies) <= desk.AT_ONCE_PER_HOST
         slow.hang.set()
 
@@ -320,7 +316,7 @@ async def test_a_slow_receiver_does_not_hold_up_others(
             found = await house.deliveries(state=DeliveryState.PENDING)
             return not found
 
-        await house.until(all_told)
+        await until(all_told)
         assert len(slow.bodies) == 30, "each of them once"
 
 
@@ -350,7 +346,7 @@ async def test_three_servers_share_the_work_and_send_each_message_once(database:
         async def all_told() -> bool:
             return not await house.deliveries(state=DeliveryState.PENDING)
 
-        await house.until(all_told)
+        await until(all_told)
         told = sorted(msgspec.json.decode(body)["data"]["id"] for body in receiver.bodies)
         assert told == sorted(ids)
         found = await house.engine.store.read(queries.doctor())

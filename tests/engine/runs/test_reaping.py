@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from tests.faults.cluster import until
+from tests.kit.polling import until
 from tests.store.locks import held
 
 from perdure.engine import loops

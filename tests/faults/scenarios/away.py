@@ -13,10 +13,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import apsw
 from tests.faults import app
-from tests.faults.cluster import until
 from tests.faults.database import Postgres, SQLiteFile
 from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.run import TURN_SECONDS, Broken, NotHere, Run
+from tests.kit.polling import until
 
 
 async def away(run: Run) -> None:

@@ -7,8 +7,8 @@ import asyncio
 from collections import Counter
 
 from tests.faults import app
-from tests.faults.cluster import until
 from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
+from tests.kit.polling import until
 
 from perdure import Client
 from perdure.wire.base.errors import Conflict

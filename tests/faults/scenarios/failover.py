@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tests.faults.cluster import until
 from tests.faults.database import Pair
 from tests.faults.run import TURN_SECONDS, Run
+from tests.kit.polling import until
 
 
 async def failover(run: Run) -> None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
-from tests.faults.cluster import Server, until
+from tests.faults.cluster import Server
 from tests.faults.failing import POINTS
 from tests.faults.run import TURN_SECONDS, Broken, Run
+from tests.kit.polling import until
 
 KILLED = -9
 FAILING = [sys.executable, "-m", "tests.faults.failing"]

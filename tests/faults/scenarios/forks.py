@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import httpx2
 from tests.faults import app
-from tests.faults.cluster import until
 from tests.faults.failing import IN_FORK, POINTS
 from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
+from tests.kit.polling import until
 
 from perdure import Client
 from perdure.wire.base.status import Phase

@@ -14,9 +14,10 @@ import time
 from collections import Counter
 
 import psutil
-from tests.faults.cluster import Server, until
+from tests.faults.cluster import Server
 from tests.faults.run import Broken, Run
 from tests.faults.stores import Peers
+from tests.kit.polling import until
 
 CPU_SHARE_MAX = 0.02
 GROWTH_MAX = 0.03

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.faults.cluster import until
 from tests.faults.database import Postgres
 from tests.faults.run import TURN_SECONDS, Run, spread
+from tests.kit.polling import until
 
 
 async def outages(run: Run) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.faults.cluster import until
 from tests.faults.run import TURN_SECONDS, Run, spread
+from tests.kit.polling import until
 
 KINDS = ("both ways", "replies only", "cut, then dead")
 

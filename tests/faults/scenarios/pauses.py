@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tests.faults.app import expected_nap, five_steps, nap
-from tests.faults.cluster import until
 from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
+from tests.kit.polling import until
 
 from perdure import Client
 from perdure.wire.base.errors import BadValue

@@ -9,11 +9,11 @@ import time
 
 from tests import postgres
 from tests.faults import app
-from tests.faults.cluster import until
 from tests.faults.database import Postgres, SQLiteFile
 from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.load import Load
 from tests.faults.run import Broken, Run
+from tests.kit.polling import until
 
 from perdure.wire.base.errors import Unavailable
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import time
 
-from tests.faults.cluster import until
 from tests.faults.run import TURN_SECONDS, Run, spread
+from tests.kit.polling import until
 
 KINDS = ("cut off from its database", "frozen")
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from tests.kit.polling import until
 from tests.server.http.test_limits import RUN, wire
 from tests.server.requests import ROUTES
 from tests.server.serving import Served, serving
@@ -57,7 +58,7 @@ async def test_a_page_reads_errors_too(database: str) -> None:
     async with serving(database, **ORIGINS, in_flight_bytes_max=1_024) as served, wire(served) as slow:
         page = {"origin": PAGE}
         await slow.send(slow.head("POST", RUN, "Content-Length: 1000") + b" " * 900)
-        await served.until(lambda: served.app.services.in_flight.bytes == 900)
+        await until(lambda: served.app.services.in_flight.bytes == 900)
         for status, reply in (
             (401, await served.client.get("/api/v1/executions", headers={**page, "authorization": "Bearer no"})),
             (404, await served.client.get("/nothing", headers=page)),

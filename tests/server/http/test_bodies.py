@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 from msgspec import inspect
+from tests.kit.polling import until
 from tests.server.http.test_limits import RUN, Wire, error_of, wire
 from tests.server.requests import ROUTES, UNKNOWN, name_of, operation_of
 from tests.server.serving import Served, serving
@@ -30,7 +31,7 @@ SUBMIT = f"/api/v1/approvals/{UNKNOWN}/k/submit"
 
 
 async def until_held(served: Served, size: int) -> None:
-    await served.until(lambda: served.app.services.in_flight.bytes == size)
+    await until(lambda: served.app.services.in_flight.bytes == size)
 
 
 # --- limits of routes ----------------------------------------------------------------------------------------------
@@ -427,7 +428,7 @@ async def test_an_address_holds_no_more_than_its_share_and_small_bodies_still_pa
     async with serving(database, **limits) as served, AsyncExitStack() as stack:
         lines = await halves(stack, served, 40, RUN, MIB)
         answers = [asyncio.create_task(line.reply()) for line in lines]
-        await served.until(lambda: sum(answer.done() for answer in answers) == 34)
+        await until(lambda: sum(answer.done() for answer in answers) == 34)
         assert {answer.result()[0] for answer in answers if answer.done()} == {429}
         assert served.app.services.in_flight.bytes <= 6 * MIB  # a quarter of 8 MiB is for small bodies
         small = await served.client.post(RUN, json={"accept_early": True, "payload": "x" * 1_000})

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.kit.polling import until
 from tests.server.serving import Hand, Served, serving
 
 from perdure.server.http.connection_limit import ConnectionLimit
@@ -206,7 +207,7 @@ async def test_the_oldest_anonymous_connection_makes_room(database: str, setting
         friend = await known(stack, served)
         oldest = await anonymous(stack, served)
         silent = await stack.enter_async_context(wire(served))
-        await served.until(lambda: connected(served, silent))
+        await until(lambda: connected(served, silent))
         newest = await anonymous(stack, served)
         await anonymous(stack, served)
         assert await oldest.closed() == b"" and not connected(served, oldest)
@@ -222,7 +223,7 @@ async def test_where_all_callers_are_known_the_new_connection_is_closed(database
         assert await late.closed() == b""
         assert all(connected(served, line) for line in lines)
         lines[0].writer.transport.abort()
-        await served.until(lambda: not connected(served, lines[0]))
+        await until(lambda: not connected(served, lines[0]))
         await known(stack, served)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from starlette.types import Message
+from tests.kit.polling import until
 from tests.server.people.test_keys import make
 from tests.server.serving import Hand, Served, serving
 from tests.server.users import member
@@ -144,7 +145,7 @@ async def test_a_silent_stream_sends_comments(database: str) -> None:
             began = time.monotonic()
             async with following(served, path) as stream:
                 reading = asyncio.create_task(stream.next())
-                await served.until(lambda: len(stream.comments) >= 3)
+                await until(lambda: len(stream.comments) >= 3)
                 assert len(stream.comments) <= 11 * (time.monotonic() - began) + 1
                 reading.cancel()
                 await asyncio.wait([reading])
@@ -186,7 +187,7 @@ async def test_a_client_that_never_came_back_is_not_sent_away(database: str, mon
         run = f"/api/v1/events/stream?workflow_id=w&workflow_run_id={id}"
         looks = Looks(served, monkeypatch)
         async with following(served, run) as stream, following(served, "/api/v1/events/stream?topic=t") as topic:
-            await served.until(lambda: looks.amount > 8)
+            await until(lambda: looks.amount > 8)
             await _publish(served, f"workflow/w/{id}", "late")
             await _publish(served, "t", "late")
             for one in (stream, topic):
@@ -241,7 +242,7 @@ async def test_a_waiting_read_and_a_claim_end_when_their_key_is_deleted(served: 
     await served.until_waiting(worker.id)
     held = len(callers)
     read = asyncio.create_task(served.client.get(f"/api/v1/executions/{id}", params={"wait": 50}, headers=headers))
-    await served.until(lambda: len(callers) > held)
+    await until(lambda: len(callers) > held)
     assert (await served.client.delete(f"/api/v1/api-keys/{made['id']}")).status_code < 300
     async with asyncio.timeout(30):
         replies = await asyncio.gather(claim, read)
@@ -417,7 +418,7 @@ async def test_streams_of_a_key_are_bounded_and_freed(database: str) -> None:
 
 async def _settle(served: Served) -> None:
     """The server notices closed streams, and frees their share."""
-    await served.until(lambda: not served.app.services.slots.total)
+    await until(lambda: not served.app.services.slots.total)
 
 
 async def test_clients_that_leave_leave_nothing_behind(served: Served) -> None:
@@ -444,8 +445,8 @@ async def test_clients_that_leave_leave_nothing_behind(served: Served) -> None:
     held.set()
     await leaving
     notifier = served.engine.notifier
-    await served.until(lambda: len(asyncio.all_tasks()) <= tasks + 1)
-    await served.until(lambda: not notifier.waited_at("written") and not notifier.waited_at("topic"))
+    await until(lambda: len(asyncio.all_tasks()) <= tasks + 1)
+    await until(lambda: not notifier.waited_at("written") and not notifier.waited_at("topic"))
     assert served.app.services.slots.total == 0
     assert served.engine.end_listeners._listeners == {}
 
@@ -462,7 +463,7 @@ async def test_a_claim_whose_client_left_takes_no_work(served: Served, hand: Han
     writer.close()
     await writer.wait_closed()
     claim = served.engine.claims._latest[hand.id]
-    await served.until(lambda: claim.ended_at is not None)  # a claim that looks does not wait, either
+    await until(lambda: claim.ended_at is not None)  # a claim that looks does not wait, either
     id = await served.start()
     assert (await served.client.get(f"/api/v1/executions/{id}")).json()["phase"] == "queued"
     assert (await hand.claim())["attempt"] == 1

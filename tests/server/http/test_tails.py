@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from tests.kit.polling import until
 from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.runs.streams import PIECE_BYTES
@@ -112,7 +113,7 @@ async def check_crowd(database: str, monkeypatch: pytest.MonkeyPatch, amount: in
             await asyncio.gather(*(one.read(6) for one in crowd))
             assert reads.amount <= 8, "the tail reads, not each stream"
             assert all(one.numbers == [2, 3, 4, 5, 6] for one in crowd)
-        await served.until(lambda: not len(served.app.services.tails))
+        await until(lambda: not len(served.app.services.tails))
 
 
 async def test_a_crowd_reads_a_topic_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +149,7 @@ async def test_a_client_that_takes_nothing_is_cut_and_keeps_nobody_waiting(
         # Only now, when `quick` has taken everything: a busy machine would cut it, too.
         connections = served.server._protocol
         monkeypatch.setattr(connections, "settings", structs.replace(connections.settings, write_seconds=0.5))
-        await served.until(lambda: served.app.services.slots.total == 1)
+        await until(lambda: served.app.services.slots.total == 1)
         await publish(served, "t")
         await quick.read(501)
         assert await stuck.is_cut()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.kit.polling import until
 from tests.server.http.test_streams import Event, Stream, following
 from tests.server.serving import Hand, Served
 
@@ -41,7 +42,7 @@ async def showing(stream: Stream, latest: dict[str, Any], **wanted: Any) -> None
         latest[event.event] = event.data
 
 
-async def until(stream: Stream, name: str, **fields: Any) -> Event:
+async def until_event(stream: Stream, name: str, **fields: Any) -> Event:
     """The next event of the kind with the values."""
     while True:
         event = await named(stream, name)
@@ -204,7 +205,7 @@ async def test_a_quiet_store_is_not_asked(served: Served, monkeypatch: pytest.Mo
         await named(stream, "page")
 
         watchers, loop = served.engine.live._watchers, asyncio.get_running_loop()
-        await served.until(lambda: not any(one.wanted for one in watchers.values()))
+        await until(lambda: not any(one.wanted for one in watchers.values()))
 
         def fail(**values: Any) -> Any:
             raise AssertionError("asked without a change")
@@ -218,12 +219,12 @@ async def test_a_quiet_store_is_not_asked(served: Served, monkeypatch: pytest.Mo
 
         monkeypatch.setattr(type(served.engine), "changes", property(unchanged))
         # The first round finds that the number is another one. After a slow look it puts the next one off.
-        await served.until(lambda: rounds >= 2 and all(one.due_at <= loop.time() for one in watchers.values()))
+        await until(lambda: rounds >= 2 and all(one.due_at <= loop.time() for one in watchers.values()))
         settled = rounds + 2
-        await served.until(lambda: rounds >= settled)
+        await until(lambda: rounds >= settled)
         monkeypatch.setattr(looks, "look_at_list", fail)
         last = rounds + 3
-        await served.until(lambda: rounds >= last)
+        await until(lambda: rounds >= last)
         assert not any(one.broken for one in watchers.values())
 
 
@@ -234,7 +235,7 @@ async def test_many_new_executions_are_counted_up_to_a_limit(served: Served, mon
         await named(stream, "page")
         for _ in range(6):
             await served.start()
-        assert (await until(stream, "new", at_least=True)).data == {"count": 3, "failed": 0, "at_least": True}
+        assert (await until_event(stream, "new", at_least=True)).data == {"count": 3, "failed": 0, "at_least": True}
 
 
 async def test_wrong_requests_are_refused(served: Served) -> None:
@@ -265,8 +266,8 @@ async def test_a_slow_reader_gets_the_newest_state(served: Served, hand: Hand) -
     await hand.complete(item, 1)
     [watcher] = served.engine.live._watchers.values()
     assert isinstance(watcher, live.ListWatcher)
-    await served.until(lambda: [row.summary.phase for row in watcher.rows.values() if row] == ["completed"])
-    await served.until(lambda: len(watcher.window) == 6)
+    await until(lambda: [row.summary.phase for row in watcher.rows.values() if row] == ["completed"])
+    await until(lambda: len(watcher.window) == 6)
     events = [event.sent_as for _, event in await anext(pages)]
     assert events == ["changed", "new"]
     await pages.aclose()

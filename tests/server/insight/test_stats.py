@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.faults.cluster import until
+from tests.kit.polling import until
 from tests.server.serving import Hand, Served
 
 from perdure import Client

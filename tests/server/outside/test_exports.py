@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.kit.polling import until
 from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.outside import exports
@@ -61,7 +62,7 @@ async def exporting(database: str, collector: Collector) -> AsyncIterator[Served
         database, otlp_endpoint=f"http://127.0.0.1:{collector.port}", otlp_headers=("x-key=secret",)
     ) as served:
         exports_begun = served.engine.exports
-        await served.until(lambda: served.project_id in exports_begun._begun)
+        await until(lambda: served.project_id in exports_begun._begun)
         yield served
 
 
@@ -89,16 +90,16 @@ async def test_each_span_is_sent_once(database: str) -> None:
             hand = Hand(served.client)
             await hand.register()
             ids = [await run(served, hand) for _ in range(3)]
-            await served.until(lambda: collector.requests >= 2)
+            await until(lambda: collector.requests >= 2)
             assert collector.spans == []
             collector.status = 200
-            await served.until(lambda: served.engine.stats.counted.get("spans_exported") == 6)
+            await until(lambda: served.engine.stats.counted.get("spans_exported") == 6)
             assert "x-key: secret" in [line.lower() for line in collector.headers]
         async with exporting(database, collector) as served:  # another server, later
             hand = Hand(served.client)
             await hand.register()
             ids.append(await run(served, hand))
-            await served.until(lambda: served.engine.stats.counted.get("spans_exported") == 2)
+            await until(lambda: served.engine.stats.counted.get("spans_exported") == 2)
     found = [(span.trace_id.hex(), span.name) for span in collector.spans]
     assert sorted(found) == sorted((id.replace("-", ""), name) for id in ids for name in ("s", "workflow.w"))
     assert len(found) == len({span.span_id for span in collector.spans}) == 8
@@ -113,10 +114,10 @@ async def test_what_a_collector_refuses_is_not_sent_again(database: str, caplog:
         await hand.register()
         collector.status = 400
         await run(served, hand)
-        await served.until(lambda: "spans_refused" in served.engine.stats.counted)
+        await until(lambda: "spans_refused" in served.engine.stats.counted)
         collector.status = 200
         second = await run(served, hand)
-        await served.until(lambda: len(collector.spans) == 2)
+        await until(lambda: len(collector.spans) == 2)
         assert {span.trace_id.hex() for span in collector.spans} == {second.replace("-", "")}
     assert "refused 2 spans (400)" in caplog.text
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.kit.polling import until
 from tests.server.push_worker import DROP, HANG, LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Served, serving
 
@@ -47,13 +48,6 @@ async def until_phase(served: Served, id: str, phase: Phase) -> Json:
 
     await until(there)
     return await shown(served, id)
-
-
-async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    """Poll a condition that the server fulfils alone."""
-    async with asyncio.timeout(60):
-        while not await true():  # noqa: ASYNC110  # there is no event for it
-            await asyncio.sleep(0.02)
 
 
 async def kinds(served: Served, id: str) -> list[str]:
@@ -174,8 +168,8 @@ async def test_the_rests_of_a_full_worker_are_kept(
     await worker.until_pushed(id, 4)
     for (asked, _), least in zip(rests, (0.1, 0.2, 0.4), strict=False):
         assert asked > least - 0.001
-    for (_, until), again in zip(rests, brought[1:], strict=False):
-        assert again > until - 0.01, "a timer may be a little early"
+    for (_, rested), again in zip(rests, brought[1:], strict=False):
+        assert again > rested - 0.01, "a timer may be a little early"
     worker.answer = lambda body: 200
     await until_acknowledged(served, id)
     assert (await kinds(served, id)).count("released") == len(brought) - 1
@@ -355,7 +349,7 @@ async def test_what_was_taken_is_written_down_at_the_end_of_the_server(
     dispatcher = served.engine.dispatcher
     id = await start(served)
     await worker.until_pushed(id)
-    await served.until(lambda: id not in dispatcher.deliveries)
+    await until(lambda: id not in dispatcher.deliveries)
     await dispatcher.close()
     await until_acknowledged(served, id)
 

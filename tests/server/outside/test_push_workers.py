@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.kit.polling import until
 from tests.server.http.test_streams import following
 from tests.server.push_worker import LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Served, serving
@@ -266,10 +267,10 @@ async def test_a_program_that_leaves_at_the_finish_event_leaves_a_completed_run(
 
     read: list[str] = []
     leaving = asyncio.create_task(program())
-    await served.until(lambda: bool(read))
+    await until(lambda: bool(read))
     if published == "while it is followed":
         await publish(served, id, "workflow_finish", of(id))
-    await served.until(lambda: leaving.done() or is_kept())
+    await until(lambda: leaving.done() or is_kept())
     assert read == ["workflow_start"]
     await worker.say(id, "steps", {"step_key": "publish_finish", "success": True})
     assert (await worker.complete(id, {"n": 1})).status_code == 200

@@ -3,6 +3,7 @@
 import asyncio
 
 from tests.engine.outside.test_outbound import Receiver, receiving
+from tests.kit.polling import until
 from tests.server.serving import Hand, Served, serving
 
 from perdure.wire.base.access import Role
@@ -23,7 +24,7 @@ async def test_a_webhook_from_its_first_day_to_its_last(database: str) -> None:
         batch = {"workflows": [{"workflow_id": "w", "payload": 1, "webhook_url": receiver.url}]}
         id = (await client.post("/api/v1/workflows/batch_run", json=batch)).json()["executions"][0]["execution_id"]
         await hand.complete(await hand.claim(), {"done": True})
-        await served.until(lambda: len(receiver.bodies) == 2)
+        await until(lambda: len(receiver.bodies) == 2)
         path = f"/api/v1/webhooks/deliveries?execution_id={id}"
 
         async def states() -> list[str]:
@@ -36,7 +37,7 @@ async def test_a_webhook_from_its_first_day_to_its_last(database: str) -> None:
         assert (mine["id"], mine["webhook_id"]) == (f"{id}.{hook['id']}", hook["id"])
         again = await client.post(f"/api/v1/webhooks/deliveries/{mine['id']}/redeliver")
         assert again.status_code == 200 and again.json()["state"] == "pending"
-        await served.until(lambda: len(receiver.bodies) == 3)
+        await until(lambda: len(receiver.bodies) == 3)
 
         page = (await client.get("/api/v1/webhooks/deliveries?limit=1")).json()
         rest = (await client.get(f"/api/v1/webhooks/deliveries?limit=1&cursor={page['next_cursor']}")).json()
@@ -68,7 +69,7 @@ async def test_secrets_of_urls_are_for_those_who_could_have_given_them(database:
         run = {"payload": 1, "webhook_url": secret}
         own = (await served.client.post("/api/v1/workflows/w/run", json=run)).json()["execution_id"]
         await hand.complete(await hand.claim(), {"done": True})
-        await served.until(lambda: len(receiver.bodies) == 2)
+        await until(lambda: len(receiver.bodies) == 2)
         deliveries = "/api/v1/webhooks/deliveries"
 
         async def seen(role: Role) -> tuple[list[str], dict[str | None, tuple[str, str | None]]]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from tests.faults.cluster import until
 from tests.faults.disk import small_disk
 from tests.faults.run import NotHere
+from tests.kit.polling import until
 from tests.ports import free_port
 from tests.server.serving import Served, serving
 from tests.store.disk import watched_disk
@@ -121,7 +121,7 @@ async def test_a_connection_that_is_made_as_the_server_ends_does_not_hold_it_up(
     monkeypatch.setattr(ServerConnection, "shutdown", not_the_first_time)
     async with serving(database, drain_seconds=3_600.0) as served:
         reader, writer = await asyncio.open_connection(*served.address)
-        await served.until(lambda: len(served.server.server_state.connections) == 1)
+        await until(lambda: len(served.server.server_state.connections) == 1)
         served.server.stop()
         async with asyncio.timeout(60):
             assert await reader.read() == b""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.kit.polling import until
 from tests.server.serving import Hand, Served, serving
 from tests.store.locks import held
 
@@ -36,7 +37,7 @@ async def served(database: str) -> AsyncIterator[Served]:
     """The server's own reaper has gone round and stands still: a test grants and reaps itself."""
     async with serving(database, lease_seconds=LEASE_US / 1e6, poll_seconds=600.0) as served:
         absence = served.engine.absence
-        await served.until(lambda: boottime_us() - absence.reaped_at_us < LEASE_US // 2)
+        await until(lambda: boottime_us() - absence.reaped_at_us < LEASE_US // 2)
         [task] = [task for task in served.engine._tasks if task.get_name() == "perdure-reap"]
         task.cancel()
         await asyncio.wait([task])
@@ -305,7 +306,7 @@ async def test_a_server_that_starts_grants_what_was_renewed_in_memory(
         served.engine.beats._renewed.clear()
     async with serving(database, lease_seconds=10.0) as served:
         began = served.engine.absence.reaped_at_us
-        await served.until(lambda: served.engine.absence.reaped_at_us > began)
+        await until(lambda: served.engine.absence.reaped_at_us > began)
         assert await served.lease_until_us(hand.id) > served.engine.clock.now_us() + 8_000_000
 
 

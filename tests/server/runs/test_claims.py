@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx2
 import msgspec
 import pytest
+from tests.kit.polling import until
 from tests.server.serving import Hand, Served, serving
 from tests.work import counted
 from uuid_utils import uuid7
@@ -263,7 +264,7 @@ async def test_what_is_handed_over_while_its_claim_looks_comes_once(served: Serv
     looked = claims._turn
     claims.notify(served.project_id)
     poll.stir()  # a hint, before the start has said what it handed over
-    await served.until(lambda: claims._turn > looked)
+    await until(lambda: claims._turn > looked)
     await served.engine.store.write(access.touch(now_us=0))  # behind the look
     claims.settle(poll, handed)
     assert [item["id"] for item in (await claiming)["items"]] == [new.id]

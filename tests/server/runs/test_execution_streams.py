@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from tests.kit.polling import until
 from tests.server.http.test_streams import following
 from tests.server.serving import Hand, Served, serving
 
@@ -79,7 +80,7 @@ async def test_a_client_goes_on_where_it_was_when_its_stream_ends(database: str)
                 await hand.report(item, number=number, stream=[token(number)])
                 got = await anext(stream)
                 assert (got.data, got.n) == (number, number)
-                await served.until(lambda: not served.app.services.slots.total)  # the server has had enough
+                await until(lambda: not served.app.services.slots.total)  # the server has had enough
             await hand.report(item, number=4, end={"type": "complete", "result": 1})
             assert [one async for one in stream] == []
         finally:

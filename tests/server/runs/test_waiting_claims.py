@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.kit.polling import until
 from tests.server.serving import LASTING, Hand, Served, serving
 from uuid_utils import uuid7
 
@@ -77,7 +78,7 @@ async def test_one_execution_wakes_one_claim_the_longest_waiting(served: Served)
     looks = served.engine.claims._turn
     [id] = await start_undispatched(served)
     assert await ids(replies[:1]) == [id]
-    await served.until(lambda: served.engine.claims._turn - looks >= 2)  # it was full, so the next one looked, too
+    await until(lambda: served.engine.claims._turn - looks >= 2)  # it was full, so the next one looked, too
     assert not any(one.done() for one in replies[1:])
     await give_up(replies[1:])
 
@@ -86,7 +87,7 @@ async def test_executions_started_together_reach_all_that_can_take_them(served: 
     _, replies = await waiting(served, 4)
     started = await start_undispatched(served, 3)
     # The first that has looked wakes the fourth, which may look before the others do.
-    await served.until(lambda: sum(one.done() for one in replies) == 3)
+    await until(lambda: sum(one.done() for one in replies) == 3)
     assert sorted(await ids([one for one in replies if one.done()])) == sorted(started)
     await give_up(replies)
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 from tests import postgres
-from tests.faults.cluster import until
+from tests.kit.polling import until
 from tests.store.world import World, step
 
 from perdure.engine.base.settings import EngineSettings

@@ -13,7 +13,7 @@ import apsw
 import asyncpg
 import pytest
 from tests import databases, postgres
-from tests.faults.cluster import until
+from tests.kit.polling import until
 from tests.store.world import World, step
 
 from perdure.store import copying, inspection

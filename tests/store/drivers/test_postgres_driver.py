@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from tests import postgres
 from tests.databases import migrated
-from tests.faults.cluster import until
 from tests.faults.proxy import Proxy
+from tests.kit.polling import until
 from tests.store.drivers.test_driver import HOWS, fail_after_writing, note, read_note, refuse
 from tests.store.locks import are_aside, end_waits, held, set_limits
 from tests.store.world import World, raw, step

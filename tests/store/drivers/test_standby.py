@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from tests import postgres
 from tests.databases import migrated
-from tests.faults.cluster import until
+from tests.kit.polling import until
 from tests.store.world import PROJECT, World, step
 
 from perdure.engine.base.service import Scope

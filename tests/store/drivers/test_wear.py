@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw
 from tests import postgres
 from tests.databases import migrated
-from tests.faults.cluster import until
+from tests.kit.polling import until
 from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw, step
 
 from perdure.store.drivers.migrate import postgres_settings

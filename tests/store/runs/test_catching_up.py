@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 import pytest
-from tests.faults.cluster import until
+from tests.kit.polling import until
 from tests.store.locks import held, set_limits
 from tests.store.world import PROJECT, World, answer_wait
 
