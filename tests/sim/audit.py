@@ -334,7 +334,7 @@ class Audit:
         self._check_forks(verbs, outcomes, made)
         for verb, (answer, error) in zip(verbs, outcomes, strict=True):
             if verb.name == "act" and error is None:
-                self._acted(answer, verb.values["request"], written)
+                self._acted(answer, verb.values["op"], written)
         for id, seq in sorted(written):  # within a transaction they may be written in any order
             seen = self.seen[id]
             if seq != seen.next_seq:

@@ -7,7 +7,7 @@ from tests.store.world import PROJECT, World
 from perdure.store.verbs.steering import pauses
 from perdure.store.verbs.steering.pauses import PauseTarget, PauseWork
 from perdure.wire.runs.queues import Pause, PauseKind
-from perdure.wire.steering.pauses import EndedPause
+from perdure.wire.steering.pauses import EndedPause, ListPauses
 
 ALL = [
     PauseTarget(PROJECT, PauseKind.DEPLOYMENT, "d", ""),
@@ -55,4 +55,4 @@ async def work_all(world: World) -> None:
 
 
 async def listed(world: World) -> list[Pause]:
-    return await world.do(pauses.list_pauses)
+    return (await world.store.scan(pauses.list_pauses(world.at(), ListPauses()))).items

@@ -317,10 +317,8 @@ def _act(draw: Draw) -> Verb[Any]:
             ("asks", "a", [Action.COMPLETE, Action.TIME_OUT]),
         ]
     )
-    id = draw.scene.ids[name]
-    request = ActOnExecution(id, action=draw.one_of(actions), key=key, value=raw(draw.n))
-    its = {"acted_by": "ann", "event_id": f"act{draw.n}", "idempotency": draw.once}
-    return draw(acts.act, execution_id=id, request=request, **its)
+    op = ActOnExecution(draw.scene.ids[name], action=draw.one_of(actions), key=key, value=raw(draw.n))
+    return draw(acts.act, at=draw.at(f"act{draw.n}", draw.once), op=op, acted_by="ann")
 
 
 def _steps_together(draw: Draw) -> Verb[Any]:

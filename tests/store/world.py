@@ -158,7 +158,7 @@ class World:
 
     async def act(self, id: str, action: Action, key: str | None = None, **fields: Any) -> Acted:
         request = ActOnExecution(id, action=action, key=key, **fields)
-        return await self.do(acts.act, execution_id=id, request=request, acted_by="ann")
+        return await self.do(acts.act, op=request, acted_by="ann")
 
     async def acts(self, id: str) -> list[Act]:
         return await self.do(pending.acts_between, execution_id=id, first=1, last=1 << 40)

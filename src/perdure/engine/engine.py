@@ -36,7 +36,6 @@ from perdure.engine.runs.claims import Claims
 from perdure.engine.runs.events import Events
 from perdure.engine.runs.executions import Executions
 from perdure.engine.runs.fallback_poller import FallbackPoller
-from perdure.engine.runs.queues import QueueService
 from perdure.engine.runs.streams import Streams
 from perdure.engine.runs.workers import Workers
 from perdure.engine.steering.acts import Acts
@@ -60,15 +59,15 @@ from perdure.store.base.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.verbs.agents import approvals, conversations, definitions, sessions, transcripts
+from perdure.store.verbs.agents import approvals, conversations, definitions, sessions, shared_budgets, transcripts
 from perdure.store.verbs.base import access
 from perdure.store.verbs.clock import schedules, triggers
 from perdure.store.verbs.insight import search, stats, usage, workflow_runs
 from perdure.store.verbs.outside import slack, webhooks
 from perdure.store.verbs.people import accounts
-from perdure.store.verbs.runs import claims, deployments
+from perdure.store.verbs.runs import claims, deployments, queues
 from perdure.store.verbs.runs.fallback_poller import Awaited, poll_awaited
-from perdure.store.verbs.steering import bulk, pending
+from perdure.store.verbs.steering import bulk, pauses, pending
 from perdure.wire.base.errors import Unavailable
 from perdure.wire.base.operation import Operation
 
@@ -84,10 +83,13 @@ VERBS = (
     conversations,
     definitions,
     deployments,
+    pauses,
     pending,
+    queues,
     schedules,
     search,
     sessions,
+    shared_budgets,
     slack,
     stats,
     transcripts,
@@ -116,8 +118,7 @@ class Engine(Core):
         self.executions = Executions(self, self.claims, self.push, self.callers)
         self.events = Events(self, self.callers)
         self.budgets = Budgets(self)
-        queues = QueueService(self)
-        self.pauses = Pauses(self, self.callers, queues)
+        self.pauses = Pauses(self, self.callers)
         self.projects = Projects(self)
         self.accounts = Accounts(self)
         self.schedules = ScheduleService(self)
@@ -149,7 +150,6 @@ class Engine(Core):
                 Statistics(self),
                 Matches(self),
                 self.pauses,
-                queues,
                 self.approvals,
                 self.push,
                 self.events,

@@ -31,8 +31,9 @@ from perdure.wire.agents.budgets import (
     Verdict,
     is_balance,
 )
-from perdure.wire.agents.shared_budgets import DAY_US, SHARED_MAX, Period, SharedBudget
+from perdure.wire.agents.shared_budgets import DAY_US, SHARED_MAX, ListSharedBudgets, Period, SharedBudget
 from perdure.wire.base.errors import BadRequest, Conflict, NotFound
+from perdure.wire.base.operation import Listed
 
 GRANTED, BUSY, EXCEEDED, UNLIMITED = Verdict.GRANTED, Verdict.BUSY, Verdict.EXCEEDED, Verdict.UNLIMITED
 
@@ -253,7 +254,7 @@ async def test_a_deleted_budget_lets_go_of_all_that_waits(world: World) -> None:
     assert await world.store.read(shared_budgets.paused(shared_id=unlimited.id)) != []
     assert not await world.store.write(shared_budgets.drop_balances(shared_id=made.id))
     await world.store.write(shared_budgets.delete(project_id=PROJECT, name="users", shared_id=made.id))
-    assert await world.store.read(shared_budgets.list_shared(project_id=PROJECT)) == []
+    assert await world.store.read(shared_budgets.list_shared(world.at(), ListSharedBudgets())) == Listed([])
     with pytest.raises(NotFound):
         await world.store.write(shared_budgets.unlimit(project_id=PROJECT, name="users"))
     await share(world, "users", "user", calls=1)

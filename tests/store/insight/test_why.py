@@ -206,16 +206,7 @@ async def test_its_step_is_held(world: World) -> None:
         f"perdure act {id} pay --fail",
     ]
     op = ActOnExecution(id, action=Action.TRY, key="pay", note="the provider is up")
-    await world.store.write(
-        acts.act(
-            project_id=PROJECT,
-            execution_id=id,
-            request=op,
-            acted_by="key 'ops'",
-            event_id=world.new_id(),
-            now_us=world.now_us,
-        )
-    )
+    await world.store.write(acts.act(world.at(), op, "key 'ops'"))
     found = await ask(world, id)
     assert found.phase is Phase.QUEUED
     assert texts(found)["act"] == "try 'pay' by key 'ops': the provider is up"

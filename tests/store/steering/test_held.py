@@ -127,17 +127,7 @@ async def test_a_repeat_gets_the_first_answer(world: World) -> None:
     async def act(note: str) -> Acted:
         request = ActOnExecution(id, action=Action.TRY, key="pay", note=note)
         same = Idempotency("act_on_execution", "once", note)
-        return await world.store.write(
-            acts.act(
-                project_id=PROJECT,
-                execution_id=id,
-                request=request,
-                acted_by="ann",
-                event_id=world.new_id(),
-                now_us=world.now_us,
-                idempotency=same,
-            )
-        )
+        return await world.store.write(acts.act(world.at(same), request, "ann"))
 
     first = await act("a")
     assert await act("a") == first

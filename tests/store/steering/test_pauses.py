@@ -16,7 +16,7 @@ from perdure.store.verbs.steering import pauses
 from perdure.store.verbs.steering.pauses import PauseTarget
 from perdure.wire.base.errors import BadValue, DeploymentNotFound, WorkflowNotFound
 from perdure.wire.base.status import Phase
-from perdure.wire.runs.queues import Pause, PauseKind, QueueState
+from perdure.wire.runs.queues import ListQueues, Pause, PauseKind, QueueState
 from perdure.wire.runs.requests import OpenWait, QueueSpec, Release, StartItem, WorkflowSpec
 from perdure.wire.runs.waits import QueuedBehind
 from perdure.wire.steering.pauses import EndedPause
@@ -252,13 +252,15 @@ async def test_a_pause_stays_when_a_registration_changes_limits(world: World) ->
     id = await world.start(queue_name="q")
     await world.register("second", queues=[QueueSpec("q", total_limit=3)])
     assert await world.claim_ids("second") == []
-    [state] = await world.store.scan(list_queues(project_id=PROJECT))
+    [state] = (await world.store.scan(list_queues(world.at(), ListQueues()))).items
     assert (state.total_limit, state.queued) == (3, 1)
     assert state.pause is not None
     assert state.pause.paused_at_us == paused.paused_at_us
     assert state.pause.held == 1
     await unpause(world, QUEUE)
-    assert await world.store.scan(list_queues(project_id=PROJECT)) == [QueueState("q", total_limit=3, queued=1)]
+    assert (await world.store.scan(list_queues(world.at(), ListQueues()))).items == [
+        QueueState("q", total_limit=3, queued=1)
+    ]
     assert await world.claim_ids("second") == [id]
     await world.check()
 

@@ -19,13 +19,11 @@ from perdure.wire.agents.shared_budgets import (
     BalanceList,
     DeleteSharedBudget,
     ListBalances,
-    ListSharedBudgets,
     PutSharedBudget,
     SharedBudget,
 )
 from perdure.wire.base.access import Role
 from perdure.wire.base.errors import LeaseLost, NotFound
-from perdure.wire.base.operation import Listed
 
 LOOK_SECONDS: Final = 60.0
 
@@ -62,10 +60,6 @@ class Budgets(Service):
             )
         )
         return changed.state(self.now_us())
-
-    @serves(ListSharedBudgets)
-    async def list(self, scope: Scope, op: ListSharedBudgets) -> Listed[SharedBudget]:
-        return Listed(await self.read(shared_budgets.list_shared(project_id=scope.project_id)))
 
     @serves(ListBalances)
     async def balances(self, scope: Scope, op: ListBalances) -> BalanceList:

@@ -21,6 +21,7 @@ from msgspec import Struct
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
 from perdure.engine.runs.executions import Executions
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.insight import live
 from perdure.store.verbs.insight.live import Stamp
 from perdure.store.verbs.runs import queues
@@ -41,6 +42,7 @@ from perdure.wire.insight.live import (
 )
 from perdure.wire.insight.summaries import ExecutionSummary, ListSummaries, SummaryPage
 from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.queues import ListQueues
 
 logger = logging.getLogger("perdure.engine")
 
@@ -264,7 +266,8 @@ class RecordWatcher:
             return await store.scan(live.count_open(project_id=project_id))
         if self._watch == Watch.INBOX:
             return await store.scan(live.look_at_inbox(project_id=project_id))
-        return QueuesChanged(await store.scan(queues.list_queues(project_id=project_id)))
+        listed = await store.scan(queues.list_queues(At(project_id), ListQueues()))
+        return QueuesChanged(listed.items)
 
 
 class RecordPage:

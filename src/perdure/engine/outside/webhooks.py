@@ -23,12 +23,9 @@ from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.outside import webhooks
 from perdure.store.verbs.outside.webhooks import TakenDelivery
 from perdure.store.verbs.runs import queries
-from perdure.wire.base.access import Role
 from perdure.wire.base.codec import scrub_text
-from perdure.wire.base.cursors import none_of_ours
 from perdure.wire.base.errors import NotFound, PerdureError
-from perdure.wire.base.fields import checked_id, is_uuid
-from perdure.wire.base.operation import Listed
+from perdure.wire.base.fields import checked_id
 from perdure.wire.base.record import to_json
 from perdure.wire.base.records import NULL
 from perdure.wire.base.times import rfc3339
@@ -36,7 +33,6 @@ from perdure.wire.outside.webhooks import (
     CreateWebhook,
     Delivery,
     DeliveryState,
-    ListDeliveries,
     ListWebhooks,
     Redeliver,
     Webhook,
@@ -75,45 +71,12 @@ class Webhooks(Service):
         await self._core.outbound.check_url(op.url)
         return await self.write(webhooks.make_webhook(self.at(scope), op))
 
-    @serves(ListDeliveries)
-    async def deliveries(self, scope: Scope, op: ListDeliveries) -> Listed[Delivery]:
-        before = (1 << 62, "", "") if op.cursor is None else _read_cursor(op.cursor)
-        if op.execution_id is not None:
-            all_of_it = await self.read(
-                webhooks.deliveries_of(project_id=scope.project_id, execution_id=op.execution_id)
-            )
-            found = [
-                one
-                for one in sorted(all_of_it, key=_place, reverse=True)
-                if (op.webhook_id is None or one.webhook_id == op.webhook_id)
-                and (op.state is None or one.state is op.state)
-                and _place(one) < before
-            ]
-        else:
-            found = await self.read(
-                webhooks.list_deliveries(
-                    project_id=scope.project_id,
-                    webhook_id=op.webhook_id,
-                    state=op.state,
-                    before=before,
-                    limit=op.limit + 1,
-                )
-            )
-        page = Listed.of(found, op.limit, lambda last: f"{last.created_at_us}.{last.id}")
-        return page._replace(items=[_shown(scope, one) for one in page.items])
-
     @serves(Redeliver)
     async def redeliver(self, scope: Scope, op: Redeliver) -> Delivery:
         execution_id, _, webhook_id = op.delivery_id.partition(".")
-        made = await self.write(
-            webhooks.redeliver(
-                project_id=scope.project_id,
-                execution_id=checked_id(execution_id, "delivery"),
-                webhook_id=webhook_id and checked_id(webhook_id, "webhook"),
-                now_us=self.now_us(),
-            )
-        )
-        return _shown(scope, made)
+        execution_id = checked_id(execution_id, "delivery")
+        webhook_id = webhook_id and checked_id(webhook_id, "webhook")
+        return await self.write(webhooks.redeliver(self.at(scope), execution_id, webhook_id))
 
     def notify(self) -> None:
         self._core.notifier.notify(("loop", "deliver"))
@@ -254,22 +217,3 @@ def _text(answer: HttpAnswer) -> str:
 def _retry_after(answer: HttpAnswer) -> int | None:
     text = answer.headers.get("retry-after", "")
     return min(int(text), RETRY_AFTER_MAX) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-def _place(one: Delivery) -> tuple[int, str, str]:
-    return one.created_at_us, one.execution_id, one.webhook_id or ""
-
-
-def _shown(scope: Scope, one: Delivery) -> Delivery:
-    """Hide the secrets from a caller whose role may not set the delivery's URL."""
-    giver = Role.ADMIN if one.webhook_id else Role.WRITE
-    return one if scope.has_role(giver) else one.without_secrets()
-
-
-def _read_cursor(text: str) -> tuple[int, str, str]:
-    at_text, _, id = text.partition(".")
-    execution_id, _, webhook_id = id.partition(".")
-    is_time = at_text.isascii() and at_text.isdigit() and len(at_text) < 19
-    if not is_time or not is_uuid(execution_id) or (webhook_id and not is_uuid(webhook_id)):
-        raise none_of_ours("newest")
-    return int(at_text), execution_id, webhook_id

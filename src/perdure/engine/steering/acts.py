@@ -17,17 +17,7 @@ class Acts(Service):
 
     @serves(ActOnExecution)
     async def act(self, scope: Scope, op: ActOnExecution) -> Acted:
-        return await self.write(
-            acts.act(
-                project_id=scope.project_id,
-                execution_id=op.execution_id,
-                request=op,
-                acted_by=await self._callers.name(scope.principal),
-                event_id=self.new_id(),
-                now_us=self.now_us(),
-                idempotency=scope.idempotency,
-            )
-        )
+        return await self.write(acts.act(self.at(scope), op, await self._callers.name(scope.principal)))
 
     @serves(ForkExecution)
     async def fork(self, scope: Scope, op: ForkExecution) -> Fork:

@@ -8,12 +8,11 @@ from typing import Final
 from perdure.engine.base.callers import Callers
 from perdure.engine.base.core import Core
 from perdure.engine.base.service import Scope, Service, serves
-from perdure.engine.runs.queues import QueueService
+from perdure.store.verbs.runs import queues
 from perdure.store.verbs.steering import pauses
 from perdure.store.verbs.steering.pauses import PauseTarget
-from perdure.wire.base.operation import Listed
 from perdure.wire.runs.queues import GetQueue, Pause, PauseKind, PauseQueue, QueueState, ResumeQueue, in_words
-from perdure.wire.steering.pauses import EndedPause, EndPause, ListPauses, PutPause
+from perdure.wire.steering.pauses import EndedPause, EndPause, PutPause
 
 logger = logging.getLogger("perdure.engine")
 
@@ -22,10 +21,9 @@ IDLE_SECONDS: Final = 5.0
 
 
 class Pauses(Service):
-    def __init__(self, core: Core, callers: Callers, queues: QueueService) -> None:
+    def __init__(self, core: Core, callers: Callers) -> None:
         super().__init__(core)
         self._callers = callers
-        self._queues = queues
 
     @serves(PutPause)
     async def put(self, scope: Scope, op: PutPause) -> Pause:
@@ -56,16 +54,12 @@ class Pauses(Service):
     @serves(PauseQueue)
     async def pause_queue(self, scope: Scope, op: PauseQueue) -> QueueState:
         await self.put(scope, PutPause(PauseKind.QUEUE, op.name))
-        return await self._queues.get(scope, GetQueue(op.name))
+        return await self.scan(queues.get_queue(self.at(scope), GetQueue(op.name)))
 
     @serves(ResumeQueue)
     async def resume_queue(self, scope: Scope, op: ResumeQueue) -> QueueState:
         await self.end(scope, EndPause(PauseKind.QUEUE, op.name))
-        return await self._queues.get(scope, GetQueue(op.name))
-
-    @serves(ListPauses)
-    async def list(self, scope: Scope, op: ListPauses) -> Listed[Pause]:
-        return Listed(await self.scan(pauses.list_pauses(project_id=scope.project_id)))
+        return await self.scan(queues.get_queue(self.at(scope), GetQueue(op.name)))
 
     def _notify(self) -> None:
         self._core.notifier.notify(("loop", "pause"))

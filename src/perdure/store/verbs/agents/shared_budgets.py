@@ -2,17 +2,19 @@
 
 from msgspec.structs import asdict, replace
 
-from perdure.store.base.interface import query, record, records, verb
+from perdure.store.base.interface import query, record, records, serves, verb
+from perdure.store.verbs.base.idempotency import At
 from perdure.wire.agents.budgets import StoredBudget
-from perdure.wire.agents.shared_budgets import SHARED_MAX, SharedBudget
+from perdure.wire.agents.shared_budgets import SHARED_MAX, ListSharedBudgets, SharedBudget
 from perdure.wire.base.errors import BadRequest, Conflict, NotFound
+from perdure.wire.base.operation import Listed
 
 BALANCES_AT_ONCE = 500
 
 
-@verb(reads=True)
-async def list_shared(*, project_id: str) -> list[SharedBudget]:
-    return await records(SharedBudget, "list_shared_budgets", project_id=project_id)
+@serves(ListSharedBudgets, reads=True)
+async def list_shared(at: At, op: ListSharedBudgets) -> Listed[SharedBudget]:
+    return Listed(await records(SharedBudget, "list_shared_budgets", at))
 
 
 @verb(reads=True)

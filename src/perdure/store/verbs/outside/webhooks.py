@@ -5,7 +5,7 @@ message again: each message is sent at least once.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,9 +15,20 @@ from perdure.store.base.interface import Enqueued, Notify, query, query_many, re
 from perdure.store.base.records import to_values
 from perdure.store.verbs.base.idempotency import At
 from perdure.wire.base.access import Role
+from perdure.wire.base.cursors import none_of_ours
 from perdure.wire.base.errors import BadRequest, NotFound
+from perdure.wire.base.fields import is_uuid
 from perdure.wire.base.operation import Listed
-from perdure.wire.outside.webhooks import CreateWebhook, DeleteWebhook, Delivery, DeliveryState, ListWebhooks, Webhook
+from perdure.wire.base.times import NEVER_US
+from perdure.wire.outside.webhooks import (
+    CreateWebhook,
+    DeleteWebhook,
+    Delivery,
+    DeliveryState,
+    ListDeliveries,
+    ListWebhooks,
+    Webhook,
+)
 
 WEBHOOKS_MAX = 20
 
@@ -121,34 +132,47 @@ async def postpone_deliveries(*, taken: Sequence[TakenDelivery], next_at_us: int
 
 
 @verb(locks="execution=execution_id")
-async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_us: int) -> Delivery:
+async def redeliver(at: At, execution_id: str, webhook_id: str) -> Delivery:
     """Send a message again, under the same id, in any state. Raises NotFound."""
-    values: dict[str, Any] = {"project_id": project_id, "execution_id": execution_id, "webhook_id": webhook_id}
-    if not await query("redeliver", now_us=now_us, **values):
+    values = {"execution_id": execution_id, "webhook_id": webhook_id}
+    if not await query("redeliver", at, **values):
         raise NotFound("This delivery does not exist; GET /api/v1/webhooks/deliveries lists them.")
     await Notify(Enqueued())
-    (again,) = await records(Delivery, "read_delivery", **values)
-    return again
+    (again,) = await records(Delivery, "read_delivery", at, **values)
+    return _shown(at, again)
 
 
-@verb(reads=True)
-async def list_deliveries(
-    *, project_id: str, webhook_id: str | None, state: str | None, before: tuple[int, str, str], limit: int
-) -> list[Delivery]:
-    """Deliveries, newest first."""
-    return await records(
-        Delivery,
-        "list_deliveries",
-        project_id=project_id,
-        webhook_id=webhook_id,
-        state=state,
-        before_us=before[0],
-        before_id=before[1],
-        before_webhook=before[2],
-        limit=limit,
-    )
+@serves(ListDeliveries, reads=True)
+async def list_deliveries(at: At, op: ListDeliveries) -> Listed[Delivery]:
+    before = (NEVER_US, "", "") if op.cursor is None else _read_cursor(op.cursor)
+    if op.execution_id is not None:
+        found = [
+            one
+            for one in sorted(await records(Delivery, "deliveries_of", at, op), key=_place, reverse=True)
+            if op.webhook_id in (None, one.webhook_id) and op.state in (None, one.state) and _place(one) < before
+        ]
+    else:
+        before_us, before_id, before_webhook = before
+        place = {"before_us": before_us, "before_id": before_id, "before_webhook": before_webhook}
+        found = await records(Delivery, "list_deliveries", at, op, **place, limit=op.limit + 1)
+    page = Listed.of(found, op.limit, lambda last: f"{last.created_at_us}.{last.id}")
+    return page._replace(items=[_shown(at, one) for one in page.items])
 
 
-@verb(reads=True)
-async def deliveries_of(*, project_id: str, execution_id: str) -> list[Delivery]:
-    return await records(Delivery, "deliveries_of", project_id=project_id, execution_id=execution_id)
+def _place(one: Delivery) -> tuple[int, str, str]:
+    return one.created_at_us, one.execution_id, one.webhook_id or ""
+
+
+def _shown(at: At, one: Delivery) -> Delivery:
+    """Hide the secrets from a caller whose role may not set the delivery's URL."""
+    giver = Role.ADMIN if one.webhook_id else Role.WRITE
+    return one if at.may(giver) else one.without_secrets()
+
+
+def _read_cursor(text: str) -> tuple[int, str, str]:
+    at_text, _, id = text.partition(".")
+    execution_id, _, webhook_id = id.partition(".")
+    is_time = at_text.isascii() and at_text.isdigit() and len(at_text) < 19
+    if not is_time or not is_uuid(execution_id) or (webhook_id and not is_uuid(webhook_id)):
+        raise none_of_ours("newest")
+    return int(at_text), execution_id, webhook_id

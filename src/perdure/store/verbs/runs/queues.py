@@ -1,7 +1,9 @@
 """Queues and their limits."""
 
-from perdure.store.base.interface import Notify, Ready, query, record, records, verb
-from perdure.wire.runs.queues import QueueState
+from perdure.store.base.interface import Notify, Ready, query, record, records, serves
+from perdure.store.verbs.base.idempotency import At
+from perdure.wire.base.operation import Listed
+from perdure.wire.runs.queues import GetQueue, ListQueues, QueueState
 from perdure.wire.runs.requests import QueueSpec
 
 
@@ -25,7 +27,12 @@ def _is_limited(queue: QueueSpec) -> bool:
     return (queue.concurrency_limit, queue.total_limit) != (None, None)
 
 
-@verb(reads=True)
-async def list_queues(*, project_id: str, name: str | None = None) -> list[QueueState]:
+@serves(ListQueues, scans=True)
+async def list_queues(at: At, op: ListQueues) -> Listed[QueueState]:
     """List queues with limits, a pause, or executions that are ready or running."""
-    return await records(QueueState, "list_queues", project_id=project_id, name=name)
+    return Listed(await records(QueueState, "list_queues", at, name=None))
+
+
+@serves(GetQueue, scans=True)
+async def get_queue(at: At, op: GetQueue) -> QueueState:
+    return await record(QueueState, "list_queues", at, op) or QueueState(op.name)

@@ -15,7 +15,7 @@ from perdure.store.base.executions import (
     unknown_execution,
 )
 from perdure.store.base.interface import Notify, Ready, Written, query, query_many, record, records, verb
-from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.outside.push_questions import note_answer
 from perdure.store.verbs.runs.endings import take_back
 from perdure.store.verbs.runs.events import event_value
@@ -91,23 +91,14 @@ class _WrittenRow(NamedTuple):
     at_us: int
 
 
-@verb(locks="execution=execution_id")
-async def act(
-    *,
-    project_id: str,
-    execution_id: str,
-    request: ActOnExecution,
-    acted_by: str,
-    event_id: str,
-    now_us: int,
-    idempotency: Idempotency | None = None,
-) -> Acted:
-    """`event_id` is a fresh id. Raises NotFound, Conflict, BadValue."""
-    first = await recall(project_id, idempotency)
+@verb(locks="execution=op.execution_id")
+async def act(at: At, op: ActOnExecution, acted_by: str) -> Acted:
+    """Raises NotFound, Conflict, BadValue."""
+    first = await at.recall()
     if first is not None:
         return _ACTED.decode(first)
-    acted = await act_on(project_id, request, acted_by=acted_by, event_id=event_id, now_us=now_us)
-    await remember(project_id, idempotency, msgspec.json.encode(acted), now_us, executions=[execution_id])
+    acted = await act_on(at.project_id, op, acted_by=acted_by, event_id=at.new_id, now_us=at.now_us)
+    await at.remember(acted, [op.execution_id])
     return acted
 
 

@@ -11,11 +11,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from perdure.store.base.interface import Notify, Ready, query, record, records, verb
+from perdure.store.base.interface import Notify, Ready, query, record, records, serves, verb
+from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.runs.deployments import active_deployment
 from perdure.wire.base.errors import BadValue, WorkflowNotFound
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.times import rfc3339
 from perdure.wire.runs.queues import Pause, PauseKind
+from perdure.wire.steering.pauses import ListPauses
 
 MARKED_AT_ONCE: Final = 2_000
 """Executions per batch; short, because claims share PostgreSQL's sweep connection."""
@@ -83,9 +86,9 @@ async def end_due(*, now_us: int) -> list[PauseTarget]:
     return ended
 
 
-@verb(reads=True)
-async def list_pauses(*, project_id: str) -> list[Pause]:
-    return await records(Pause, "list_pauses", project_id=project_id)
+@serves(ListPauses, scans=True)
+async def list_pauses(at: At, op: ListPauses) -> Listed[Pause]:
+    return Listed(await records(Pause, "list_pauses", at))
 
 
 @verb(reads=True)
