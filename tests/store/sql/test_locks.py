@@ -13,7 +13,7 @@ from tests.store.declared import declarations
 from perdure.store.base.interface import verb
 from perdure.store.base.locks import Row, SharedRow
 from perdure.store.base.statements import load
-from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.base.idempotency import At, Idempotency
 
 
 class Wait(NamedTuple):
@@ -122,7 +122,7 @@ def _read(function: FunctionType) -> tuple[set[str], set[FunctionType]]:
             case ast.Name():
                 value = function.__globals__.get(node.id)
             case ast.Attribute(value=ast.Name(id=module)):
-                value = getattr(function.__globals__.get(module), node.attr, None)
+                value = getattr(At if module == "at" else function.__globals__.get(module), node.attr, None)
         nodes.extend(ast.iter_child_nodes(node))
         inner: Any = inspect.unwrap(value) if isinstance(value, FunctionType) else None
         if inner is not None and inner.__module__.startswith("perdure.store.verbs."):

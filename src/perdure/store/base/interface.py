@@ -5,6 +5,7 @@ randomness, no change of arguments, no foreign await. Verbs refuse (raise a `Per
 a refusal needs no rollback.
 """
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any, Generic, Never, ParamSpec, Protocol, TypeVar
@@ -238,6 +239,21 @@ class Verb(msgspec.Struct, Generic[T_co]):
 
 
 Answer = Callable[[Any, Exception | None], None]
+
+
+def answer_to(future: "asyncio.Future[Any]") -> Answer:
+    """A cancelled caller gets no answer."""
+
+    def answer(result: Any, error: Exception | None) -> None:
+        if not future.done():
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+    return answer
+
+
 Item = tuple[Verb[Any], Answer]
 Done = tuple[list[tuple[Any, Exception | None]], list[Hint]]
 """The outcomes of a group's verbs, and their hints."""

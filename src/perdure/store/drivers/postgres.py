@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from uuid_utils import uuid4
 
-from perdure.store.base.interface import Hint, Item, Verb
+from perdure.store.base.interface import Hint, Item, Verb, answer_to
 from perdure.store.base.statements import load
 from perdure.store.drivers.postgres_connection import PostgresConnection, parse_url, prepare
 from perdure.store.drivers.postgres_hints import Exchange
@@ -136,15 +136,7 @@ class PostgresStore:
     async def _one(self, writer: Writer, verb: Verb[T]) -> T:
         self._check_open()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-        def answer(result: Any, error: Exception | None) -> None:
-            if not future.done():
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
-
-        writer.submit([(verb, answer)])
+        writer.submit([(verb, answer_to(future))])
         return await future
 
     def _check_open(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.base.interface import Done, Hint, Item, Metric, Trouble, Verb
+from perdure.store.base.interface import Done, Hint, Item, Metric, Trouble, Verb, answer_to
 from perdure.store.base.statements import load
 from perdure.store.drivers.disk import Refusals, is_read_only, network_file_system, sync
 from perdure.store.drivers.file_lock import FileLock, make_private, readable_by_others, several_names
@@ -240,15 +240,7 @@ class SQLiteStore:
     async def write(self, verb: Verb[T]) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-
-        def answer(result: T, error: Exception | None) -> None:
-            if not future.done():
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
-
-        self._submit(loop, [(verb, answer)])
+        self._submit(loop, [(verb, answer_to(future))])
         return await future
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:

@@ -205,18 +205,9 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
         state, reason = FireState.STARTED, None
         if in_turn and running:
             state, reason = _blocked(schedule, waiting)
-        fresh = await query(
-            "insert_fire",
-            schedule_id=schedule_id,
-            slot_us=slot_us,
-            by_hand="",
-            project_id=project_id,
-            state=FireState.WAITING if reason is None else state,
-            execution_id=None,
-            reason=reason,
-            now_us=now_us,
-        )
-        if not fresh:
+        fire = {"state": FireState.WAITING if reason is None else state, "execution_id": None, "reason": reason}
+        slot = {"project_id": project_id, "schedule_id": schedule_id, "slot_us": slot_us, "now_us": now_us}
+        if not await query("insert_fire", by_hand="", **slot, **fire):
             continue
         if state is FireState.STARTED:
             schedule, did = await _start(project_id, schedule, slot_us, ids[started], now_us)
@@ -227,13 +218,8 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
         else:
             await Notify(Metric("schedule_skips"))
     if (next_at_us, schedule.last_slot_us) != (before.next_at_us, before.last_slot_us):
-        await query(
-            "advance_schedule",
-            project_id=project_id,
-            id=schedule_id,
-            next_at_us=next_at_us,
-            last_slot_us=schedule.last_slot_us,
-        )
+        times = {"next_at_us": next_at_us, "last_slot_us": schedule.last_slot_us}
+        await query("advance_schedule", project_id=project_id, id=schedule_id, **times)
     return started
 
 
@@ -294,9 +280,8 @@ async def run_schedule(at: At, op: RunSchedule) -> StartedExecution:
 
 
 class DueSchedule(NamedTuple):
-    """Slots to fire as (project, schedule, whether all were missed); the first due time, and the next."""
-
     schedules: list[tuple[str, str, bool]]
+    """Project, schedule, and whether all of its slots were missed."""
     since_us: int | None
     next_at_us: int | None
     waiting_workflows: frozenset[str]

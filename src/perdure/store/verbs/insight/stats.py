@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from msgspec.structs import asdict
 
@@ -70,12 +70,17 @@ READY_US: Final = 10_000_000
 """Work that is ready for less time needs no attention: the worker may be starting."""
 
 
-class EndCounts(NamedTuple):
-    """Ends of a range, by bucket and phase."""
+class EndCounts:
+    def __init__(self) -> None:
+        self.buckets = defaultdict[int, Counter[str]](Counter)
+        """Ends by bucket and phase."""
+        self.classes: Counter[int] = Counter()
+        """Completed executions by class of duration."""
 
-    buckets: Mapping[int, Mapping[str, int]]
-    classes: Mapping[int, int]
-    """Completed executions by class of duration."""
+    def add(self, at_us: int, phase: str, took: int, n: int) -> None:
+        self.buckets[at_us][phase] += n
+        if took >= 0:
+            self.classes[took] += n
 
     @property
     def total(self) -> EndedCounts:
@@ -88,7 +93,7 @@ class EndCounts(NamedTuple):
         return {"p50_ms": percentile_ms(self.classes, 0.5), "p95_ms": percentile_ms(self.classes, 0.95)}
 
     def in_buckets(self, buckets: Buckets, now_us: int) -> list[EndedBucket]:
-        return [EndedBucket(at_us=at, **self.buckets.get(at, {})) for at in buckets.starts(now_us)]
+        return [EndedBucket(at_us=at, **self.buckets[at]) for at in buckets.starts(now_us)]
 
 
 @verb(reads=True)
@@ -149,15 +154,12 @@ async def workflow_details(at: At, op: GetWorkflowStats) -> WorkflowDetails:
     range, now_us = op.range, at.now_us
     buckets = buckets_of(range, now_us)
     of_workflow = {"project_id": at.project_id, "workflow_id": op.workflow_id}
-    whole, deployments, by_bucket = (
-        _nothing(),
-        defaultdict[str, EndCounts](_nothing),
-        defaultdict[int, EndCounts](_nothing),
-    )
+    whole = EndCounts()
+    deployments, by_bucket = defaultdict[str, EndCounts](EndCounts), defaultdict[int, EndCounts](EndCounts)
     rows = await query("ends_of_workflow", now_us=now_us, **of_workflow, **buckets._asdict())
     for at_us, deployment_id, phase, took, n in rows:
         for one in (whole, deployments[deployment_id], by_bucket[at_us]):
-            _count(one, at_us, phase, took, n)
+            one.add(at_us, phase, took, n)
     newest = await records(StuckExecution, "failed_of_workflow", limit=FAILURES_MAX, **of_workflow)
     clusters = clusters_of(one for one in newest if one.at_us >= buckets.from_us)[:ERRORS_MAX]
     phases: dict[str, int] = dict(await query("open_of_workflow", limit=OPEN_MAX, **of_workflow))
@@ -171,7 +173,7 @@ async def workflow_details(at: At, op: GetWorkflowStats) -> WorkflowDetails:
         open=OpenCounts(**phases),
         open_exact=sum(phases.values()) < OPEN_MAX,
         buckets=[
-            TimedBucket(at_us=at, **by_bucket[at].buckets.get(at, {}), **by_bucket[at].percentiles())
+            TimedBucket(at_us=at, **by_bucket[at].buckets[at], **by_bucket[at].percentiles())
             for at in buckets.starts(now_us)
         ],
         deployments=[
@@ -226,10 +228,10 @@ def _share(took_us: list[int], share: float) -> int:
 async def queue_stats(at: At, op: GetQueueStats) -> QueueStats:
     range, now_us = op.range, at.now_us
     buckets = buckets_of(range, now_us)
-    ended = _nothing()
     of_queue = {"project_id": at.project_id, "queue_name": op.name}
+    ended = EndCounts()
     for at_us, phase, n in await query("ends_of_queue", now_us=now_us, **of_queue, **buckets._asdict()):
-        _count(ended, at_us, phase, -1, n)
+        ended.add(at_us, phase, -1, n)
     return QueueStats(
         as_of_us=now_us,
         range=range,
@@ -242,36 +244,21 @@ async def queue_stats(at: At, op: GetQueueStats) -> QueueStats:
 
 
 async def _ended_by_workflow(project_id: str, buckets: Buckets, now_us: int) -> tuple[EndCounts, dict[str, EndCounts]]:
-    found: dict[str, EndCounts] = {}
-    whole = _nothing()
+    found = defaultdict[str, EndCounts](EndCounts)
+    whole = EndCounts()
     rows = await query("ends_by_workflow", project_id=project_id, now_us=now_us, **buckets._asdict())
     for at_us, workflow_id, phase, took, n in rows:
-        of_workflow = found.get(workflow_id)
-        if of_workflow is None:
-            of_workflow = found[workflow_id] = _nothing()
-        for one in (whole, of_workflow):
-            _count(one, at_us, phase, took, n)
+        for one in (whole, found[workflow_id]):
+            one.add(at_us, phase, took, n)
     return whole, found
-
-
-def _nothing() -> EndCounts:
-    return EndCounts(defaultdict(Counter), Counter())
-
-
-def _count(one: EndCounts, at_us: int, phase: str, took: int, n: int) -> None:
-    assert isinstance(one.buckets, defaultdict)
-    assert isinstance(one.classes, Counter)
-    one.buckets[at_us][phase] += n
-    if took >= 0:
-        one.classes[took] += n
 
 
 def _workflow_stats(
     workflow_id: str, ended: EndCounts | None, open: int, buckets: Buckets, now_us: int
 ) -> WorkflowStats:
-    one = ended or _nothing()
+    one = ended or EndCounts()
     total = one.total
-    by_bucket = [one.buckets.get(at, {}) for at in buckets.starts(now_us)]
+    by_bucket = [one.buckets[at] for at in buckets.starts(now_us)]
     return WorkflowStats(
         workflow_id=workflow_id,
         ended=total.total,

@@ -10,12 +10,7 @@ from perdure.store.verbs.steering import pending
 from perdure.store.verbs.steering.pending import read_actable
 from perdure.wire.base.brief_executions import BriefExecution
 from perdure.wire.base.status import LEASED
-from perdure.wire.insight.timeline_fold import (
-    RunningStep,
-    TimelineFacts,
-    child_ids,
-    wait_keys,
-)
+from perdure.wire.insight.timeline_fold import RunningStep, TimelineFacts, child_ids, wait_keys
 from perdure.wire.runs.executions import Act
 from perdure.wire.runs.waits import RecordedWait
 from perdure.wire.steering.acts import Actable, PendingCall, PendingKind

@@ -4,19 +4,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import asdict, astuple, replace
+from msgspec.structs import astuple, replace
 
 from perdure.store.base.interface import query, record, records, verb
 from perdure.store.verbs.base.pages import Place, read_entries
 from perdure.store.verbs.insight.traces import TraceRow
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 from perdure.wire.base.status import Phase
-from perdure.wire.insight.journal_spans import (
-    TracedExecution,
-    execution_id_of,
-    execution_span,
-    trace_id_of,
-)
+from perdure.wire.insight.journal_spans import TracedExecution, execution_id_of, execution_span, trace_id_of
 from perdure.wire.insight.traces import SPANS_MAX, GetTraces, SpanValues, StoredSpan, TraceSummary, shown_status
 from perdure.wire.runs.waits import RecordedWait
 
@@ -33,11 +28,6 @@ _decode_values: Final = msgspec.json.Decoder(SpanValues).decode
 LAST_CURSOR: Final = "~"
 LAST_US: Final = 1 << 62
 NEWEST: Final = Place(LAST_US, LAST_CURSOR)
-
-
-class SpanRow(StoredSpan, frozen=True):
-    body: bytes | None = None
-    """None: too large."""
 
 
 @verb(reads=True)
@@ -160,16 +150,14 @@ async def get_trace(*, project_id: str, trace_id: str) -> tuple[list[StoredSpan]
     left out, the largest first."""
     trace = {"project_id": project_id, "trace_id": trace_id}
     sizes = [size for (size,) in await query("span_sizes", limit=SPANS_MAX, **trace)]
-    rows = await records(SpanRow, "read_spans", bytes_max=_largest(sizes), limit=SPANS_MAX, **trace)
+    rows = await query("read_spans", bytes_max=_largest(sizes), limit=SPANS_MAX, **trace)
+    spans = [
+        replace(StoredSpan(*outline), values=_LEFT_OUT if body is None else _decode_values(body))
+        for *outline, body in rows
+    ]
     phase = await _phase(project_id, execution_id_of(trace_id))
     executions = [] if phase is None else await _tree(project_id, execution_id_of(trace_id))
-    return [_span(row) for row in rows], executions, phase
-
-
-def _span(row: SpanRow) -> StoredSpan:
-    outline = asdict(row)
-    body = outline.pop("body")
-    return StoredSpan(**outline | {"values": _LEFT_OUT if body is None else _decode_values(body)})
+    return spans, executions, phase
 
 
 @verb(reads=True)
@@ -207,14 +195,7 @@ async def _executions(name: str, project_id: str, id: str, **values: object) -> 
 async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecution, int]:
     room -= min(room, sum(len(bytes(value)) for value in astuple(execution.values) if value is not None))
     rows = await read_entries(
-        execution.id,
-        0,
-        ROWS_SHOWN_MAX,
-        chunk=ROWS_PAGE,
-        bytes_max=VALUE_SHOWN_MAX,
-        room=room,
-        stops=False,
-        every=1,
+        execution.id, 0, ROWS_SHOWN_MAX, chunk=ROWS_PAGE, bytes_max=VALUE_SHOWN_MAX, room=room, stops=False, every=1
     )
     room -= sum(len(row.value or b"") for row in rows)
     waits = await records(

@@ -113,13 +113,5 @@ async def note_answer(
     how: AnswerChannel = AnswerChannel.API,
 ) -> None:
     """Only the first answer is noted."""
-    await query(
-        "note_approval",
-        execution_id=execution_id,
-        key=key,
-        project_id=project_id,
-        answered_by=answered_by,
-        how=how.value,
-        data=bytes(data),
-        now_us=now_us,
-    )
+    answer = {"answered_by": answered_by, "how": how.value, "data": bytes(data), "now_us": now_us}
+    await query("note_approval", execution_id=execution_id, key=key, project_id=project_id, **answer)

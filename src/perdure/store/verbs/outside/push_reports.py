@@ -191,13 +191,7 @@ async def _go_on(project_id: str, execution_id: str, held: HeldPush, now_us: int
 
 
 async def _let_go(
-    project_id: str,
-    execution_id: str,
-    held: HeldPush,
-    now_us: int,
-    wait: Wait,
-    *,
-    entries: Sequence[Entry] = (),
+    project_id: str, execution_id: str, held: HeldPush, now_us: int, wait: Wait, *, entries: Sequence[Entry] = ()
 ) -> None:
     """Suspend until the wait's outcome. Other questions of the execution stay open."""
     waits = [one for (one,) in await query("open_waits", execution_id=execution_id)]
@@ -305,12 +299,6 @@ async def _start(
         await query_many("insert_journal", [row])
         await Notify(Written(parent_id))
     if batch_id is not None:
-        await query(
-            "open_batch_wait",
-            execution_id=parent_id,
-            key=step_key,
-            project_id=project_id,
-            batch_id=batch_id,
-            now_us=now_us,
-        )
+        wait = {"project_id": project_id, "execution_id": parent_id, "key": step_key, "batch_id": batch_id}
+        await query("open_batch_wait", now_us=now_us, **wait)
     return answers

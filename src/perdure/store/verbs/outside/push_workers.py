@@ -86,20 +86,9 @@ async def register_push_worker(
     await put_push_deployment(project_id, deployment_id, now_us)
     for (id,) in before:
         await end_registration(id, now_us)
-    await query(
-        "upsert_worker",
-        id=worker_id,
-        project_id=project_id,
-        deployment_id=deployment_id,
-        python=PUSH_RUNTIME,
-        protocol=PROTOCOL,
-        capacity=capacity,
-        embedded=PUSHED,
-        lease_until_us=now_us + lease_us,
-        now_us=now_us,
-        host=None,
-        pid=None,
-    )
+    runtime = {"python": PUSH_RUNTIME, "protocol": PROTOCOL, "embedded": PUSHED, "host": None, "pid": None}
+    place = {"id": worker_id, "project_id": project_id, "deployment_id": deployment_id, "capacity": capacity}
+    await query("upsert_worker", **place, **runtime, lease_until_us=now_us + lease_us, now_us=now_us)
     await query("insert_push_worker", id=worker_id, project_id=project_id, url=url, check_at_us=now_us + check_us)
     return deployment_id
 

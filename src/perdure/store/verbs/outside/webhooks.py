@@ -5,10 +5,10 @@ message again: each message is sent at least once.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from perdure.store.base.interface import Enqueued, Notify, query, query_many, records, serves, value, verb
@@ -34,14 +34,8 @@ WEBHOOKS_MAX = 20
 
 
 async def enqueue(project_id: str, execution_id: str, workflow_id: str, is_root: bool, now_us: int) -> None:
-    await query(
-        "insert_deliveries",
-        execution_id=execution_id,
-        project_id=project_id,
-        workflow_id=workflow_id,
-        is_root=int(is_root),
-        now_us=now_us,
-    )
+    ended = {"project_id": project_id, "execution_id": execution_id, "workflow_id": workflow_id}
+    await query("insert_deliveries", is_root=int(is_root), now_us=now_us, **ended)
     await Notify(Enqueued())
 
 
@@ -85,7 +79,7 @@ async def list_webhooks(at: At, op: ListWebhooks) -> Listed[Webhook]:
     return Listed(found if at.may(Role.ADMIN) else [one.without_secrets() for one in found])
 
 
-class TakenDelivery(NamedTuple):
+class TakenDelivery(Struct, frozen=True):
     project_id: str
     execution_id: str
     webhook_id: str
@@ -98,8 +92,7 @@ class TakenDelivery(NamedTuple):
 @verb(sweep=True)
 async def take_deliveries(*, busy: str, limit: int, until_us: int, now_us: int) -> list[TakenDelivery]:
     """Take due messages until `until_us`, except messages for `busy` hosts (a JSON list)."""
-    rows = await query("take_deliveries", busy=busy, limit=limit, until_us=until_us, now_us=now_us)
-    return [TakenDelivery(*row) for row in rows]
+    return await records(TakenDelivery, "take_deliveries", busy=busy, limit=limit, until_us=until_us, now_us=now_us)
 
 
 @verb(reads=True)
@@ -112,18 +105,8 @@ async def next_delivery() -> int | None:
 async def settle_delivery(
     *, taken: TakenDelivery, state: DeliveryState, status: int | None, answer: str, next_at_us: int | None
 ) -> bool:
-    return bool(
-        await query(
-            "settle_delivery",
-            execution_id=taken.execution_id,
-            webhook_id=taken.webhook_id,
-            tries=taken.tries,
-            state=state.value,
-            status=status,
-            answer=answer,
-            next_at_us=next_at_us,
-        )
-    )
+    outcome = {"state": state.value, "status": status, "answer": answer, "next_at_us": next_at_us}
+    return bool(await query("settle_delivery", taken, **outcome))
 
 
 @verb(locks="execution=taken[].execution_id")

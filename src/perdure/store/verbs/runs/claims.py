@@ -93,20 +93,8 @@ async def register(
         raise _not_registered(request.worker_id)
     await check_room(project_id, [spec.id for spec in request.workflows])
     fresh, changes_sides = await look_at_deployment(project_id, request.deployment_id, now_us, push=False)
-    kept = await query(
-        "upsert_worker",
-        id=request.worker_id,
-        project_id=project_id,
-        deployment_id=request.deployment_id,
-        python=request.python,
-        protocol=request.protocol,
-        capacity=request.capacity,
-        embedded=int(request.embedded),
-        lease_until_us=now_us + lease_us,
-        now_us=now_us,
-        host=request.host,
-        pid=request.pid,
-    )
+    worker = {"id": request.worker_id, "project_id": project_id, "lease_until_us": now_us + lease_us}
+    kept = await query("upsert_worker", request, **worker, now_us=now_us)
     if not kept:
         raise Conflict(f"Worker id {request.worker_id!r} is taken; make a new random one.")
     await enter_deployment(project_id, request.deployment_id, now_us, fresh=fresh, push=False)
@@ -289,13 +277,9 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
     locked: set[str] = set()
     wrapped = after == ("", "")
     for _ in range(GROUPS_PER_CLAIM):
-        groups = await query(
-            "next_limited_group",
-            project_id=project_id,
-            deployment_id=values["deployment_id"],
-            queue_name=after[0],
-            concurrency_key=after[1],
-        )
+        place = {"queue_name": after[0], "concurrency_key": after[1]}
+        of_deployment = {"project_id": project_id, "deployment_id": values["deployment_id"]}
+        groups = await query("next_limited_group", **of_deployment, **place)
         if not groups:
             after = ("", "")
             if wrapped:

@@ -20,7 +20,7 @@ TRY_NEWER_US = 1_000_000
 """A diverged execution is offered to a newer worker after this time."""
 
 
-class ReportContext(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class ReportContext(msgspec.Struct, frozen=True, gc=False):
     project_id: str
     execution_id: str
     attempt: int
@@ -63,24 +63,13 @@ async def suspend_next(
     """Suspend with one guarded write. None: nothing was written, and the general path decides."""
     if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
         return None
-    at = _at(project_id, worker_id, item, now_us)
+    at = ReportContext(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us=now_us)
     values = _parking(at, end, item.seen)
     moved = await record(ChangedExecution, "suspend_next", number=item.number, seq=item.seen + 1, **values)
     if moved is None:
         return None
     await _suspended(at, end, moved)
     return ItemReply(ended=True, at_us=moved.at_us)
-
-
-def _at(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ReportContext:
-    return ReportContext(
-        project_id=project_id,
-        execution_id=item.execution_id,
-        attempt=item.attempt,
-        worker_id=worker_id,
-        now_us=now_us,
-        at_us=now_us,
-    )
 
 
 async def start_and_wait(
@@ -118,7 +107,7 @@ async def start_and_wait(
     if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
         return None
     seq = item.seen + 1
-    at = _at(project_id, worker_id, item, now_us)
+    at = ReportContext(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us=now_us)
     values = {"number": item.number, "seq": seq, "deployment_id": deployment_id, **_parking(at, end, seq)}
     moved = await record(ChangedParent, "start_and_wait", **values)
     if moved is None:
@@ -157,18 +146,15 @@ async def suspend(at: ReportContext, end: Suspend, seen: int, open_waits: Sequen
     return moved is not None
 
 
+def _fence(at: ReportContext) -> dict[str, object]:
+    holder = {"project_id": at.project_id, "id": at.execution_id, "attempt": at.attempt, "worker_id": at.worker_id}
+    return {**holder, "now_us": at.now_us}
+
+
 def _parking(at: ReportContext, end: Suspend, seen: int) -> dict[str, object]:
-    return {
-        "project_id": at.project_id,
-        "id": at.execution_id,
-        "attempt": at.attempt,
-        "worker_id": at.worker_id,
-        "due_at_us": None if end.timer is None else end.timer[1],
-        "timer_key": None if end.timer is None else end.timer[0],
-        "parked_worker": at.worker_id if end.parked else None,
-        "parked_seq": seen,
-        "now_us": at.now_us,
-    }
+    timer_key, due_at_us = (None, None) if end.timer is None else end.timer
+    parked = {"parked_worker": at.worker_id if end.parked else None, "parked_seq": seen}
+    return {**_fence(at), "due_at_us": due_at_us, "timer_key": timer_key, **parked}
 
 
 async def _suspended(
@@ -194,13 +180,7 @@ async def stop(at: ReportContext, end: Fail | Release | Block | Hold, phase: Pha
     if phase is Phase.CANCELLING:
         # A cancelled execution never goes back to a queue.
         return False
-    fence: dict[str, object] = {
-        "project_id": at.project_id,
-        "id": at.execution_id,
-        "attempt": at.attempt,
-        "worker_id": at.worker_id,
-        "now_us": at.now_us,
-    }
+    fence = _fence(at)
     delay_us = end.retry_delay_us if type(end) is Fail else None
     if type(end) is Block and await query("newer_registration", worker_id=at.worker_id):
         delay_us = TRY_NEWER_US  # code that registered since then may match

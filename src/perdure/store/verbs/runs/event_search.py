@@ -31,13 +31,7 @@ async def events_page(project_id: str, topic: str, after: int, limit: int, bytes
     return await records(Event, "read_events", after=after, limit=fits, project_id=project_id, topic=topic), more
 
 
-async def first_event(
-    project_id: str,
-    execution_id: str,
-    topic: str,
-    match: bytes | None,
-    after: int,
-) -> Event | None:
+async def first_event(project_id: str, execution_id: str, topic: str, match: bytes | None, after: int) -> Event | None:
     """Find the first matching event that the execution has not taken."""
     search = _Search(project_id, execution_id, topic, wanted_by(match))
     hashes = [] if match is None else Fields(match).searches()
@@ -102,18 +96,9 @@ class _Search:
         found: set[int] | None = None
         first, upto = after, None
         for hash, long in hashes:
-            rows = await records(
-                FieldsRow,
-                "find_event_fields",
-                project_id=self._project_id,
-                topic=self._topic,
-                part=part_of(hash),
-                hash=hash,
-                long=long,
-                unknown=UNKNOWN,
-                after=after,
-                limit=ROWS_MAX,
-            )
+            where = {"project_id": self._project_id, "topic": self._topic, "after": after, "limit": ROWS_MAX}
+            wanted = {"part": part_of(hash), "hash": hash, "long": long, "unknown": UNKNOWN}
+            rows = await records(FieldsRow, "find_event_fields", **where, **wanted)
             if not rows:
                 return [], after, False
             oldest, newest = rows[0].seq, rows[-1].seq

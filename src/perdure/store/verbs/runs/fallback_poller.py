@@ -71,15 +71,7 @@ async def poll_awaited(*, awaited: Awaited) -> PolledChanges:
         for project_id, names in awaited.deployments.items()
         for (deployment_id,) in await query("ready_deployments", project_id=project_id, deployments=_json(names))
     ]
-    return PolledChanges(
-        ended=ended,
-        journals=seen,
-        topics=topics,
-        streams=streams,
-        changed=changed,
-        unacknowledged=unacknowledged,
-        ready=ready,
-    )
+    return PolledChanges(ended, seen, topics, streams, changed=changed, unacknowledged=unacknowledged, ready=ready)
 
 
 def _json(names: Sequence[str]) -> str:

@@ -28,12 +28,7 @@ async def declare_fields(project_id: str, workflows: Sequence[WorkflowSpec], now
 
 
 async def terms_of_fields(
-    project_id: str,
-    workflow_id: str,
-    execution_id: str,
-    *,
-    payload: bytes | None = None,
-    result: bytes | None = None,
+    project_id: str, workflow_id: str, execution_id: str, *, payload: bytes | None = None, result: bytes | None = None
 ) -> list[tuple[str, str, str]]:
     """Return terms in the order of `insert_term`'s values."""
     fields = [field for (field,) in await query("search_fields_of", project_id=project_id, workflow_id=workflow_id)]

@@ -233,13 +233,7 @@ async def _take(
         return await _refused(project_id, worker_id, item)
     at_us = moved.at_us
     at = ReportContext(
-        project_id=project_id,
-        execution_id=item.execution_id,
-        attempt=item.attempt,
-        worker_id=worker_id,
-        now_us=now_us,
-        at_us=at_us,
-        decides=decides,
+        project_id, item.execution_id, item.attempt, worker_id, now_us=now_us, at_us=at_us, decides=decides
     )
     first = moved.seq + 1 - own
     unseen, more = await _unseen(item, first)
@@ -405,14 +399,8 @@ async def _rows_after(execution_id: str, seq: int) -> list[Row]:
 
 async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
     """Acknowledge a delivery."""
-    moved = await record(
-        ChangedExecution,
-        "acknowledge",
-        project_id=project_id,
-        id=item.execution_id,
-        attempt=item.attempt,
-        worker_id=worker_id,
-    )
+    holder = {"project_id": project_id, "id": item.execution_id, "attempt": item.attempt, "worker_id": worker_id}
+    moved = await record(ChangedExecution, "acknowledge", **holder)
     if moved is None:
         await Notify(Metric("stale_rejections"))
         return LOST

@@ -169,15 +169,7 @@ async def ended(
     taker: Taker | None = None,
 ) -> None:
     """`early` names the end in the parent's journal."""
-    hint = EndNotice(
-        project_id=project_id,
-        execution_id=execution_id,
-        workflow_id=end.workflow_id,
-        phase=phase,
-        result=result,
-        error=error,
-        detail=detail,
-    )
+    hint = EndNotice(project_id, execution_id, end.workflow_id, phase, result=result, error=error, detail=detail)
     await Notify(hint, Written(execution_id))
     if end.gate:
         await Notify(Ready(project_id, None))

@@ -59,14 +59,8 @@ async def find_target(
     project_id: str, workflow_id: str, deployment_id: str | None = None, queue_name: str | None = None
 ) -> StartTarget | None:
     """Find the target in this deployment or the current one. None: the project does not exist."""
-    return await record(
-        StartTarget,
-        "start_target",
-        project_id=project_id,
-        deployment_id=deployment_id,
-        workflow_id=workflow_id,
-        queue_name=queue_name,
-    )
+    place = {"deployment_id": deployment_id, "workflow_id": workflow_id, "queue_name": queue_name}
+    return await record(StartTarget, "start_target", project_id=project_id, **place)
 
 
 async def target_of(project_id: str, item: StartItem, *, suggests: bool = True) -> StartTarget:

@@ -18,12 +18,7 @@ from perdure.store.verbs.runs.rows import NULL_BYTES, WOKEN_RANK, deliver
 from perdure.store.verbs.runs.start_targets import StartTarget, Where, check_payload, target_of, where_of
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.codec import same_json
-from perdure.wire.base.errors import (
-    BadRequest,
-    Conflict,
-    NotFound,
-    PerdureError,
-)
+from perdure.wire.base.errors import BadRequest, Conflict, NotFound, PerdureError
 from perdure.wire.base.records import Kind, Problem
 from perdure.wire.base.times import NEVER_US
 from perdure.wire.runs.executions import Row
@@ -223,13 +218,8 @@ class _Starts:
             return target.gate
         self._queues.add(name)
         await query("begin_limits")
-        await query(
-            "insert_queue",
-            project_id=self.project_id,
-            name=name,
-            concurrency_limit=item.queue_concurrency_limit,
-            total_limit=None,
-        )
+        limits = {"concurrency_limit": item.queue_concurrency_limit, "total_limit": None}
+        await query("insert_queue", project_id=self.project_id, name=name, **limits)
         return max(target.gate, 1)
 
     async def _parent(self, id: str) -> Parent:
@@ -378,14 +368,9 @@ async def _holder_of_key(
     """Return the execution with the item's key: `before`, from the same request, or a stored one. Raises Conflict for
     another input."""
     if before is None:
-        found = await query(
-            "find_started",
-            project_id=project_id,
-            workflow_id=item.workflow_id,
-            key=item.key,
-            payload_bytes=len(item.payload),
-            compared_bytes=COMPARED_BYTES_MAX,
-        )
+        sizes = {"payload_bytes": len(item.payload), "compared_bytes": COMPARED_BYTES_MAX}
+        named = {"project_id": project_id, "workflow_id": item.workflow_id, "key": item.key}
+        found = await query("find_started", **named, **sizes)
         if not found:
             return None
         id, created_at_us, payload = found[0]

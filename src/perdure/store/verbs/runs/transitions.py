@@ -199,13 +199,8 @@ async def lose(
         return
     if state.phase is not Phase.RUNNING:
         return
-    values = {
-        "project_id": project_id,
-        "id": execution_id,
-        "attempt": attempt,
-        "worker_id": worker_id,
-        "now_us": now_us,
-    }
+    holder = {"project_id": project_id, "id": execution_id, "attempt": attempt, "worker_id": worker_id}
+    values = {**holder, "now_us": now_us}
     delay_us = 0
     if state.acked and not released:
         losses += 1
@@ -216,15 +211,9 @@ async def lose(
     if losses >= LOSSES_MAX or undelivered >= UNDELIVERED_MAX:
         await _poison(values, losses, undelivered, await without_outcome(execution_id, state.next_seq, steps))
         return
-    moved = await record(
-        ChangedExecution,
-        "lose",
-        due_at_us=now_us + delay_us if delay_us else None,
-        losses=losses,
-        undelivered=undelivered,
-        refused=int(refused),
-        **values,
-    )
+    due_at_us = now_us + delay_us if delay_us else None
+    counts = {"losses": losses, "undelivered": undelivered, "refused": int(refused)}
+    moved = await record(ChangedExecution, "lose", due_at_us=due_at_us, **counts, **values)
     if moved is None:
         return
     kind = Kind.RELEASED if released else Kind.LOST

@@ -22,14 +22,7 @@ from perdure.store.verbs.runs.events import event_value
 from perdure.store.verbs.runs.rows import add_row, note_end
 from perdure.store.verbs.runs.start_targets import target_of
 from perdure.store.verbs.runs.waits import answer_wait, lock_topic_of_wait, refusal
-from perdure.store.verbs.steering.pending import (
-    Tries,
-    allowed,
-    others,
-    read_actable,
-    read_tries,
-    steps,
-)
+from perdure.store.verbs.steering.pending import Tries, allowed, others, read_actable, read_tries, steps
 from perdure.wire.agents.approvals import question_name
 from perdure.wire.base.errors import BadValue, Conflict, NotFound
 from perdure.wire.base.failures import Failure, error_of

@@ -205,11 +205,12 @@ class _Making:
         ids = _ids_after(self.fork_id)
         lost = json.dumps(list(self.plan.lost))
         found = await query("open_children_at", execution_id=self.source.id, cut=self.plan.cut, lost=lost)
-        started = [row for row in found if row[0] not in self.plan.dropped]
+        started = [(seq, key, told) for seq, key, told in found if seq not in self.plan.dropped]
         if len(started) > CHILDREN_MAX:
+            (_, first_key, _), *_ = started
             raise TooLarge(
                 f"{len(started):,} children were open there, and a fork starts at most {CHILDREN_MAX:,} of them again; "
-                f"fork from an earlier step, such as {started[0][1]!r}."
+                f"fork from an earlier step, such as {first_key!r}."
             )
         for seq, child_key, told in started:
             old_id = msgspec.json.decode(told)
