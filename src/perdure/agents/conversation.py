@@ -1,6 +1,6 @@
 """The conversation of a session: a run starts with the earlier messages and appends new messages.
 
-A child has no conversation, because it works within its parent's tool call.
+A child has no conversation.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529
 _BROKEN: Final = frozenset({"TransportError", "BrokenResourceError", "ClosedResourceError", "EndOfStream"})
 """Class names, because the HTTP clients and streams of MCP's releases may not be installed."""
 _MCP_TRANSIENT: Final = frozenset({-32000, -32001, -32603, 408})
-"""MCP's codes for a closed connection, a time-out (-32001; 408 in older clients) and a failed server, which also stands
-for a status such as 503."""
+"""MCP's codes for a closed connection, a time-out (-32001; 408 in older clients) and a failed server."""
 
 
 def each_failure(error: BaseException) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""The journal records the version of the transcript read, not the messages. A worker caches recent transcripts, so it
+"""The journal records the version of the transcript read, not the messages. A worker caches recent transcripts and
 fetches only new entries."""
 
 from __future__ import annotations

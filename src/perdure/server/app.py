@@ -1,7 +1,7 @@
 """The ASGI application and its server.
 
 On SIGTERM the server closes its listener, ends claims, polls and streams, and lets other requests finish within
-`drain_seconds`. Then the engine stops and the store closes.
+`drain_seconds`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A server inside a process with an engine: an embedded application, or a reader of its file.
 
-The server listens on the loopback address, shares the engine and its event loop, and starts and ends neither.
+The server listens on the loopback address, and shares the engine and the event loop.
 """
 
 import asyncio

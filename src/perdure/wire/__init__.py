@@ -1,1 +1,1 @@
-"""The words both wings speak, what is remembered and what travels; it imports nothing else of ours."""
+"""The words of both wings: what is remembered and what travels."""

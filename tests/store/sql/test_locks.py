@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import FunctionType
@@ -111,7 +112,7 @@ def _read(function: FunctionType) -> tuple[set[str], set[FunctionType]]:
     """The texts in a function, except compared texts, and the verbs' functions that the function names."""
     texts: set[str] = set()
     functions: set[FunctionType] = set()
-    nodes: list[ast.AST] = [ast.parse(inspect.getsource(function))]
+    nodes: list[ast.AST] = [ast.parse(textwrap.dedent(inspect.getsource(function)))]
     for node in nodes:
         value: object = None
         match node:

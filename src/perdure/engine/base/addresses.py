@@ -1,8 +1,7 @@
 """Which addresses the server may call, under which names, and which URLs are valid.
 
-Any holder of a key may give us a URL, even into our own network. The server therefore calls only public addresses, and
-addresses named in `outbound_hosts`. The server never calls addresses where machines get credentials (link-local and
-metadata).
+Any holder of a key may give us a URL, even into our own network. The server therefore calls only public addresses and
+`outbound_hosts`, and never link-local or metadata addresses, where machines get credentials.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Merges the spans of a run that continued after waits.
 
-A worker continues a waiting execution in a new span under the same parent. The new span names its predecessor as
-`<type>.previous_span_id`, unless the worker learned the id too late. Then the predecessor is the execution's last span
-with status `waiting`. Readers expect a single run, so another span covers all pieces and becomes their parent.
+A worker continues a waiting execution in a new span under the same parent. The new span names the span before as
+`<type>.previous_span_id`, or continues the execution's last span with status `waiting`. Another span covers all pieces
+as the parent, since readers expect a single run.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Password hashes (Argon2id), made in two threads of their own.
 
 A hash takes about a tenth of a second and 64 MiB on purpose. One thread serves known devices, so that guesses from
-elsewhere neither delay known devices nor take more than one hash's share of CPU and memory.
+elsewhere never delay known devices.
 """
 
 from __future__ import annotations

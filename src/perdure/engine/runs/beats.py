@@ -2,8 +2,7 @@
 
 **SQLite.** The file has one server, so a renewed lease may live in the server's memory: a starting server grants every
 registration a full lease before taking anything back. One commit writes all renewed leases to the file, before half of
-a lease has passed there and before the reaper would examine a lease that seems to end. So readers of the file never see
-the lease of a beating worker run out.
+a lease has passed there and before the reaper would examine a lease that seems to end.
 
 **PostgreSQL.** Other servers read leases, so each beat is on disk before its answer. The first beat leaves at once;
 beats of the next moment leave together.

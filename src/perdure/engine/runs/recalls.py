@@ -1,7 +1,7 @@
 """Takes work back from a worker that does not ask again, if other workers wait.
 
 A worker sends the next claim before running new work. Without a next claim, the worker's event loop hangs or the answer
-is lost, while a separate thread renews the lease. The attempt is the fence against the worker's later messages.
+is lost, while a separate thread renews the lease.
 
 With several servers, the next claim may reach another server. The claim names the claim whose answer arrived, and the
 other server notes the arrival in the store.

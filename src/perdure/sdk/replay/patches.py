@@ -18,7 +18,7 @@ anyio_is_patched = False
 def patch_asyncio(loop_class: type[Any]) -> None:
     """Make `gather`'s futures hash by number.
 
-    `as_completed` makes tasks in the order of the list. It refuses a set of coroutines, whose order does not replay.
+    `as_completed` makes tasks in the order of the list, and refuses a set of coroutines.
 
     `wrap_future` refuses futures of threads, since a thread cannot wake the code again.
     """

@@ -1,7 +1,4 @@
-"""Proves on an untested version of Python that workflow code runs and replays.
-
-The inner loop uses internal parts of asyncio, and a new version may change these.
-"""
+"""Proves on an untested version of Python that workflow code runs and replays."""
 
 import asyncio
 import sys

@@ -1,7 +1,4 @@
-"""HTTP/1.1: one request at a time on a connection, idle connections kept.
-
-Callers depend on whether a failed request may have reached the server.
-"""
+"""HTTP/1.1: one request at a time on a connection, idle connections kept."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Warns about code that blocks a worker's event loop, and shows the code. The lease continues meanwhile, so nothing
-else would explain the delays."""
+"""Warns about code that blocks a worker's event loop, and shows the code."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Refuses plain agents in workflow code: runs of plain agents are not recorded, and a replay would ask the model again.
 
-A program may use Pydantic AI without `perdure.agents`, so workers refuse them wherever the library is loaded.
+Workers check wherever the library is loaded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hands work back while the event loop is blocked, so that another worker runs the work."""
+"""Hands work back while the event loop is blocked."""
 
 from __future__ import annotations
 

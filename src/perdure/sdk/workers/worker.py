@@ -241,8 +241,8 @@ class Worker:
                 runner.begin()
 
     async def _claim(self) -> None:
-        """A claim also acknowledges the work of the claim before, so it leaves at once, even without room. After a lost
-        reply the worker repeats the claim under the same id."""
+        """A claim also acknowledges the work of the claim before, so claims leave at once, even without room. After a
+        lost reply the worker repeats the claim under the same id."""
         pause = 0.1
         arrived: str | None = None
         while not self._draining:
@@ -600,7 +600,7 @@ async def _fall_back(what: str, pause: float, why: object) -> None:
 
 
 def _collect_less() -> None:
-    """Makes garbage collections rarer: with thousands of executions in memory they took a sixth of all time. A user's
-    own thresholds stay."""
+    """Makes garbage collections rarer: with thousands of executions in memory, collections took a sixth of all time. A
+    user's own thresholds stay."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.set_threshold(50_000, 20, 100)

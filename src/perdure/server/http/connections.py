@@ -60,8 +60,8 @@ class ServerConnection(HttpToolsProtocol):
         self._peer_left = False
         self._recognized = False
         self._lingers = False
-        """The last answer preceded the end of the request's body. An immediate close would reset the connection, and
-        the peer might lose the answer."""
+        """The last answer preceded the end of the request's body. After an immediate close the peer might lose the
+        answer."""
         self._running: RequestResponseCycle | None = None
         """The request in progress; pipelined requests wait."""
         self.workers: dict[str, int] = {}

@@ -45,7 +45,7 @@ def when_asked_to_stop(
 @cache
 def _watch_forks() -> None:
     """A forked child inherits the handlers and the loop's wake-up descriptor, so a signal to the child would stop the
-    parent. `multiprocessing` sends such signals at the end of a pool, and in `Process.terminate`."""
+    parent."""
     if sys.platform != "win32":
         os.register_at_fork(before=_before_fork, after_in_parent=_unblock, after_in_child=_after_fork_in_child)
 

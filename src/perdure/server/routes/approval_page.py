@@ -1,7 +1,7 @@
 """The page for answering a suspended step's question.
 
 Nothing becomes markup or a link. Invisible characters and changes of the writing direction are spelled out, for an
-input field below the field. A mark shows where the page cuts text.
+input field below the field.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""MCP over HTTP. Each request is complete, so any server of a store answers the next request.
-
-The first request loads the library, in a thread, because loading takes a second.
-"""
+"""MCP over HTTP. Each request is complete, so any server of a store answers the next request."""
 
 import asyncio
 import logging

@@ -2,7 +2,6 @@
 
 A wait takes the events published after its execution was started. A clock can go back between the two; a number cannot.
 Numbers within a topic grow with `seq`, because a publish holds the topic. PostgreSQL uses a sequence without a cache.
-No crash or failover takes a sequence back: PostgreSQL logs its steps before the rows.
 
 The only writer counts in memory. Each opening reserves a range on disk behind all used numbers.
 """

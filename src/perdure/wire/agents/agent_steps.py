@@ -1,6 +1,6 @@
 """The steps of a durable agent, read from its journal.
 
-The functions are lenient, because any workflow may use such step names.
+Lenient: any workflow may use such names.
 """
 
 import math

@@ -1,7 +1,6 @@
 """Numbers of the executions that filters find: counts, histograms, errors and values of fields.
 
-A search ends after half a second or 10,000 matches, newest first. The reply's `exact` says whether the search was
-whole.
+A search ends after half a second or 10,000 matches, newest first.
 """
 
 from collections import Counter

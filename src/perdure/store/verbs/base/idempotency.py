@@ -1,8 +1,7 @@
 """First answers to requests with an Idempotency-Key, stored in the transaction of the effect.
 
 An answer is kept for some time after the request, or after the end of the last execution it names. Ends do not touch
-answers: when the time is over, the sweep looks at the executions. If one is open, the time starts again. An execution
-ended at the next look was open at the last look, so the time from its end is exact.
+answers: when the time is over, the sweep looks at the executions. If one is open, the time starts again.
 """
 
 from collections.abc import Sequence
