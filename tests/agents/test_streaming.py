@@ -129,6 +129,7 @@ async def test_a_stream_gives_its_run_and_raises_the_runs_failure() -> None:
         assert first is again
         assert text_of([one async for one in stream_of_fine]) == await stream_of_fine.result() == "It is warm."
         assert len((await p.list(workflow="weather")).executions) == 1
+    async with embedded(Registry(), skip_time=False) as p:
         cancelled = fine.stream(p, "Never.", delay=3_600)
         await (await cancelled.start()).cancel()
         with pytest.raises(ExecutionCancelled):

@@ -144,7 +144,7 @@ async def test_a_silent_stream_sends_comments(database: str) -> None:
         async def follow(path: str) -> None:
             began = time.monotonic()
             async with following(served, path) as stream:
-                reading = asyncio.create_task(stream.next())
+                reading = asyncio.create_task(stream.rest())
                 await until(lambda: len(stream.comments) >= 3)
                 assert len(stream.comments) <= 11 * (time.monotonic() - began) + 1
                 reading.cancel()
