@@ -8,8 +8,17 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, World, raw
 
 from perdure.store.verbs.agents import approvals
-from perdure.wire.agents.approvals import AnswerChannel, Approval, Question, QuestionState
+from perdure.wire.agents.approvals import (
+    AnswerChannel,
+    Approval,
+    ListApprovals,
+    ListedState,
+    OpenApproval,
+    Question,
+    QuestionState,
+)
 from perdure.wire.base.errors import Conflict
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.requests import CloseWait, EventItem, OpenWait, Publish, StartItem
@@ -44,8 +53,7 @@ async def answer(world: World, id: str, data: object, by: str = "Ann", question_
 
 
 async def listed(world: World) -> list[str]:
-    page = await world.store.read(approvals.list_questions(project_id=PROJECT, after=(0, "", ""), limit=10))
-    return [one.execution_id for one in page]
+    return [one.execution_id for one in (await world.do(approvals.list_approvals, op=ListApprovals())).items]
 
 
 async def ask_natively(world: World, seconds: int | None = None) -> str:
@@ -234,11 +242,10 @@ async def test_a_question_that_is_asked_anew_has_the_schema_of_its_code(world: W
     assert (await find(world, id)).answer_schema is None
 
 
-async def ended(world: World, list_: Any = approvals.list_answered, before: Any = None, limit: int = 10) -> list[Any]:
-    more = {"now_us": world.now_us} if list_ is approvals.list_expired else {}
-    place = before or (1 << 62, "", "")
-    found = await world.store.read(list_(project_id=PROJECT, before=place, limit=limit, **more))
-    return list(found)
+async def ended(
+    world: World, state: ListedState = ListedState.ANSWERED, cursor: str | None = None, limit: int = 10
+) -> Listed[OpenApproval]:
+    return await world.do(approvals.list_approvals, op=ListApprovals(state, cursor, limit))
 
 
 async def test_answered_questions_are_listed_newest_first_and_only_where_they_were_answered(world: World) -> None:
@@ -252,14 +259,15 @@ async def test_answered_questions_are_listed_newest_first_and_only_where_they_we
         await answer(world, ids[-1], n, by=f"Ann {n}")
     for id in ids:
         await world.fork(id)
-    first, second = await ended(world, limit=2)
+    page = await ended(world, limit=2)
+    first, second = page.items
     assert [first.execution_id, second.execution_id] == [ids[2], ids[1]]
-    assert (first.answered_by, json.decode(first.answer), first.answered_how) == ("Ann 2", 2, AnswerChannel.LINK)
+    assert (first.answered_by, json.decode(first.answer or b""), first.answered_how) == ("Ann 2", 2, AnswerChannel.LINK)
     assert (first.state, json.decode(first.data), first.root_execution_id) == ("answered", {"n": 1}, ids[2])
     assert first.question == (await find(world, ids[2])).id
-    rest = await ended(world, before=(second.answered_at_us, second.execution_id, second.step_key))
-    assert [one.execution_id for one in rest] == [ids[0]]
-    assert await ended(world, approvals.list_expired) == []
+    rest = await ended(world, cursor=page.next_cursor)
+    assert [one.execution_id for one in rest.items] == [ids[0]]
+    assert (await ended(world, ListedState.EXPIRED)).items == []
 
 
 async def test_a_question_expires_only_if_it_was_open_until_its_time(world: World) -> None:
@@ -267,12 +275,12 @@ async def test_a_question_expires_only_if_it_was_open_until_its_time(world: Worl
     await world.cancel(cancelled)
     assert (await find(world, cancelled)).state is QuestionState.CLOSED
     world.advance(10)
-    assert [one.execution_id for one in await ended(world, approvals.list_expired)] == [later, sooner]
+    assert [one.execution_id for one in (await ended(world, ListedState.EXPIRED)).items] == [later, sooner]
     await world.wake_due()
     assert {later, sooner} <= {*await world.claim_ids()}
     await world.report(later, [CloseWait("ask")])
     await world.finish(sooner)
-    found = await ended(world, approvals.list_expired)
+    found = (await ended(world, ListedState.EXPIRED)).items
     assert [(one.execution_id, one.state, one.answer) for one in found] == [
         (later, "expired", None),
         (sooner, "expired", None),

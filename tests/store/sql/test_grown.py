@@ -528,8 +528,10 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": name_of(54), "webhook_id": "", "tries": 0, "status": 200, "answer": "ok"}
         found[query] |= {"state": "delivered", "next_at_us": None}
     found["postpone_delivery"] |= {"next_at_us": NOW_US}
-    for query in ("list_answered", "list_expired", "list_links"):
-        found[query] = {"before_us": 1 << 62, "before_id": "", "before_key": "", "skew_us": 0}
+    for query in ("list_answered", "list_expired"):
+        found[query] = {"place_us": 1 << 62, "place_id": "", "place_key": "", "skew_us": 0}
+    found["list_questions"] = {"place_us": 0, "place_id": "", "place_key": ""}
+    found["list_links"] = {"before_us": 1 << 62, "before_id": ""}
     for query in ("question_of", "read_approvals", "note_approval"):
         found[query] = {"execution_id": ids["waiting_for_answer"], "key": "wait-1"}
     for query in ("lock_budget", "read_budget", "reserve_budget", "pause_budget", "settle_budget", "raise_budget"):

@@ -19,27 +19,17 @@ from perdure.wire.agents.approvals import (
     AnswerChannel,
     Approval,
     ApprovalLink,
-    GetOpenQuestions,
-    ListApprovalLinks,
-    ListApprovals,
-    ListedState,
     MakeApprovalLink,
-    OpenApproval,
-    OpenQuestion,
     Question,
     QuestionLink,
     QuestionState,
 )
 from perdure.wire.base.access import UNSTORED
 from perdure.wire.base.codec import KEY_BYTES_MAX, check_json, check_name
-from perdure.wire.base.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.wire.base.errors import Conflict, Unauthorized
 from perdure.wire.base.fields import checked_id, is_uuid
-from perdure.wire.base.operation import Listed
 from perdure.wire.base.status import Phase
 
-_END: Final = (1 << 62, "", "")
-QUESTIONS_MAX: Final = 100
 _PURPOSE: Final = b"perdure approval link\n"
 
 
@@ -58,40 +48,6 @@ class Approvals(Service):
         super().__init__(core)
         self._callers = callers
         self._signing = signing
-
-    @serves(ListApprovals)
-    async def list(self, scope: Scope, op: ListApprovals) -> Listed[OpenApproval]:
-        is_open = op.state is ListedState.OPEN
-        first = "oldest" if is_open else "newest"
-        place = (0, "", "") if is_open else _END
-        if op.cursor is not None:
-            place = read_cursor(op.cursor, tuple[int, str, str], first)
-            if not is_uuid(place[1]):
-                raise none_of_ours(first)
-        limit = op.limit + 1
-        if is_open:
-            look = approvals.list_questions(project_id=scope.project_id, after=place, limit=limit)
-        elif op.state is ListedState.ANSWERED:
-            look = approvals.list_answered(project_id=scope.project_id, before=place, limit=limit)
-        else:
-            look = approvals.list_expired(project_id=scope.project_id, before=place, now_us=self.now_us(), limit=limit)
-        found = await self.read(look)
-        since = {ListedState.ANSWERED: "answered_at_us", ListedState.EXPIRED: "expires_at_us"}.get(
-            op.state, "asked_at_us"
-        )
-        return Listed.of(
-            found,
-            op.limit,
-            lambda last: write_cursor((getattr(last, since) or last.asked_at_us, last.execution_id, last.step_key)),
-        )
-
-    @serves(GetOpenQuestions)
-    async def of_run(self, scope: Scope, op: GetOpenQuestions) -> Listed[OpenQuestion]:
-        return Listed(
-            await self.read(
-                approvals.open_questions(project_id=scope.project_id, execution_id=op.execution_id, limit=QUESTIONS_MAX)
-            )
-        )
 
     async def get(
         self, project_id: str, execution_id: str, step_key: str, question_id: str | None = None
@@ -172,14 +128,6 @@ class Approvals(Service):
         token = f"{_encode(said)}.{_encode(_sign(secrets.links, said))}"
         path = f"/approve/{op.execution_id}/{quote(op.step_key, safe='')}?link={token}"
         return ApprovalLink(path, expires_at * 1_000_000, link.id)
-
-    @serves(ListApprovalLinks)
-    async def links(self, scope: Scope, op: ListApprovalLinks) -> Listed[QuestionLink]:
-        before = (1 << 62, "") if op.cursor is None else read_cursor(op.cursor, tuple[int, str], "newest")
-        found = await self.read(
-            approvals.list_links(project_id=scope.project_id, before=before, now_us=self.now_us(), limit=op.limit + 1)
-        )
-        return Listed.of(found, op.limit, lambda last: write_cursor((last.created_at_us, last.id)))
 
     async def read_link(self, token: str, execution_id: str, step_key: str) -> tuple[Link, str]:
         wrong = Unauthorized("This link is not valid for this question.")

@@ -22,7 +22,7 @@ w.execution_id, COALESCE(e.root_execution_id, e.id) AS root_execution_id, e.work
 SELECT {= listed}, 'open' AS state, NULL AS answer, NULL AS answered_by, NULL AS answered_at_us, NULL AS answered_how
 FROM waits w JOIN executions e ON e.project_id = w.project_id AND e.id = w.execution_id
 WHERE w.project_id = :project_id AND w.state = 'open' AND w.data IS NOT NULL
-  AND (w.opened_at_us, w.execution_id, w.key) > (:after_us, :after_id, :after_key)
+  AND (w.opened_at_us, w.execution_id, w.key) > (:place_us, :place_id, :place_key)
 ORDER BY w.opened_at_us, w.execution_id, w.key LIMIT :limit;
 
 -- text: open_question
@@ -45,7 +45,7 @@ FROM approvals a JOIN waits w ON w.execution_id = a.execution_id AND w.key = a.k
 JOIN executions e ON e.project_id = a.project_id AND e.id = a.execution_id
 WHERE a.project_id = :project_id AND w.state = 'met' AND w.data IS NOT NULL
   AND a.answered_at_us >= w.opened_at_us AND a.answered_at_us >= e.created_at_us
-  AND (a.answered_at_us, a.execution_id, a.key) < (:before_us, :before_id, :before_key)
+  AND (a.answered_at_us, a.execution_id, a.key) < (:place_us, :place_id, :place_key)
 ORDER BY a.answered_at_us DESC, a.execution_id DESC, a.key DESC LIMIT :limit;
 
 -- name: list_expired
@@ -55,7 +55,7 @@ FROM waits w JOIN executions e ON e.project_id = w.project_id AND e.id = w.execu
 WHERE w.project_id = :project_id AND w.state <> 'met' AND w.data IS NOT NULL AND w.expires_at_us IS NOT NULL
   AND w.expires_at_us <= :now_us AND w.opened_at_us >= e.created_at_us
   AND (w.state = 'open' OR w.closed_at_us IS NULL OR w.closed_at_us >= w.expires_at_us - :skew_us)
-  AND (w.expires_at_us, w.execution_id, w.key) < (:before_us, :before_id, :before_key)
+  AND (w.expires_at_us, w.execution_id, w.key) < (:place_us, :place_id, :place_key)
 ORDER BY w.expires_at_us DESC, w.execution_id DESC, w.key DESC LIMIT :limit;
 
 -- name: read_approvals

@@ -12,6 +12,10 @@ from perdure.store.verbs.runs.waits import answer_wait, refusal, said_by, was_ti
 from perdure.wire.agents.approvals import (
     AnswerChannel,
     Approval,
+    GetOpenQuestions,
+    ListApprovalLinks,
+    ListApprovals,
+    ListedState,
     OpenApproval,
     OpenQuestion,
     Question,
@@ -20,12 +24,17 @@ from perdure.wire.agents.approvals import (
     RevokeApprovalLink,
     question_name,
 )
+from perdure.wire.base.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.wire.base.errors import Conflict, NotFound
+from perdure.wire.base.fields import is_uuid
+from perdure.wire.base.operation import Listed
 from perdure.wire.base.records import Problem
 from perdure.wire.base.status import FINAL, Phase
 
 SKEW_US: Final = 1_000_000
 """Microseconds that a worker's clock may be ahead when giving up an expired question."""
+QUESTIONS_MAX: Final = 100
+_END: Final = (1 << 62, "", "")
 
 
 @verb(reads=True)
@@ -154,51 +163,40 @@ def _late(found: Question) -> Conflict:
     return Conflict(f"{what} no longer waits for an answer.")
 
 
-@verb(reads=True)
-async def list_questions(*, project_id: str, after: tuple[int, str, str], limit: int) -> list[OpenApproval]:
-    """The open questions after a place: time, execution and key."""
-    at_us, id, key = after
-    return await records(
-        OpenApproval, "list_questions", project_id=project_id, after_us=at_us, after_id=id, after_key=key, limit=limit
+_LISTS: Final = {
+    ListedState.OPEN: ("list_questions", "oldest", (0, "", ""), "asked_at_us"),
+    ListedState.ANSWERED: ("list_answered", "newest", _END, "answered_at_us"),
+    ListedState.EXPIRED: ("list_expired", "newest", _END, "expires_at_us"),
+}
+"""The statement, order, first place and sort field of each state."""
+
+
+@serves(ListApprovals, reads=True)
+async def list_approvals(at: At, op: ListApprovals) -> Listed[OpenApproval]:
+    name, order, place, since = _LISTS[op.state]
+    if op.cursor is not None:
+        place = read_cursor(op.cursor, tuple[int, str, str], order)
+        if not is_uuid(place[1]):
+            raise none_of_ours(order)
+    where = dict(zip(("place_us", "place_id", "place_key"), place, strict=True)) | {"limit": op.limit + 1}
+    if op.state is ListedState.EXPIRED:
+        where["skew_us"] = SKEW_US
+    return Listed.of(
+        await records(OpenApproval, name, at, **where),
+        op.limit,
+        lambda last: write_cursor((getattr(last, since), last.execution_id, last.step_key)),
     )
 
 
-@verb(reads=True)
-async def open_questions(*, project_id: str, execution_id: str, limit: int) -> list[OpenQuestion]:
-    """Open questions of an execution and its descendants, the oldest first. Raises NotFound."""
-    same = {"project_id": project_id, "id": execution_id}
+@serves(GetOpenQuestions, reads=True)
+async def open_questions(at: At, op: GetOpenQuestions) -> Listed[OpenQuestion]:
+    same = {"project_id": at.project_id, "id": op.execution_id}
     for *_, root_id in await query("question_target", **same):
-        found = await records(OpenQuestion, "open_questions_of", **same, limit=limit)
+        found = await records(OpenQuestion, "open_questions_of", **same, limit=QUESTIONS_MAX)
         if root_id is None:
-            found += await records(OpenQuestion, "open_questions_below", **same, limit=limit)
-        return sorted(found, key=lambda one: (one.asked_at_us, one.execution_id, one.step_key))[:limit]
-    raise unknown_execution(execution_id)
-
-
-@verb(reads=True)
-async def list_answered(*, project_id: str, before: tuple[int, str, str], limit: int) -> list[OpenApproval]:
-    """The answered questions before a place: time of the answer, execution and key."""
-    at_us, id, key = before
-    return await records(
-        OpenApproval, "list_answered", project_id=project_id, before_us=at_us, before_id=id, before_key=key, limit=limit
-    )
-
-
-@verb(reads=True)
-async def list_expired(*, project_id: str, before: tuple[int, str, str], now_us: int, limit: int) -> list[OpenApproval]:
-    """The expired questions before a place: time of expiry, execution and key."""
-    at_us, id, key = before
-    return await records(
-        OpenApproval,
-        "list_expired",
-        project_id=project_id,
-        before_us=at_us,
-        before_id=id,
-        before_key=key,
-        now_us=now_us,
-        skew_us=SKEW_US,
-        limit=limit,
-    )
+            found += await records(OpenQuestion, "open_questions_below", **same, limit=QUESTIONS_MAX)
+        return Listed(sorted(found, key=lambda one: (one.asked_at_us, one.execution_id, one.step_key))[:QUESTIONS_MAX])
+    raise unknown_execution(op.execution_id)
 
 
 @verb(locks="project=project_id execution=link.execution_id")
@@ -214,13 +212,11 @@ async def read_link(*, project_id: str, id: str, now_us: int) -> QuestionLink | 
     return await record(QuestionLink, "read_link", project_id=project_id, id=id, now_us=now_us)
 
 
-@verb(reads=True)
-async def list_links(*, project_id: str, before: tuple[int, str], now_us: int, limit: int) -> list[QuestionLink]:
-    """Valid links, newest first."""
-    at_us, id = before
-    return await records(
-        QuestionLink, "list_links", project_id=project_id, before_us=at_us, before_id=id, now_us=now_us, limit=limit
-    )
+@serves(ListApprovalLinks, reads=True)
+async def list_links(at: At, op: ListApprovalLinks) -> Listed[QuestionLink]:
+    at_us, id = (1 << 62, "") if op.cursor is None else read_cursor(op.cursor, tuple[int, str], "newest")
+    found = await records(QuestionLink, "list_links", at, before_us=at_us, before_id=id, limit=op.limit + 1)
+    return Listed.of(found, op.limit, lambda last: write_cursor((last.created_at_us, last.id)))
 
 
 @serves(RevokeApprovalLink, locks="project=at.project_id")

@@ -306,7 +306,7 @@ async def _troubles(
         failed += [each for each in newest if each.at_us >= buckets.from_us]
     asking = []
     if questions.waiting:
-        first = {"after_us": 0, "after_id": "", "after_key": "", "limit": SAMPLES}
+        first = {"place_us": 0, "place_id": "", "place_key": "", "limit": SAMPLES}
         asking = [str(id) for id, *_ in await query("list_questions", project_id=project_id, **first)]
     return Troubles(
         blocked=await _stuck("blocked_executions", project_id, counts.blocked),
