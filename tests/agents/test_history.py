@@ -99,8 +99,8 @@ def test_each_message_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         read.append(len(said))
         return plain(self, said)
 
-    plain = History._read
-    monkeypatch.setattr(History, "_read", counted)
+    plain = History._parse_messages
+    monkeypatch.setattr(History, "_parse_messages", counted)
     history.messages(given[:2])
     history.messages(given)
     history.messages(given[1:])

@@ -36,7 +36,7 @@ def reach(point: str) -> None:
 
 
 def _around_sqlite() -> None:
-    commit, answer = SQLiteStore._commit, SQLiteStore._answer
+    commit, answer = SQLiteStore._commit, SQLiteStore._answer_group
 
     def committing(self: SQLiteStore, *values: Any) -> None:
         reach("before_commit")
@@ -48,7 +48,7 @@ def _around_sqlite() -> None:
         reach("after_notify")
 
     SQLiteStore._commit = committing  # type: ignore[assignment,method-assign]  # this file is there to do so
-    SQLiteStore._answer = answering  # type: ignore[assignment,method-assign]
+    SQLiteStore._answer_group = answering  # type: ignore[assignment,method-assign]
 
 
 def _around_postgres() -> None:
@@ -95,7 +95,7 @@ def _around_forks() -> None:
 def _around_answers() -> None:
     from perdure.server.http.router import Router
 
-    answer = Router._answer
+    answer = Router._respond
 
     async def answering(self: Router, scope: Any, *values: Any) -> Any:
         known = await answer(self, scope, *values)
@@ -103,7 +103,7 @@ def _around_answers() -> None:
             reach("before_reply")
         return known
 
-    Router._answer = answering  # type: ignore[assignment,method-assign]
+    Router._respond = answering  # type: ignore[assignment,method-assign]
 
 
 if __name__ == "__main__":

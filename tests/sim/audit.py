@@ -134,19 +134,19 @@ class SimStore(SQLiteStore):
         """Query the database's present rows."""
         return list(self._writer.execute(sql, values))
 
-    def _run(self, group: Any) -> Any:
+    def _run_group(self, group: Any) -> Any:
         if self.away:
             raise apsw.FullError("the disk is full")
-        return super()._run(group)
+        return super()._run_group(group)
 
-    def _answer(self, group: Any, done: Any, started: float, free: bool) -> None:
+    def _answer_group(self, group: Any, done: Any, started: float, free: bool) -> None:
         if self.audit is not None:
             changes = self.rows(_READ)
             if changes:
                 self._writer.execute("DELETE FROM moves")
             outcomes, _ = done
             self.audit.committed([verb for verb, _ in group], outcomes, changes)
-        super()._answer(group, done, started, free)
+        super()._answer_group(group, done, started, free)
 
 
 class Seen:

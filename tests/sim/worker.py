@@ -145,7 +145,7 @@ class _Worker(perdure.sdk.workers.worker.Worker):
             self.count("parked and continued")
         return super()._take(claimed, now, ours_until)
 
-    def _answer(self, runner: Runner, item: ReportItem, answer: ItemReply) -> None:
+    def _take_reply(self, runner: Runner, item: ReportItem, answer: ItemReply) -> None:
         match item.end:
             case Suspend(timer=(None, _)):
                 self.count("suspended between tries")
@@ -153,7 +153,7 @@ class _Worker(perdure.sdk.workers.worker.Worker):
                 self.count("failures taken back together")
         if isinstance(item.end, Suspend) and not (answer.ended or answer.lost):
             self.count("suspends refused")
-        super()._answer(runner, item, answer)
+        super()._take_reply(runner, item, answer)
 
     def hold_back(self, runner: Runner, call: DurableCall) -> None:
         self.count("steps held back")

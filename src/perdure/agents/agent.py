@@ -134,7 +134,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._capabilities: list[AbstractCapability[Any]] = [*capabilities, *guards, *again]
 
         async def run(ctx: Context, input: Any) -> Any:
-            return await self._run(ctx, input, "")
+            return await self._run_overridden(ctx, input, "")
 
         run.__name__ = run.__qualname__ = name
         run.__module__ = type(agent).__module__
@@ -242,7 +242,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 )
             ctx.budget_of = self.name
         prefix = key_prefix(ctx.machine.loop.key_for(f"agent:{self.name}"))
-        return ctx.machine.begins(f"agent {self.name!r}", functools.partial(self._run, ctx, input, prefix))
+        return ctx.machine.begins(f"agent {self.name!r}", functools.partial(self._run_overridden, ctx, input, prefix))
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
         """This agent as a tool of another agent. Each call is a child execution.
@@ -288,11 +288,11 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         words = encode(output, self._output_hint, where="result").decode()
         return ToolFailed(f"{ended} Until then it had: {words}")
 
-    async def _run(self, ctx: Context, payload: AgentPayload, prefix: str) -> Any:
+    async def _run_overridden(self, ctx: Context, payload: AgentPayload, prefix: str) -> Any:
         with self._overrides.as_in(ctx.outside) as overridden:
-            return await self._run_here(ctx, payload, prefix, self._durability(overridden))
+            return await self._run_agent(ctx, payload, prefix, self._durability(overridden))
 
-    async def _run_here(
+    async def _run_agent(
         self, ctx: Context, payload: AgentPayload, prefix: str, durability: AbstractCapability[Any]
     ) -> Any:
         given = as_input(payload)

@@ -36,7 +36,7 @@ class ApprovalQuestions:
         self, run: AgentRun, ctx: RunContext[Any], requests: DeferredToolRequests
     ) -> DeferredToolResults:
         decisions = asyncio.gather(*(self._decision(run, ctx, one, requests.metadata) for one in requests.approvals))
-        answers = asyncio.gather(*(self._answer(run, ctx, one, requests) for one in requests.calls))
+        answers = asyncio.gather(*(self._decide_call(run, ctx, one, requests) for one in requests.calls))
         await asyncio.gather(decisions, answers)
         return requests.build_results(
             approvals=dict(zip((one.tool_call_id for one in requests.approvals), decisions.result(), strict=True)),
@@ -67,12 +67,12 @@ class ApprovalQuestions:
                 continue  # ask again
             return ToolApproved(override_args=edited)
 
-    async def _answer(
+    async def _decide_call(
         self, run: AgentRun, ctx: RunContext[Any], call: ToolCallPart, requests: DeferredToolRequests
     ) -> Any:
         tool = ctx.tools.get(call.tool_name)
         if tool is None or tool.kind != "external":  # the tool's code deferred the call
-            return await self._said(run, call, requests)
+            return await self._ask_about(run, call, requests)
         ctx = replace(ctx, tool_name=call.tool_name, tool_call_id=call.tool_call_id)
         try:
             return await hooked_code(
@@ -81,12 +81,12 @@ class ApprovalQuestions:
                 call.tool_name,
                 call.tool_call_id,
                 call.args_as_dict(),
-                make=lambda: self._said(run, call, requests),
+                make=lambda: self._ask_about(run, call, requests),
             )
         except (ModelRetry, ToolFailed) as signal:  # a hook's signal to the model
             return signal
 
-    async def _said(self, run: AgentRun, call: ToolCallPart, requests: DeferredToolRequests) -> Any:
+    async def _ask_about(self, run: AgentRun, call: ToolCallPart, requests: DeferredToolRequests) -> Any:
         if requests.kind(call.tool_call_id) == "question":
             question = (requests.metadata.get(call.tool_call_id) or {}).get("question") or call.args_as_dict()
             return await ask_person(run, question, call.tool_call_id, self.timeout)

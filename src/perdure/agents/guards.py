@@ -67,14 +67,14 @@ class OutputGuards(AbstractCapability[Any]):
         run = current_run()
         if run is not None:
             for guard in self._guards:
-                replaced = await _asked(run, guard, (ctx, output), self._written, self._read)
+                replaced = await _asked(run, guard, (ctx, output), self._written, self._decode_input)
                 output = output if replaced is None else replaced
         return output
 
     def _written(self, output: Any, where: str) -> bytes:
         return values.encode(output, self._hint, where=where)
 
-    def _read(self, data: bytes, where: str) -> Any:
+    def _decode_input(self, data: bytes, where: str) -> Any:
         return values.decode(data, self._hint, where=where)
 
 

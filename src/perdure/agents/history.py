@@ -32,10 +32,10 @@ class History:
     def messages(self, said: Sequence[Raw]) -> list[ModelMessage]:
         """Raises `pydantic.ValidationError`."""
         known = [self._kept.get(id(one)) for one in said]
-        new = iter(self._read([one for one, found in zip(said, known, strict=True) if found is None]))
+        new = iter(self._parse_messages([one for one, found in zip(said, known, strict=True) if found is None]))
         return [next(new) if found is None else _copy(found[1]) for found in known]
 
-    def _read(self, said: Sequence[Raw]) -> list[ModelMessage]:
+    def _parse_messages(self, said: Sequence[Raw]) -> list[ModelMessage]:
         if not said:
             return []
         messages = ModelMessagesTypeAdapter.validate_json(b"[" + b",".join(map(bytes, said)) + b"]")

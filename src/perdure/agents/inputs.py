@@ -43,13 +43,13 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
         """Raises `BadValue`."""
         if self.message_history is None or bytes(self.message_history) == b"null":
             return None
-        found: list[ModelMessage] = _read(list[ModelMessage], self.message_history, "message_history")
+        found: list[ModelMessage] = _validate(list[ModelMessage], self.message_history, "message_history")
         return found
 
     def dependencies(self, deps_type: Any) -> Any:
         """Raises `BadValue`."""
         assert self.deps is not None
-        return _read(deps_type, self.deps, "deps")
+        return _validate(deps_type, self.deps, "deps")
 
     def limits(self) -> UsageLimits | None:
         """Raises `BadValue`, also for an unknown limit."""
@@ -59,7 +59,7 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
         if isinstance(given, dict) and (unknown := given.keys() - {one.name for one in fields(UsageLimits)}):
             raise BadValue(f"usage_limits: {min(unknown)!r} is not a field of UsageLimits.")
         assert self.usage_limits is not None
-        limits: UsageLimits = _read(UsageLimits, self.usage_limits, "usage_limits")
+        limits: UsageLimits = _validate(UsageLimits, self.usage_limits, "usage_limits")
         return limits
 
     def differs_from(self, other: AgentInput) -> str | None:
@@ -112,7 +112,7 @@ def prompt_json(prompt: Prompt) -> bytes:
 def read_prompt(data: bytes) -> Prompt:
     """Raises `BadValue`."""
     said = decode(data)
-    return said if said is None or isinstance(said, str) else _read(list[UserContent], data, "input")
+    return said if said is None or isinstance(said, str) else _validate(list[UserContent], data, "input")
 
 
 def _plain(value: MaybeRaw) -> Any:
@@ -131,7 +131,7 @@ def _write(type_: Any, value: Any) -> bytes:
         raise BadValue(f"`{getattr(type_, '__name__', type_)}` cannot be sent as JSON: {error}") from error
 
 
-def _read(type_: Any, data: bytes | Raw, where: str) -> Any:
+def _validate(type_: Any, data: bytes | Raw, where: str) -> Any:
     try:
         return type_adapter(type_).validate_json(bytes(data))
     except ValidationError as error:

@@ -128,7 +128,7 @@ def recorded_failure(failure: StepFailed, model_name: str) -> tuple[Exception, f
     details = {} if failure.cause is None else failure.cause.details or {}
     error: Exception | None
     try:
-        error = _read(msgspec.convert(details[FAILURE], _Failure))
+        error = _rebuild(msgspec.convert(details[FAILURE], _Failure))
     except (KeyError, msgspec.ValidationError):  # an error of the program, or an older journal
         error = _from_words(failure, model_name)
     if error is None:
@@ -140,13 +140,13 @@ def recorded_failure(failure: StepFailed, model_name: str) -> tuple[Exception, f
     return error, float(wait) if isinstance(wait, int | float) else None
 
 
-def _read(failure: _Failure) -> Exception:
+def _rebuild(failure: _Failure) -> Exception:
     kind: Any = _KINDS.get(failure.kind)
     error: Any
     if kind is None:
         return RecordedError(failure.message, type=failure.kind)
     if kind is exceptions.FallbackExceptionGroup:
-        return exceptions.FallbackExceptionGroup(failure.message, [_read(one) for one in failure.exceptions])
+        return exceptions.FallbackExceptionGroup(failure.message, [_rebuild(one) for one in failure.exceptions])
     if not issubclass(kind, exceptions.ModelAPIError):
         has_body = issubclass(kind, exceptions.UnexpectedModelBehavior)
         error = kind(failure.message, failure.body) if has_body else kind(failure.message)
@@ -177,7 +177,7 @@ def _from_words(failure: StepFailed, model_name: str) -> Exception | None:
     if (http := _HTTP.match(failure.message)) is not None:
         return exceptions.ModelHTTPError(int(http[1]), http[2], http[3])
     if failure.type in _PLAIN:
-        return _read(_Failure(failure.type, failure.message))
+        return _rebuild(_Failure(failure.type, failure.message))
     kind = getattr(exceptions, failure.type, None)
     if isinstance(kind, type) and issubclass(kind, exceptions.ModelAPIError):
         return exceptions.ModelAPIError(model_name, failure.message)

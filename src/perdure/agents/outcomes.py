@@ -42,16 +42,16 @@ def refused(messages: Sequence[ModelMessage], asked: ModelRequestParameters) -> 
     for request in reversed(list(takewhile(lambda one: isinstance(one, ModelRequest), reversed(messages)))):
         for part in request.parts:
             if isinstance(part, RetryFeedbackPart):
-                yield _words(part.content)
+                yield _outcome_text(part.content)
             elif (
                 isinstance(part, ToolReturnPart)
                 and part.outcome == "retried"
                 and (part.tool_name not in tools or not isinstance(part.content, str))
             ):
-                yield f"{part.tool_name}: {_words(part.content)}"
+                yield f"{part.tool_name}: {_outcome_text(part.content)}"
 
 
-def _words(content: object) -> str:
+def _outcome_text(content: object) -> str:
     if not isinstance(content, list):
         return str(content)
     return "; ".join(": ".join([".".join(map(str, one["loc"])), one["msg"]]).removeprefix(": ") for one in content)

@@ -15,7 +15,7 @@ from perdure.engine.base.core import Core
 from perdure.engine.base.notifier import Notifier
 from perdure.engine.runs.beats import Beats
 from perdure.store.verbs import retention
-from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME as PUSHED
+from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME
 from perdure.store.verbs.runs import claims, deployments, fields, queries, transitions
 from perdure.store.verbs.steering import bulk
 from perdure.wire.base.errors import StoreAway, Unavailable
@@ -283,7 +283,7 @@ class Housekeeping:
             if (project_id, deployment_id, python, protocol) not in self._alarmed:
                 self._alarmed.add((project_id, deployment_id, python, protocol))
                 waited = (self._core.clock.now_us() - since_us) / 1e6
-                began = python not in (None, PUSHED)
+                began = python not in (None, PUSH_RUNTIME)
                 logger.warning(
                     "%d executions of deployment %r %sare ready for up to %.0f s and no worker %s; start one with "
                     "`perdure work --deployment %s …`%s.",

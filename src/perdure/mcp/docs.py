@@ -65,7 +65,7 @@ def page(name: str) -> DocsPage:
 
 def search(words: str, limit: int = 5) -> list[Section]:
     index = _index()
-    wanted = set(_words(words))
+    wanted = set(_stems_of(words))
     scored = [(score, at) for at, (_, own) in enumerate(index.sections) if (score := _score(own, wanted, index)) > 0]
     scored.sort(key=lambda pair: (-pair[0], pair[1]))
     return [index.sections[at][0] for _, at in scored[:limit]]
@@ -116,8 +116,8 @@ def _index() -> _Index:
 
 
 def _count(section: Section) -> Counter[str]:
-    counted = Counter(_words(section.text))
-    for word in [*_words(section.heading), *_words(section.page)]:
+    counted = Counter(_stems_of(section.text))
+    for word in [*_stems_of(section.heading), *_stems_of(section.page)]:
         counted[word] += HEADING_WEIGHT
     return counted
 
@@ -131,7 +131,7 @@ def _score(words: Counter[str], wanted: set[str], index: _Index) -> float:
     )
 
 
-def _words(text: str) -> list[str]:
+def _stems_of(text: str) -> list[str]:
     return [_stem(word) for word in _WORD.findall(text.lower())]
 
 

@@ -75,12 +75,12 @@ def read_transcript(ctx: ExecutionState, session_id: str | None = None) -> Corou
     """
     session = _session(ctx, session_id)
     call = ctx.machine.new_call(Kind.TRANSCRIPT, READ, None, lambda key: ReadTranscript(key, session))
-    return _read(ctx, ctx.machine.wait(call))
+    return _take_reading(ctx, ctx.machine.wait(call))
 
 
-async def _read(ctx: ExecutionState, row: Coroutine[Any, Any, Row]) -> Reading:
+async def _take_reading(ctx: ExecutionState, row: Coroutine[Any, Any, Row]) -> Reading:
     found = await row
-    return msgspec.structs.replace(_said(found), entries=ctx.readings.pop(found.seq).entries)
+    return msgspec.structs.replace(_parse_reading(found), entries=ctx.readings.pop(found.seq).entries)
 
 
 def append_messages(
@@ -122,7 +122,7 @@ async def _new_version(row: Coroutine[Any, Any, Row]) -> int:
     if not found.ok:
         problem = error_from_json(bytes(found.value))
         raise from_code(problem.type, problem.message)
-    return _said(found).version
+    return _parse_reading(found).version
 
 
 async def take_messages(ctx: ExecutionState) -> Sequence[TakenMessage]:
@@ -157,7 +157,7 @@ def _session(ctx: ExecutionState, session_id: str | None) -> str:
     return session_id or ctx.session_id or ctx.execution_id
 
 
-def _said(row: Row) -> Reading:
+def _parse_reading(row: Row) -> Reading:
     return msgspec.json.decode(row.value, type=Reading)
 
 
@@ -285,7 +285,7 @@ class Unread:
     def _is_here(self, row: Row) -> bool:
         if row.kind is not Kind.TRANSCRIPT or row.name != READ or row.seq in self._found:
             return True
-        said = _said(row)
+        said = _parse_reading(row)
         known = self._reader.known(said.session_id, said.begun_at_us, said.version)
         if known is not None:
             self._found[row.seq] = known
@@ -297,7 +297,7 @@ class Unread:
                 first = self._waiting[0]
                 for row in first[0]:
                     if not self._is_here(row):
-                        said = _said(row)
+                        said = _parse_reading(row)
                         found = await self._reader.read(said.session_id, said.begun_at_us, said.version)
                         self._found[row.seq] = found
                 if self._waiting and self._waiting[0] is first:

@@ -288,7 +288,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._look()
+        self._look_at_connections()
         self.ready.set()
 
     async def main_loop(self) -> None:
@@ -299,7 +299,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         self._next_look.cancel()
 
-    def _look(self) -> None:
+    def _look_at_connections(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         date = [(b"date", formatdate(usegmt=True).encode())]
@@ -309,7 +309,7 @@ class Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 # Again: some may have been accepted after the others were told.
                 connection.shutdown()
-        self._next_look = loop.call_later(1.0, self._look)
+        self._next_look = loop.call_later(1.0, self._look_at_connections)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

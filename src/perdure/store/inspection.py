@@ -42,7 +42,7 @@ async def read_schema(address: str) -> tuple[Schema, Sequence[Migration]]:
 
 async def sizes_of(address: str) -> dict[str, Rows]:
     """Reads whole tables, which may take minutes. Needs an up-to-date schema."""
-    return await _look(address, SIZES)
+    return await _query_all(address, SIZES)
 
 
 async def faults_in(address: str) -> dict[str, list[str]]:
@@ -52,12 +52,12 @@ async def faults_in(address: str) -> dict[str, list[str]]:
         with file_at(address) as connection:
             integrity = connection.pragma("quick_check", 1)
         found["the_file_is_whole"] = [] if integrity == "ok" else [str(integrity)]
-    for name, rows in (await _look(address, DOCTOR)).items():
+    for name, rows in (await _query_all(address, DOCTOR)).items():
         found[name.removeprefix("doctor_")] = [str(id) for id, *_ in rows]
     return found
 
 
-async def _look(address: str, names: Sequence[str]) -> dict[str, Rows]:
+async def _query_all(address: str, names: Sequence[str]) -> dict[str, Rows]:
     if is_postgres(address):
         from perdure.store.drivers.postgres_connection import look
 

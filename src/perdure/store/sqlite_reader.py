@@ -75,7 +75,7 @@ class SQLiteReader:
         if self._closed:
             raise Unavailable("The store is closed; open it again.")
         self._reader.until = time.monotonic() + SCAN_SECONDS_MAX
-        return self._look(self._reader.connection, verb)
+        return self._read_snapshot(self._reader.connection, verb)
 
     async def scan(self, verb: Verb[T]) -> T:
         if self._closed:
@@ -83,9 +83,9 @@ class SQLiteReader:
         return await self._scans.run(verb, self._scan)
 
     async def _scan(self, lane: ScanLane, verb: Verb[T]) -> T:
-        return await lane.run(self._scanner, lambda: self._look(lane.connection, verb))
+        return await lane.run(self._scanner, lambda: self._read_snapshot(lane.connection, verb))
 
-    def _look(self, connection: apsw.Connection, verb: Verb[T]) -> T:
+    def _read_snapshot(self, connection: apsw.Connection, verb: Verb[T]) -> T:
         try:
             with connection:  # a savepoint: all queries see one snapshot
                 found = SQLiteRun(connection, self._queries, reads=True).drive(verb.start())

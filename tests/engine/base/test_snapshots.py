@@ -75,9 +75,9 @@ async def test_prepared_transactions_and_slots_are_named_too(caplog: pytest.LogC
         await connection.execute("SELECT pg_create_physical_replication_slot('standby_1')")
         found = await store.scan(old_snapshots(seconds=0, transactions=1))
         assert [(one.kind, one.name) for one in found] == [("prepared", "left behind")]
-        assert "ROLLBACK PREPARED 'left behind'" in snapshots._said(found[0])
+        assert "ROLLBACK PREPARED 'left behind'" in snapshots._holder_text(found[0])
         await connection.execute("ROLLBACK PREPARED 'left behind'")
         await connection.close()
         await store.close()
-    slot = snapshots._said(Snapshot("slot", "standby_1", "", "", "inactive", None))
+    slot = snapshots._holder_text(Snapshot("slot", "standby_1", "", "", "inactive", None))
     assert "pg_drop_replication_slot('standby_1')" in slot and "100,000 transactions" in slot

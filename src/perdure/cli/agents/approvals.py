@@ -112,7 +112,7 @@ def approve(
 
     if yes and no:
         raise Refused("Say --approve or --reject, not both.")
-    answer = _answer(yes if yes or no else None, data, feedback)
+    answer = _answer_json(yes if yes or no else None, data, feedback)
     body = msgspec.json.encode({"data": msgspec.Raw(answer), "question": question})
     path = f"/api/v1/approvals/{quote(id, safe='')}/{quote(step, safe='')}"
 
@@ -176,7 +176,7 @@ def _takes_feedback(schema: Any) -> bool:
     return fields is None or "feedback" in fields or bool(schema.get("additionalProperties"))
 
 
-def _answer(approved: bool | None, data: str | None, feedback: str | None) -> bytes:
+def _answer_json(approved: bool | None, data: str | None, feedback: str | None) -> bytes:
     if approved is None and data is None:
         raise Refused("Say what the answer is: --approve, --reject, or --data JSON.")
     given = None if data is None else parse_json(data, "--data")

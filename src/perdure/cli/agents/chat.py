@@ -93,7 +93,7 @@ def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, scre
         for item in handle.stream():
             shown.show(item)
             if item.kind == "question" and not item.restarted:
-                _answer(client, item, screen)
+                _ask_user(client, item, screen)
         shown.result(handle.result())
     except KeyboardInterrupt:
         with suppress(NotCancellable):  # just ended
@@ -169,7 +169,7 @@ class _Shown:
         data = item.data if isinstance(item.data, dict) else {}
         words = words_of(item.kind, data)
         if words is not None:
-            self._words(item, words)
+            self._show_words(item, words)
         elif item.restarted:
             return  # repeated by a new try
         elif item.kind == "function_tool_call":
@@ -184,7 +184,7 @@ class _Shown:
             self._screen.aside(f"{self._who(item)}{item.kind}: {_short(item.data)}")
             self._speaker = None
 
-    def _words(self, item: "StreamItem", words: str) -> None:
+    def _show_words(self, item: "StreamItem", words: str) -> None:
         speaker = (item.execution_id, item.key)
         if item.restarted:
             self._screen.aside("(the answer was cut off and starts again)", "yellow")
@@ -255,7 +255,7 @@ def words_of(kind: str, data: dict[str, Any]) -> str | None:
     return None
 
 
-def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
+def _ask_user(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
     """The end of the input leaves the question open."""
     from perdure.wire.base.errors import BadValue, Conflict, PerdureError
 

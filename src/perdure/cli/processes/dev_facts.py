@@ -49,7 +49,7 @@ class Reader:
             if end < 0 and may_be_one and len(data) <= FACT_BYTES_MAX:
                 self._begun = data
                 return b"".join(rest)
-            fact = _read(data[len(MARK) : end]) if end >= 0 and data.startswith(MARK) else None
+            fact = _parse_facts(data[len(MARK) : end]) if end >= 0 and data.startswith(MARK) else None
             if fact is None:  # the program's own output
                 rest.append(data[:1])
                 data = data[1:]
@@ -59,7 +59,7 @@ class Reader:
         return b"".join([*rest, data])
 
 
-def _read(text: bytes) -> dict[str, Any] | None:
+def _parse_facts(text: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(text)
     except ValueError:

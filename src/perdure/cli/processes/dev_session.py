@@ -230,10 +230,10 @@ class DevSession:
         while line := await stream.readline():
             asked = _as_json(line)
             if asked is not None and "ask" in asked:
-                self._do(self._answer(asked))
+                self._do(self._answer_asked(asked))
         await self._stop.wait()
 
-    async def _answer(self, asked: dict[str, Any]) -> None:
+    async def _answer_asked(self, asked: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"answer": asked["ask"]}
         try:
             if "kill" in asked:

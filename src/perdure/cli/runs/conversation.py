@@ -115,7 +115,7 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
             yield Line("summary", text, f"{took}{tries}" if answer is None else _spent(answer, f"{took}{tries}"))
             return
         if answer is not None:
-            yield from _answer(answer, f"{took}{tries}")
+            yield from _answer_lines(answer, f"{took}{tries}")
             return
         tool = tool_step(row.name, row.key)
         if tool is not None:
@@ -163,7 +163,7 @@ def _spent(answer: ModelAnswer, took: str) -> str:
     return f"{answer.model or 'model'}, {answer.input_tokens} + {answer.output_tokens} tokens{cost}, {took}"
 
 
-def _answer(answer: ModelAnswer, took: str) -> Iterator[Line]:
+def _answer_lines(answer: ModelAnswer, took: str) -> Iterator[Line]:
     note = _spent(answer, took)
     said = [_text(text) for text in answer.texts if text] + [_called(one) for one in answer.calls]
     for number, text in enumerate(said or ["(nothing)"]):

@@ -135,7 +135,7 @@ def wait(
     Exit codes: 0 completed, 1 failed, 2 unknown, 3 cancelled, 4 still running: --timeout passed, or the server was away
     for a minute.
     """
-    now, unserved = with_client(url, partial(_look, id=id))  # refuses an unknown id or server without patience
+    now, unserved = with_client(url, partial(_fetch, id=id))  # refuses an unknown id or server without patience
     if unserved:
         note(f"{id} is {now.phase.value}{unserved or '.'}")
     found = _follow_to_end(url, id, partial(_wait, id=id, timeout=timeout), as_json=as_json)
@@ -151,7 +151,7 @@ def _follow_to_end(
     try:
         if watch is not None:
             with_client(url, watch, patience=WATCH_PATIENCE_SECONDS)
-        return with_client(url, partial(_look, id=id))
+        return with_client(url, partial(_fetch, id=id))
     except Unavailable as error:
         if as_json:
             emit({"id": id})
@@ -192,7 +192,7 @@ async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
     return answer.execution_id, answer.existing
 
 
-async def _look(client: "Client", id: str) -> tuple["Execution", str]:
+async def _fetch(client: "Client", id: str) -> tuple["Execution", str]:
     """The execution, and words for what keeps it from running."""
     from perdure.cli.base.render import said
     from perdure.wire.base.status import Phase

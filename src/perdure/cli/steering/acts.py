@@ -115,10 +115,10 @@ def act(
 
     given = chosen(key=key, error=error, deployment_id=deployment, note=reason)
     acted = call(url, ActOnExecution(id, options.pop("act"), **given, **options))
-    print_result(as_json, acted, f"{_words(acted.action, acted.key)} (row {acted.seq} of the journal of {id}).")
+    print_result(as_json, acted, f"{_act_text(acted.action, acted.key)} (row {acted.seq} of the journal of {id}).")
 
 
-def _words(action: "Action", key: "str | None") -> str:
+def _act_text(action: "Action", key: "str | None") -> str:
     what = "The execution" if key is None else f"{key!r}"
     said = {
         "try": "runs again",

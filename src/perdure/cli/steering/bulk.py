@@ -60,7 +60,7 @@ def _starting(action: str, help: str, options_of: list[Callable[..., Options]]) 
             _print(action, found)
         if dry_run:
             return
-        amount = _words(found.count, found.at_least)
+        amount = _amount_text(found.count, found.at_least)
         if not yes and not sys.stdin.isatty():
             raise Refused("Confirm with --yes, because no terminal can ask.")
         if not (yes or typer.confirm(f"{action.capitalize()} {amount}?")):
@@ -71,7 +71,7 @@ def _starting(action: str, help: str, options_of: list[Callable[..., Options]]) 
             print_result(as_json, job, job.id)
             return
         if not as_json:
-            note(f"Bulk job {job.id}: {action} {_words(job.total, job.at_least)}.")
+            note(f"Bulk job {job.id}: {action} {_amount_text(job.total, job.at_least)}.")
         _watch_to_end(url, job, as_json=as_json)
 
     command.__name__, command.__doc__ = action, help
@@ -86,7 +86,7 @@ def _placed(
     return chosen(deployment_id=on)
 
 
-def _answer(
+def _answer_options(
     step: Annotated[str, typer.Argument(metavar="STEP", help="The step that waits for an answer.")],
     data: Annotated[str | None, typer.Option("--data", help="The answer: JSON, @FILE, or -. Default: null.")] = None,
 ) -> Options:
@@ -115,7 +115,7 @@ JOBS: Final[dict[str, tuple[str, str, list[Callable[..., Options]]]]] = {
         [retry_options, _placed],
     ),
     "fork": ("forked", "Fork executions, with the same edits.", [fork_options, _placed]),
-    "resume": ("answered", "Give the same answer to executions that wait under STEP.", [_answer]),
+    "resume": ("answered", "Give the same answer to executions that wait under STEP.", [_answer_options]),
     "act": (
         "decided",
         "Decide the same pending call, or how held executions continue.",
@@ -131,8 +131,8 @@ def _print(action: str, found: "BulkPreview") -> None:
 
     print_executions(found.sample, empty="")
     if found.count > len(found.sample):
-        say(f"… and {_words(found.count - len(found.sample), found.at_least)} more")
-    say(f"{_words(found.count, found.at_least)} would be {JOBS[action][0]}.")
+        say(f"… and {_amount_text(found.count - len(found.sample), found.at_least)} more")
+    say(f"{_amount_text(found.count, found.at_least)} would be {JOBS[action][0]}.")
     if found.later:
         say(
             f"{found.later:,} of them called further steps after the failure, such as refunds, and would be "
@@ -140,7 +140,7 @@ def _print(action: str, found: "BulkPreview") -> None:
         )
 
 
-def _words(amount: int, at_least: bool) -> str:
+def _amount_text(amount: int, at_least: bool) -> str:
     return f"{'at least ' if at_least else ''}{amount:,}"
 
 
@@ -208,7 +208,7 @@ def ls(
             job.id,
             job.action.value,
             _state(job),
-            _words(job.total, job.at_least),
+            _amount_text(job.total, job.at_least),
             f"{job.done:,}",
             f"{job.refused:,}",
             date_time(job.created_at_us),
@@ -249,7 +249,7 @@ def show(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> N
             ("filters", value(job.filters, 400)),
             ("options", None if job.options is None or bytes(job.options) == b"{}" else value(job.options, 400)),
             ("newest", job.newest),
-            ("total", _words(job.total, job.at_least)),
+            ("total", _amount_text(job.total, job.at_least)),
             ("done", f"{job.done:,}"),
             ("refused", f"{job.refused:,}" if job.refused else None),
             ("for later", f"{job.later:,}" if job.later else None),

@@ -119,7 +119,7 @@ def retry(
 async def _make(client: "Client", op: "ForkExecution | RetryExecution", *, as_json: bool) -> None:
     fork = await client._transport.call(op)
     made = (await client.get(fork.execution_id)).raw
-    print_result(as_json, made, _words(made))
+    print_result(as_json, made, _fork_text(made))
 
 
 def parse_edit(text: str) -> "tuple[str, Raw]":
@@ -137,13 +137,13 @@ def parse_edit(text: str) -> "tuple[str, Raw]":
     return key, Raw(parse_json(value, f"--set {key}"))
 
 
-def _words(made: "Execution") -> str:
+def _fork_text(made: "Execution") -> str:
     """
     >>> from msgspec import Raw
     >>> from perdure.wire.runs.executions import Execution
     >>> from perdure.wire.base.status import Phase
     >>> given = {"workflow_id": "w", "payload": Raw(b"1"), "created_at_us": 0, "retry_count": 0, "attempt": 0}
-    >>> print(_words(Execution(id="7c1f", forked_from="7c1e", forked_at_step="pay", phase=Phase.QUEUED, **given)))
+    >>> print(_fork_text(Execution(id="7c1f", forked_from="7c1e", forked_at_step="pay", phase=Phase.QUEUED, **given)))
     7c1f runs 7c1e again from 'pay'.
     Follow it: perdure wait 7c1f
     """

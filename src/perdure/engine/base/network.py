@@ -138,7 +138,7 @@ class Network:
                         sent = True
                         response = await host.pool.handle_async_request(request)
                         try:
-                            return await _answer(response, answer_bytes_max)
+                            return await _read_answer(response, answer_bytes_max)
                         finally:
                             await response.aclose()
                 finally:
@@ -149,11 +149,11 @@ class Network:
                 raise CallRefused(str(error)) from None
             raise CallFailed(str(error), sent=False) from None
         except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-            raise CallFailed(f"No connection to {to.authority}: {_said(error)}.", sent=False) from None
+            raise CallFailed(f"No connection to {to.authority}: {_error_text(error)}.", sent=False) from None
         except TimeoutError:
             raise CallFailed(f"No answer from {to.authority} within {seconds:g} s.", sent=sent) from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-            raise CallFailed(f"The call to {to.authority} broke off: {_said(error)}.", sent=True) from None
+            raise CallFailed(f"The call to {to.authority} broke off: {_error_text(error)}.", sent=True) from None
 
     async def close(self) -> None:
         if self._sweep is not None:
@@ -195,7 +195,7 @@ class Network:
             _keep(asyncio.ensure_future(self._hosts.pop(key).pool.aclose()), self._closing)
 
 
-async def _answer(response: httpcore2.Response, bytes_max: int) -> HttpAnswer:
+async def _read_answer(response: httpcore2.Response, bytes_max: int) -> HttpAnswer:
     parts: list[bytes] = []
     left = bytes_max
     async with aclosing(response.aiter_stream()) as chunks:
@@ -208,7 +208,7 @@ async def _answer(response: httpcore2.Response, bytes_max: int) -> HttpAnswer:
     return HttpAnswer(response.status, headers, b"".join(parts))
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     text = str(error).strip().rstrip(".")
     return text or type(error).__name__
 

@@ -40,13 +40,13 @@ class Snapshots:
         found = [one for one in held if one.seconds is None or one.seconds >= OLD_SECONDS]
         for one in found:
             if (one.kind, one.name) not in self._known:
-                logger.warning("%s", _said(one))
+                logger.warning("%s", _holder_text(one))
         self._known = {(one.kind, one.name) for one in found}
         core.stats.old_snapshots = len(found)
         return core.spread(ROUND_SECONDS)
 
 
-def _said(one: Snapshot) -> str:
+def _holder_text(one: Snapshot) -> str:
     who = {
         "session": f"Session {one.name} (application {one.application!r}, user {one.user!r}, {one.state})",
         "prepared": f"The prepared transaction {one.name!r} (user {one.user!r})",

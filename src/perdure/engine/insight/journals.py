@@ -69,7 +69,7 @@ class Journals(Service):
 
     async def _path(self, project_id: str, execution_id: str, now_us: int) -> list[PathSpan]:
         """Read the path, with the descendants on the path only. Empty if the execution is deleted meanwhile."""
-        root = await self._read(project_id, execution_id, PATH_ROWS_MAX)
+        root = await self._read_path(project_id, execution_id, PATH_ROWS_MAX)
         if root is None:
             return []
         rows, executions = PATH_ROWS_MAX - len(root.rows), PATH_EXECUTIONS_MAX - 1
@@ -79,7 +79,7 @@ class Journals(Service):
             span = left.pop()
             child = None
             if span.child_id is not None and rows and executions:
-                child = await self._read(project_id, span.child_id, rows)
+                child = await self._read_path(project_id, span.child_id, rows)
             if child is None:
                 found.append(span)
             else:
@@ -88,7 +88,7 @@ class Journals(Service):
                 left += await _backwards(child, span.from_us, span.to_us)
         return found
 
-    async def _read(self, project_id: str, id: str, rows_max: int) -> PathExecution | None:
+    async def _read_path(self, project_id: str, id: str, rows_max: int) -> PathExecution | None:
         return await self.scan(why.path_execution(project_id=project_id, execution_id=id, rows_max=rows_max))
 
 

@@ -255,12 +255,12 @@ class RecordWatcher:
         self.state = ""
 
     async def look(self, *, whole: bool) -> None:
-        record = await self._read()
+        record = await self._read_page()
         if record != self.record:
             self.record, self.state = record, f"{digest(record):x}"
             self.turn += 1
 
-    async def _read(self) -> LiveCounts | InboxChanged | QueuesChanged:
+    async def _read_page(self) -> LiveCounts | InboxChanged | QueuesChanged:
         store, project_id = self._core.store, self._project_id
         if self._watch == Watch.COUNTS:
             return await store.scan(live.count_open(project_id=project_id))
@@ -381,7 +381,7 @@ class Live(Service):
             known.followers += 1
             found[watch] = known
         if project_id not in self._tasks:
-            self._tasks[project_id] = asyncio.create_task(self._run(project_id), name="perdure-live")
+            self._tasks[project_id] = asyncio.create_task(self._serve_watchers(project_id), name="perdure-live")
         try:
             yield found
         finally:
@@ -408,7 +408,7 @@ class Live(Service):
             if not future.done():
                 future.set_result(None)
 
-    async def _run(self, project_id: str) -> None:
+    async def _serve_watchers(self, project_id: str) -> None:
         core, loop = self._core, asyncio.get_running_loop()
         changes, looked_at, refreshed_at = -1, loop.time(), loop.time()
         while True:
@@ -419,7 +419,7 @@ class Live(Service):
             late = False
             for watcher in self._of(project_id):
                 if (everything or watcher.wanted) and now >= watcher.due_at:
-                    await self._look(watcher, whole=whole)
+                    await self._refresh(watcher, whole=whole)
                 else:
                     late = late or everything
             if everything and not late:
@@ -427,7 +427,7 @@ class Live(Service):
                 refreshed_at = now if whole else refreshed_at
             await asyncio.sleep(max(LOOK_SECONDS, (loop.time() - now) * (ALL_SHARE - 1)))
 
-    async def _look(self, watcher: PageWatcher, *, whole: bool) -> None:
+    async def _refresh(self, watcher: PageWatcher, *, whole: bool) -> None:
         loop, turn = asyncio.get_running_loop(), watcher.turn
         started = loop.time()
         watcher.wanted = False

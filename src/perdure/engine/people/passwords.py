@@ -35,11 +35,11 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """Raises TooManyRequests."""
-        return await self._run(lambda: _hasher().hash(password))
+        return await self._run_in_thread(lambda: _hasher().hash(password))
 
     async def check_choice(self, password: str, where: str) -> None:
         """Raises BadValue, naming `where`, for a very common password, TooManyRequests."""
-        if await self._run(lambda: password.casefold() in _common()):
+        if await self._run_in_thread(lambda: password.casefold() in _common()):
             raise BadValue(
                 f"{where}: is one of the most common passwords, which are the first to be guessed; choose another",
                 {"path": where},
@@ -47,13 +47,16 @@ class Passwords:
 
     async def check(self, password: str, kept: str | None, *, known: bool = False) -> bool:
         """None (no user) takes as long and is False. Raises TooManyRequests."""
-        return await self._run(lambda: _is(password, _NOBODYS if kept is None else kept), known) and kept is not None
+        return (
+            await self._run_in_thread(lambda: _is(password, _NOBODYS if kept is None else kept), known)
+            and kept is not None
+        )
 
     def close(self) -> None:
         for threads in self._threads:
             threads.shutdown(wait=False)
 
-    async def _run(self, work: Callable[[], T], known: bool = False) -> T:
+    async def _run_in_thread(self, work: Callable[[], T], known: bool = False) -> T:
         if self._under_way[known] >= THREADS + WAITING_MAX:
             raise TooManyRequests("Too many sign-ins at once; try again in a moment.")
         self._under_way[known] += 1

@@ -180,7 +180,7 @@ class Claims(Service):
                 items: list[Claimed] = []
                 if capacity and (poll.woken or again or self._worth_a_look(poll)):
                     again = False
-                    items = await self._look(poll, request)
+                    items = await self._poll(poll, request)
                 if poll.taken:  # a start is on its way to this claim
                     await poll.settled.wait()
                 if poll.handed:  # the query may have found the same executions
@@ -319,7 +319,7 @@ class Claims(Service):
             if self._worth_a_look(poll):  # a hint came while it was taken
                 self._waiting.wake_this(poll)
 
-    async def _look(self, poll: ClaimPoll, request: ClaimRequest) -> list[Claimed]:
+    async def _poll(self, poll: ClaimPoll, request: ClaimRequest) -> list[Claimed]:
         """Look for work. A successful look uses up the wake. A claim that a start had taken did not look for
         everything."""
         self._waiting.leave(poll)

@@ -53,9 +53,9 @@ class Recalls:
     def look_soon(self) -> None:
         if self._answered and self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(LOOK_SECONDS, self._look, loop.time() + LOOK_SECONDS)
+            self._timer = loop.call_later(LOOK_SECONDS, self._look_for_claims, loop.time() + LOOK_SECONDS)
 
-    def _look(self, due: float) -> None:
+    def _look_for_claims(self, due: float) -> None:
         self._timer = None
         if self._core.closing:
             return

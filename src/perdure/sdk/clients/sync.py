@@ -237,7 +237,7 @@ class SyncClient:
             self._is_forked = False
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_run, args=(self._loop,), name="perdure-client", daemon=True)
+            self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="perdure-client", daemon=True)
             self._thread.start()
         return self._loop
 
@@ -283,7 +283,7 @@ async def _next(items: AsyncGenerator[StreamItem, None]) -> StreamItem | None:
     return await anext(items, None)
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()

@@ -98,11 +98,11 @@ _Kinds: TypeAlias = tuple[type[_Failed], ...]
 
 def _find(error: BaseException | None, *kinds: type[_Failed]) -> list[_Failed]:
     found: dict[int, _Failed] = {}
-    _look(error, kinds, found, set())
+    _find_causes(error, kinds, found, set())
     return list(found.values())
 
 
-def _look(error: BaseException | None, kinds: _Kinds, found: dict[int, _Failed], seen: set[int]) -> bool:
+def _find_causes(error: BaseException | None, kinds: _Kinds, found: dict[int, _Failed], seen: set[int]) -> bool:
     """Errors handled before the call's failure do not count."""
     while error is not None:
         if isinstance(error, kinds):
@@ -112,7 +112,7 @@ def _look(error: BaseException | None, kinds: _Kinds, found: dict[int, _Failed],
             return False
         seen.add(id(error))
         if isinstance(error, BaseExceptionGroup):
-            members = [_look(one, kinds, found, seen) for one in error.exceptions]
+            members = [_find_causes(one, kinds, found, seen) for one in error.exceptions]
             if any(members):
                 return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -71,7 +71,7 @@ def _find_fault() -> str | None:
     """None if the workflow runs live and replays from each row, and leaves the outer loop unchanged."""
     outside = _surroundings()
     rows = [Row(1, 1_000_000, Kind.CLAIMED, 1)]
-    machine, due = _run(rows, 1)
+    machine, due = _run_machine(rows, 1)
     seen = [due]
     while due is not None and len(rows) < TIMERS_MAX:
         key, due_us = due
@@ -82,7 +82,7 @@ def _find_fault() -> str | None:
         return f"live: {machine.error or machine.result!r}"
     machine.close()
     for length in range(1, len(rows) + 1):
-        replayed, due = _run(rows, length)
+        replayed, due = _run_machine(rows, length)
         if due != seen[length - 1]:
             return f"replay of {length} rows: {due} in place of {seen[length - 1]}"
         if length == len(rows) and replayed.result != EXPECTED:
@@ -98,7 +98,7 @@ def _surroundings() -> object:
         return None
 
 
-def _run(rows: Sequence[Row], length: int) -> tuple[Machine, tuple[str, int] | None]:
+def _run_machine(rows: Sequence[Row], length: int) -> tuple[Machine, tuple[str, int] | None]:
     machine = Machine(_code, seed="self-test")
     return machine, _advance(machine, rows[:length])
 

@@ -16,7 +16,7 @@ _known: dict[int, tuple[CodeType, list[range]]] = {}
 
 def has_tails(coro: Any) -> bool:
     """Whether `only_returns` can be true of the coroutine."""
-    return isinstance(coro, CoroutineType) and bool((_known.get(id(coro.cr_code)) or _read(coro.cr_code))[1])
+    return isinstance(coro, CoroutineType) and bool((_known.get(id(coro.cr_code)) or _tails_of(coro.cr_code))[1])
 
 
 def only_returns(coro: Any, inner: CodeType) -> bool:
@@ -25,7 +25,7 @@ def only_returns(coro: Any, inner: CodeType) -> bool:
         code = coro.cr_code
         if code is inner:
             return True
-        _, tails = _known.get(id(code)) or _read(code)
+        _, tails = _known.get(id(code)) or _tails_of(code)
         frame = coro.cr_frame if tails else None  # the interpreter makes an object for it
         if frame is None:
             return False
@@ -39,7 +39,7 @@ def only_returns(coro: Any, inner: CodeType) -> bool:
     return False
 
 
-def _read(code: CodeType) -> tuple[CodeType, list[range]]:
+def _tails_of(code: CodeType) -> tuple[CodeType, list[range]]:
     if len(_known) >= CODES_MAX:
         _known.clear()
     found = _known[id(code)] = code, _find_tails(code)

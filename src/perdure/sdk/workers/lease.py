@@ -169,7 +169,7 @@ class HttpLease(Lease):
 
     def _keep(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="perdure-lease", daemon=True)
+            self._thread = threading.Thread(target=self._keep_alive, name="perdure-lease", daemon=True)
             self._thread.start()
 
     async def end(self) -> None:
@@ -181,7 +181,7 @@ class HttpLease(Lease):
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, timeout=5.0)
 
-    def _run(self) -> None:
+    def _keep_alive(self) -> None:
         pause = 0.05
         silent = False
         while not self._stop.is_set():

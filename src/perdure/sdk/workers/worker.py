@@ -469,7 +469,7 @@ class Worker:
                     elif answer.problem is not None and reports.returns_step(item):
                         again = runner.without_end(item)
                     else:
-                        self._answer(runner, item, answer)
+                        self._take_reply(runner, item, answer)
                         continue
                     left.append((runner, again))
                     problem = answer.problem
@@ -487,9 +487,9 @@ class Worker:
             for runner, item in zip(runners, items, strict=True):
                 await self._report([runner], [item])
         else:
-            self._answer(runners[0], items[0], ItemReply(problem=Problem(error.message, error.code)))
+            self._take_reply(runners[0], items[0], ItemReply(problem=Problem(error.message, error.code)))
 
-    def _answer(self, runner: Runner, item: ReportItem, answer: ItemReply) -> None:
+    def _take_reply(self, runner: Runner, item: ReportItem, answer: ItemReply) -> None:
         with self._outliving(runner):
             runner.on_reply(item, answer)
         if not runner.gone and runner.has_report:

@@ -106,7 +106,7 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
-            answer = await self._answer(scope, receive, headers)
+            answer = await self._respond(scope, receive, headers)
         except PerdureError as error:
             answer = problem_reply(error)
         except ClientGone:
@@ -125,7 +125,7 @@ class Router:
             assert isinstance(answer, _Streaming)
             await answer.send(scope, receive, send, connection)
 
-    async def _answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> "Reply | _Streaming":
+    async def _respond(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> "Reply | _Streaming":
         services = self.services
         if len(headers) != len(scope["headers"]):
             _refuse_doubled(scope["headers"])

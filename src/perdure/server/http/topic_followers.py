@@ -65,7 +65,7 @@ class TopicFollower:
 
     async def run(self) -> None:
         try:
-            await self._run()
+            await self._follow_topic()
         except PerdureError:
             pass  # the store is closed or unreachable: clients resume
         except Exception:  # streams must not wait forever
@@ -74,7 +74,7 @@ class TopicFollower:
             self.over = True
             self._tell()
 
-    async def _run(self) -> None:
+    async def _follow_topic(self) -> None:
         events, engine = self._engine.events, self._engine
         ended: Finished | None = None
         self.first = self.last = await events.last(self._project_id, self._topic)

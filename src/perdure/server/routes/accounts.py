@@ -48,7 +48,7 @@ async def signup(call: RouteCall, body: SignUpRequest) -> AuthResponse:
         signed_in = await call.engine.accounts.sign_up(
             body, open_to_all=call.settings.signup, session_seconds=session_seconds(call)
         )
-    return _answer(call, "User created", signed_in)
+    return _auth_response(call, "User created", signed_in)
 
 
 @routes.post("/api/v1/auth/signin", repeated="another session", role=None, contract=True, body_bytes_max=SMALL)
@@ -56,7 +56,7 @@ async def signin(call: RouteCall, body: SignInRequest) -> AuthResponse:
     """Sign in with a password."""
     call.services.gate.check_page(call.headers, told=False)
     signed_in = await sign_in_with_password(call, body)
-    return _answer(call, "Signed in", signed_in)
+    return _auth_response(call, "Signed in", signed_in)
 
 
 @routes.post("/api/v1/auth/signout", repeated="no effect", role=None, caller=Caller.SESSION, contract=True)
@@ -97,7 +97,7 @@ async def change_password(call: RouteCall, body: ChangePasswordRequest) -> AuthR
         signed_in = await call.engine.accounts.change_password(
             call.user_id, body, session_seconds=session_seconds(call)
         )
-    return _answer(call, "Password changed", signed_in)
+    return _auth_response(call, "Password changed", signed_in)
 
 
 @asynccontextmanager
@@ -163,6 +163,6 @@ def session_seconds(call: RouteCall) -> float:
     return call.settings.session_hours * 3_600
 
 
-def _answer(call: RouteCall, message: str, signed_in: SignedIn) -> AuthResponse:
+def _auth_response(call: RouteCall, message: str, signed_in: SignedIn) -> AuthResponse:
     call.extra = cookies_of(call, signed_in)
     return AuthResponse(message=message, user=to_me(signed_in.user))

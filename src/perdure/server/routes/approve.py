@@ -43,7 +43,7 @@ _HEADERS: Final = (
 async def approval_page_of(call: RouteCall, execution_id: str, step_key: str, *, link: Link = None) -> Reply:
     """The page where a person answers a suspended step."""
     try:
-        asker, question = await _look(call, execution_id, step_key, link)
+        asker, question = await _find_question(call, execution_id, step_key, link)
     except PerdureError as error:
         return _refused(call, error)
     if question.state is QuestionState.OPEN and asker.question_id in (None, question.id):
@@ -60,7 +60,7 @@ async def answer_on_page(call: RouteCall, execution_id: str, step_key: str, *, l
     shown = None
     try:
         call.services.gate.check_page(call.headers, told=True)
-        asker, _ = await _look(call, execution_id, step_key, link)
+        asker, _ = await _find_question(call, execution_id, step_key, link)
         sent = await read_form(call, FORM_BYTES_MAX)
         # Another execution of the run may have asked under the same key since then.
         shown = asker.question_id or sent.get("question", [""])[0]
@@ -144,7 +144,7 @@ async def approve_style(call: RouteCall) -> Reply:
     return text_reply(approval_page.STYLE, "text/css; charset=utf-8", (b"cache-control", b"no-cache"))
 
 
-async def _look(call: RouteCall, execution_id: str, step_key: str, link: str | None) -> tuple[Asker, Question]:
+async def _find_question(call: RouteCall, execution_id: str, step_key: str, link: str | None) -> tuple[Asker, Question]:
     """Raises Unauthorized, Forbidden, NotFound."""
     if link is not None:
         asker = await link_asker(call, execution_id, step_key, link)

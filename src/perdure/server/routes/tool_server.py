@@ -52,11 +52,11 @@ class ToolServer:
     async def _begin(self, bytes_max: int) -> "StreamableHTTPSessionManager":
         manager = await asyncio.to_thread(_load, bytes_max)
         ready = asyncio.Event()
-        self._running = asyncio.create_task(self._run(manager, ready), name="perdure-mcp")
+        self._running = asyncio.create_task(self._run_manager(manager, ready), name="perdure-mcp")
         await ready.wait()
         return manager
 
-    async def _run(self, manager: "StreamableHTTPSessionManager", ready: asyncio.Event) -> None:
+    async def _run_manager(self, manager: "StreamableHTTPSessionManager", ready: asyncio.Event) -> None:
         async with manager.run():
             ready.set()
             await self._ending.wait()

@@ -110,8 +110,8 @@ class EndedExecution(Struct, frozen=True, gc=False):
     step_key: str | None
     batch_id: str | None
     gate: int
-    told: int = 0
-    """A sum of OUTSIDE and SESSIONS (`verbs.rows`)."""
+    end_flags: int = 0
+    """A sum of OUTSIDE, SESSIONS and SEARCHABLE (`verbs.rows`)."""
     waits: bool = True
 
 

@@ -42,7 +42,7 @@ def read_locks(
     texts = ["idempotency=idempotency.key"] if "idempotency" in parameters else []
     texts += locks.split() if isinstance(locks, str) else []
     try:
-        read = [_read(text, parameters) for text in texts]
+        read = [_parse_lock(text, parameters) for text in texts]
     except (KeyError, ValueError) as error:
         raise TypeError(f"{function.__name__}: locks={locks!r} does not name rows by its arguments: {error}.") from None
     if "at" in parameters:
@@ -67,7 +67,7 @@ def _of_request(arguments: Arguments) -> Sequence[Row]:
     return () if same is None else (("idempotency", same.key),)
 
 
-def _read(text: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[Arguments], Sequence[Row]]:
+def _parse_lock(text: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[Arguments], Sequence[Row]]:
     match = _LOCK.fullmatch(text)
     if match is None:
         raise ValueError(text)

@@ -123,7 +123,7 @@ def _made(cls: type[Any], within: str, columns: list[str], left: set[str], env: 
                     raise TypeError(f"{cls.__name__} does not fit: it needs {name!r}, and the columns are {columns}")
                 continue
             left.discard(name)
-            text = _read(one.type, f"c{columns.index(name)}", env)
+            text = _read_code(one.type, f"c{columns.index(name)}", env)
         place = len(values)
         values.append(text if positional[place : place + 1] == (one.name,) else f"{one.name}={text}")
     return f"{cls.__name__}({', '.join(values)})"
@@ -140,7 +140,7 @@ def _record_of(kind: Any) -> tuple[type[Struct] | None, bool]:
     return (records[0] if records else None), len(parts) > 1
 
 
-def _read(kind: Any, value: str, env: dict[str, Any]) -> str:
+def _read_code(kind: Any, value: str, env: dict[str, Any]) -> str:
     parts = set(choices(kind))
     for one in parts:
         if one is Raw:

@@ -122,7 +122,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
         comments = [line for line in body.splitlines() if line.startswith("--")]
         sql = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip().rstrip(";")
-        sql = _said(sql, dialect)
+        sql = _in_dialect(sql, dialect)
         plain = _TEXT.sub("", sql)
         writes = bool(_WRITES.search(plain))
         if writes and not any(line.startswith(("-- holds:", "-- shares:", "-- picks:")) for line in comments):
@@ -184,7 +184,7 @@ def _sees(comments: list[str], names: list[str], where: str) -> tuple[str, Seque
     return match[1], [(column, names.index(value)) for column, value in pairs]
 
 
-def _said(sql: str, dialect: str) -> str:
+def _in_dialect(sql: str, dialect: str) -> str:
     def choose(match: re.Match[str]) -> str:
         if match[1] is not None:
             return match[0].replace("{", "").replace("}", "") if dialect == "postgres" else ""

@@ -127,9 +127,9 @@ class PostgresStore:
 
     async def scan(self, verb: Verb[T]) -> T:
         self._check_open()
-        return await self._scans.run(verb, self._look)
+        return await self._scans.run(verb, self._read_on)
 
-    async def _look(self, lane: Writer, verb: Verb[T]) -> T:
+    async def _read_on(self, lane: Writer, verb: Verb[T]) -> T:
         self._check_open()  # again: the verb may have waited for its turn
         return await lane.look(verb)
 

@@ -42,13 +42,13 @@ class Scans(Generic[L]):
         self._asked[project_id] += 1
         try:
             async with self._turns.setdefault(project_id, asyncio.Lock()), self._room:
-                return await self._look(verb, look, SCAN_SECONDS_MAX if project_id else None)
+                return await self._scan_on(verb, look, SCAN_SECONDS_MAX if project_id else None)
         finally:
             self._asked[project_id] -= 1
             if not self._asked[project_id]:
                 del self._asked[project_id], self._turns[project_id]
 
-    async def _look(self, verb: Verb[T], look: Callable[[L, Verb[T]], Awaitable[T]], seconds: float | None) -> T:
+    async def _scan_on(self, verb: Verb[T], look: Callable[[L, Verb[T]], Awaitable[T]], seconds: float | None) -> T:
         lane = self._free.pop()
         try:
             async with asyncio.timeout(seconds) as limit:

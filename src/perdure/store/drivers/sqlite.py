@@ -278,7 +278,7 @@ class SQLiteStore:
         try:
             self.numbers.reserve()
             self._writer.execute("BEGIN IMMEDIATE")
-            done = self._run(group)
+            done = self._run_group(group)
         except Exception as error:
             self._give_up(group, error)
             return
@@ -302,7 +302,7 @@ class SQLiteStore:
             rows += verb.weight()
         return GROUP_MAX
 
-    def _run(self, group: Sequence[Item]) -> Done:
+    def _run_group(self, group: Sequence[Item]) -> Done:
         run = SQLiteRun(self._writer, self._queries, puts_off=self.puts_off)
         try:
             hints: list[Hint] = []
@@ -360,9 +360,9 @@ class SQLiteStore:
             self._on_loop(self._give_up, group, error)
             return
         if self._wal_pages < self._checkpoint_at or time.monotonic() < self._retry_at:
-            self._on_loop(self._answer, group, done, started, True)
+            self._on_loop(self._answer_group, group, done, started, True)
             return
-        self._on_loop(self._answer, group, done, started, False)
+        self._on_loop(self._answer_group, group, done, started, False)
         self._checkpoint_and_next()
 
     def _checkpoint_and_next(self) -> None:
@@ -420,7 +420,7 @@ class SQLiteStore:
         except RuntimeError:  # the loop is closed
             self._busy = False
 
-    def _answer(self, group: Sequence[Item], done: Done, started: float, free: bool) -> None:
+    def _answer_group(self, group: Sequence[Item], done: Done, started: float, free: bool) -> None:
         outcomes, hints = done
         self.groups += 1
         self.group_verbs += len(group)

@@ -295,7 +295,7 @@ def read_answer(form: Form, sent: Mapping[str, list[str]]) -> tuple[bytes | None
     errors: dict[str, str] = {}
     for n, field in enumerate(form.fields):
         values = sent.get(f"f{n}", [])
-        error, value = _read(field, values)
+        error, value = _read_field(field, values)
         if error is not None:
             errors[f"f{n}"] = error
         elif value is not None:
@@ -336,7 +336,7 @@ def _read_json(text: str) -> tuple[bytes | None, dict[str, str]]:
     return data, {}
 
 
-def _read(field: Field, values: list[str]) -> tuple[str | None, Any]:
+def _read_field(field: Field, values: list[str]) -> tuple[str | None, Any]:
     text = values[0] if values else ""
     if len(text) > TEXT_CHARACTERS_MAX:
         return f"This is longer than {TEXT_CHARACTERS_MAX:,} characters.", None

@@ -295,7 +295,7 @@ def show_session(
     """Show a run with all runs of its session, oldest first."""
     results = [decoded(one.result) for one in runs]
     used = [_used(one, result) for one, result in zip(runs, results, strict=True)]
-    timeline = [entry for one, result in zip(runs, results, strict=True) for entry in _said(one, result)]
+    timeline = [entry for one, result in zip(runs, results, strict=True) for entry in _said_in(one, result)]
     for question in questions:
         timeline += _asked(question)
     timeline.sort(key=lambda entry: entry.at_us)
@@ -333,7 +333,7 @@ def _used(run: SessionRun, result: Any) -> Usage:
     return Usage(run.input_tokens, run.output_tokens, run.input_tokens + run.output_tokens)
 
 
-def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:
+def _said_in(run: SessionRun, result: Any) -> list[TimelineEntry]:
     found: list[TimelineEntry] = []
     message = user_message(decoded(run.payload))
     if message is not None:

@@ -88,7 +88,7 @@ COALESCE({= pause_gate}, {= limits_gate})
 -- text: time_is_ahead
 moved_at_us - 60000000 > :now_us
 
--- text: told
+-- text: end_flags
 CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WHERE p.id = executions.project_id) > 0)
   OR EXISTS (SELECT 1 FROM execution_webhooks x WHERE x.execution_id = executions.id) THEN 1 ELSE 0 END
   + COALESCE((SELECT 2 FROM turns t WHERE t.execution_id = executions.id LIMIT 1), 0)
@@ -101,7 +101,7 @@ next_seq - 1 AS seq, moved_at_us AS at_us, attempt, phase, COALESCE(assigned_to_
 
 -- text: ended
 next_seq - 1 AS seq, moved_at_us AS at_us, attempt, workflow_id, parent_execution_id, step_key, batch_id, gate,
-  {= told} AS told
+  {= end_flags} AS end_flags
 
 -- text: minute
 completed_at_us / 60000000 * 60000000

@@ -205,7 +205,7 @@ async def change_budget(
     first = await recall(project_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=StoredBudget)
-    budget = await _read(project_id, budget_id)
+    budget = await _read_budget(project_id, budget_id)
     for name in ("usd_micros", "tokens", "calls", "seconds"):
         if getattr(change, name) and getattr(budget.limits, name) is None:
             of = f"of execution {budget_id!r}" if budget.name is None else repr(budget.name)
@@ -234,7 +234,7 @@ async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
         if not await query("read_state", project_id=project_id, id=execution_id):
             raise unknown_execution(execution_id)
         raise NotFound(f"Execution {execution_id!r} has no budget, and nothing above it has one.")
-    return await _read(project_id, above[-1])
+    return await _read_budget(project_id, above[-1])
 
 
 @verb(reads=True)
@@ -243,7 +243,7 @@ async def unasked() -> Sequence[tuple[str, str]]:
     return await query("unasked_budgets", limit=UNASKED_AT_ONCE)
 
 
-async def _read(project_id: str, budget_id: str) -> StoredBudget:
+async def _read_budget(project_id: str, budget_id: str) -> StoredBudget:
     budget = await record(StoredBudget, "read_budget", project_id=project_id, id=budget_id)
     if budget is None:
         raise NotFound(f"Execution {budget_id!r} holds no budget.")

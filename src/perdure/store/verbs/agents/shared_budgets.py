@@ -22,7 +22,7 @@ async def balances(
     *, project_id: str, name: str, key: str | None, after: str | None, limit: int, now_us: int
 ) -> tuple[SharedBudget, list[StoredBudget]]:
     """The present period's balances. Raises NotFound."""
-    shared = await _read(project_id, name)
+    shared = await _read_shared(project_id, name)
     name, place = ("list_balances", {"after": after}) if key is None else ("read_balance", {"key": key})
     where = {"shared_id": shared.id, "opened_at_us": shared.begin_us(now_us), **place}
     found = await records(StoredBudget, name, limit=limit, **where)
@@ -49,7 +49,7 @@ async def put(*, project_id: str, wanted: SharedBudget) -> SharedBudget:
 async def unlimit(*, project_id: str, name: str) -> SharedBudget:
     """Remove the limits, so that no new call reserves in the budget. Raises NotFound."""
     await query("begin_shared_budget")
-    before = await _read(project_id, name)
+    before = await _read_shared(project_id, name)
     return await _put(project_id, replace(before, usd_micros=None, tokens=None, calls=None))
 
 
@@ -75,7 +75,7 @@ async def delete(*, project_id: str, name: str, shared_id: str) -> None:
     await query("delete_shared_budget", project_id=project_id, name=name)
 
 
-async def _read(project_id: str, name: str) -> SharedBudget:
+async def _read_shared(project_id: str, name: str) -> SharedBudget:
     found = await record(SharedBudget, "read_shared_budget", project_id=project_id, name=name)
     if found is None:
         raise NotFound(f"Shared budget {name!r} does not exist; `perdure budget ls` lists them.")

@@ -77,7 +77,7 @@ async def _release(project_id: str, execution_id: str, now_us: int) -> None:
 async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now_us: int) -> tuple[str, bool, bytes]:
     """Answers name, success and value of the entry's journal row."""
     if isinstance(entry, ReadTranscript):
-        return READ, True, await _read(project_id, execution_id, entry.session_id)
+        return READ, True, await _read_version(project_id, execution_id, entry.session_id)
     if isinstance(entry, TakeMessages):
         return TAKE, True, await _take(project_id, execution_id, entry.session_id)
     if isinstance(entry, LeaveMessages):
@@ -96,7 +96,7 @@ async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now
     return name, True, msgspec.json.encode({"version": new})
 
 
-async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
+async def _read_version(project_id: str, execution_id: str, session_id: str) -> bytes:
     """The version read by the execution, kept for replays, and the end of the turn that took the message."""
     session = {"project_id": project_id, "session_id": session_id}
     stored = await record(transcripts.StoredTranscript, "lock_transcript", **session)

@@ -122,7 +122,7 @@ async def report(
     `ids` are fresh ids for the children and events that the item creates, in order.
     """
     if item.number == 0:
-        return await _look(project_id, worker_id, item)
+        return await _acknowledge(project_id, worker_id, item)
     end = item.end
     if is_final(end):
         return await _finish(project_id, worker_id, item, end, now_us)
@@ -397,7 +397,7 @@ async def _rows_after(execution_id: str, seq: int) -> list[Row]:
     return await records(Row, "read_journal", execution_id=execution_id, after=seq, limit=ROWS_MAX + REPORT_ENTRIES_MAX)
 
 
-async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
+async def _acknowledge(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
     """Acknowledge a delivery."""
     holder = {"project_id": project_id, "id": item.execution_id, "attempt": item.attempt, "worker_id": worker_id}
     moved = await record(ChangedExecution, "acknowledge", **holder)

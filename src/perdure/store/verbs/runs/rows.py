@@ -24,7 +24,7 @@ WOKEN_RANK = 1_000_000
 OUTSIDE = 1
 SESSIONS = 2
 SEARCHABLE = 4
-"""Flags in `told`, for who must hear of an end: webhooks, the session, the search index."""
+"""Flags of an end, for who must hear of it: webhooks, the session, the search index."""
 
 ROW_BYTES = 120
 """Approximate size of a journal row in a reply, without its value."""
@@ -177,16 +177,16 @@ async def ended(
         await query("close_waits", execution_id=execution_id, now_us=now_us)
     if phase is Phase.FAILED and error:
         await query_many("insert_term", [(project_id, term, execution_id) for term in error_terms(error)])
-    if result is not None and end.told & SEARCHABLE:
+    if result is not None and end.end_flags & SEARCHABLE:
         terms = await terms_of_fields(project_id, end.workflow_id, execution_id, result=result)
         await query_many("insert_term", terms)
-    if end.told & OUTSIDE:
+    if end.end_flags & OUTSIDE:
         await enqueue(project_id, execution_id, end.workflow_id, end.parent_execution_id is None, now_us)
     if end.parent_execution_id is not None and end.step_key is not None:
         value = result if result is not None else detail if detail is not None else NULL_BYTES
         name = phase.value if early is None else early
         await _tell_parent(project_id, execution_id, phase, end, now_us, name=name, value=value, taker=taker)
-    if end.told & SESSIONS:  # last: executions are locked before sessions
+    if end.end_flags & SESSIONS:  # last: executions are locked before sessions
         await end_turns(project_id, execution_id, phase, now_us)
 
 

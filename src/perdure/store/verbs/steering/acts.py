@@ -168,7 +168,7 @@ async def _on_call(on: _ActContext, key: str, wait: StoredWait | None, event_id:
         return await _on_step(on, key, call)
     if call.kind is PendingKind.ANSWER and action is Action.COMPLETE:
         assert wait is not None
-        return await _answer(on, key, wait)
+        return await _answer_as_caller(on, key, wait)
     if call.kind is PendingKind.CHILD:
         name = Phase.COMPLETED if action is Action.COMPLETE else Phase.FAILED
         return await _add(on, _row(on, Kind.CHILD, key, name=name, **_outcome(on)))
@@ -258,7 +258,7 @@ async def _give_up(on: _ActContext, hold: Failure) -> _WrittenRow:
     return _WrittenRow(end.seq, end.at_us)
 
 
-async def _answer(on: _ActContext, key: str, wait: StoredWait) -> _WrittenRow:
+async def _answer_as_caller(on: _ActContext, key: str, wait: StoredWait) -> _WrittenRow:
     """Answer like any caller, so the first answer counts and its author is shown."""
     data = _value(on)
     question = None if wait.topic is not None else question_name(on.id, wait.opened_at_us)

@@ -155,7 +155,7 @@ async def _recall(project_id: str, same: Idempotency | None) -> BulkJob | None:
     return None if answer is None else read_stored(BulkJob, answer)
 
 
-async def _read(project_id: str, job_id: str) -> BulkJob:
+async def _read_job(project_id: str, job_id: str) -> BulkJob:
     job = await record(BulkJob, "read_job", project_id=project_id, id=job_id)
     if job is None:
         raise NotFound(f"Bulk job {job_id!r} does not exist.")
@@ -164,7 +164,7 @@ async def _read(project_id: str, job_id: str) -> BulkJob:
 
 @serves(GetBulkJob, reads=True)
 async def read_job(at: At, op: GetBulkJob) -> BulkJob:
-    return await _read(at.project_id, op.job_id)
+    return await _read_job(at.project_id, op.job_id)
 
 
 @serves(ListBulkJobs, reads=True)
@@ -174,7 +174,7 @@ async def list_jobs(at: At, op: ListBulkJobs) -> Listed[BulkJob]:
 
 @serves(ListBulkItems, reads=True)
 async def list_items(at: At, op: ListBulkItems) -> Listed[BulkItem]:
-    await _read(at.project_id, op.job_id)
+    await _read_job(at.project_id, op.job_id)
     name = "list_items" if op.state is None else "list_items_in_state"
     found = await records(BulkItem, name, op, before=op.cursor or FIRST_CURSOR, limit=op.limit + 1)
     return Listed.of(found, op.limit, attrgetter("execution_id"))
@@ -194,7 +194,7 @@ async def set_running(*, project_id: str, job_id: str, runs: bool, now_us: int) 
             )
             if not changed:
                 raise _too_many()
-    return await _read(project_id, job_id)
+    return await _read_job(project_id, job_id)
 
 
 def _too_many() -> Conflict:

@@ -6,9 +6,9 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from perdure.store.base.interface import query, record, records, value
-from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME as PUSHED
+from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME
 from perdure.store.verbs.runs.events import event_value
-from perdure.store.verbs.steering.later_outcomes import Told, find_later, rows_to_drop
+from perdure.store.verbs.steering.later_outcomes import ReportedKeys, find_later, rows_to_drop
 from perdure.wire.agents.budgets import ReserveReply, topic_of
 from perdure.wire.base.errors import BadValue, Conflict, LaterOutcomes, NotFound
 from perdure.wire.base.failures import Failure, read_failure
@@ -125,7 +125,7 @@ async def plan_retry(source: ForkSource, request: RetryExecution) -> Plan:
         return Plan(await _first_row(source, request.from_step), at_step=request.from_step, retries=True)
     if request.from_end:
         return Plan(end, retries=True)
-    if source.phase is Phase.COMPLETED or source.python == PUSHED:
+    if source.phase is Phase.COMPLETED or source.python == PUSH_RUNTIME:
         return Plan(1, retries=True)
     [before] = await records(Kept, "kept_facts", execution_id=source.id, cut=end)
     cut = before.cancel_seq or end
@@ -163,9 +163,9 @@ async def later_keys(project_id: str, execution_id: str) -> list[str]:
 
 
 async def _plan_of_failures(
-    source: ForkSource, request: RetryExecution, cut: int, seqs: dict[str, int], told: Told
+    source: ForkSource, request: RetryExecution, cut: int, seqs: dict[str, int], reported: ReportedKeys
 ) -> Plan:
-    later = await find_later(source.id, seqs, told, cut)
+    later = await find_later(source.id, seqs, reported, cut)
     first = min(seqs, key=lambda key: seqs[key], default=None)
     return Plan(cut, at_step=first, failures=seqs, dropped=rows_to_drop(later, request), retries=True)
 

@@ -19,7 +19,7 @@ from perdure.store.base.interface import Notify, Written, query, query_many, rec
 from perdure.store.verbs.agents.transcripts import StoredTranscript
 from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.outside.push_questions import note_answer
-from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME as PUSHED
+from perdure.store.verbs.outside.push_workers import PUSH_RUNTIME
 from perdure.store.verbs.runs.continued_keys import continue_keys
 from perdure.store.verbs.runs.start_targets import check_payload, find_target
 from perdure.store.verbs.runs.starts import New, start_items
@@ -172,10 +172,10 @@ class _Making:
         """Maps a session to the oldest version that a kept row has read."""
 
     async def make(self, key: str | None, acted_by: str) -> Fork:
-        await self._look(key)
+        await self._find_target(key)
         return await self._write(key, acted_by)
 
-    async def _look(self, key: str | None) -> None:
+    async def _find_target(self, key: str | None) -> None:
         source, cut = self.source, self.plan.cut
         target = await find_target(self.project_id, source.workflow_id, self.request.deployment_id, source.queue_name)
         if target is not None:  # otherwise the start says what is wrong
@@ -184,7 +184,7 @@ class _Making:
             await check_payload(self.project_id, source.workflow_id, target, self.plan.payload, "edits.payload")
         if cut == 1:
             return
-        if self.pushed or source.python == PUSHED:
+        if self.pushed or source.python == PUSH_RUNTIME:
             raise Conflict(
                 f"Workflow {source.workflow_id!r} is served by push workers, which keep no steps; fork from the start."
             )

@@ -18,7 +18,7 @@ from perdure.wire.steering.forks import RetryExecution
 
 LATER_MAX = 1_000
 """Keys listed in a refusal."""
-Told = Mapping[str, str | None] | None
+ReportedKeys = Mapping[str, str | None] | None
 """Maps the keys of later calls to their steps' `on_retry`. None: the worker did not report."""
 
 
@@ -34,18 +34,20 @@ class Later(Struct, frozen=True):
         return list(dict.fromkeys(row.key or "" for row in self.undecided))
 
 
-async def find_later(execution_id: str, failures: Mapping[str, int], told: Told, cut: int) -> Later:
-    """Find later outcomes before `cut`. `failures` are the rows to take back, by key."""
-    if not failures or told == {}:
+async def find_later(execution_id: str, failures: Mapping[str, int], reported: ReportedKeys, cut: int) -> Later:
+    """Find outcomes later than `failures`, the rows that a retry takes back, and before row `cut`."""
+    if not failures or reported == {}:
         return Later()
-    if told is None:
+    if reported is None:
         first = min(failures.values())
         rows = await records(JournalEntry, "outcomes_after", execution_id=execution_id, after=first, cut=cut)
         return Later([row for row in rows if row.key not in failures])
-    rows = await records(JournalEntry, "outcomes_among", execution_id=execution_id, keys=json.dumps([*told]), cut=cut)
+    rows = await records(
+        JournalEntry, "outcomes_among", execution_id=execution_id, keys=json.dumps([*reported]), cut=cut
+    )
     return Later(
-        [row for row in rows if told[row.key or ""] is None and row.key not in failures],
-        [row for row in rows if told[row.key or ""] == "redo"],
+        [row for row in rows if reported[row.key or ""] is None and row.key not in failures],
+        [row for row in rows if reported[row.key or ""] == "redo"],
     )
 
 
