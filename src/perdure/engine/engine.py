@@ -59,15 +59,9 @@ from perdure.store.base.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.verbs.agents import approvals, conversations, definitions, sessions, shared_budgets, transcripts
 from perdure.store.verbs.base import access
-from perdure.store.verbs.clock import schedules, triggers
-from perdure.store.verbs.insight import search, stats, usage, workflow_runs
-from perdure.store.verbs.outside import slack, webhooks
-from perdure.store.verbs.people import accounts
-from perdure.store.verbs.runs import claims, deployments, queues
+from perdure.store.verbs.runs import claims
 from perdure.store.verbs.runs.fallback_poller import Awaited, poll_awaited
-from perdure.store.verbs.steering import bulk, pauses, pending
 from perdure.wire.base.errors import Unavailable
 from perdure.wire.base.operation import Operation
 
@@ -76,29 +70,6 @@ logger = logging.getLogger("perdure.engine")
 R = TypeVar("R")
 
 
-VERBS = (
-    accounts,
-    approvals,
-    bulk,
-    conversations,
-    definitions,
-    deployments,
-    pauses,
-    pending,
-    queues,
-    schedules,
-    search,
-    sessions,
-    shared_budgets,
-    slack,
-    stats,
-    transcripts,
-    triggers,
-    usage,
-    webhooks,
-    workflow_runs,
-)
-"""The modules whose verbs serve operations."""
 PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""
 PROBE_SECONDS_MAX = 1.0
@@ -156,7 +127,6 @@ class Engine(Core):
                 self.claims,
                 self.beats,
             ],
-            VERBS,
         )
         self.timers = Timers(self)
         self.reaper = Reaper(self, self.timers, self.beats)

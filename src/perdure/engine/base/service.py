@@ -14,7 +14,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import cache, wraps
-from types import ModuleType
+from importlib import import_module
+from pkgutil import walk_packages
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from msgspec import Struct
 from uuid_utils import uuid7
 
 from perdure.engine.base.core import Core
+from perdure.store import verbs
 from perdure.store.base.interface import Declaration, Verb
 from perdure.store.verbs.base.idempotency import At, Idempotency
 from perdure.wire.base.access import Principal, Role, check_role
@@ -122,13 +124,10 @@ def at_of(core: Core, scope: Scope) -> At:
 
 
 class Services:
-    def __init__(self, core: Core, services: Sequence[Service], modules: Sequence[ModuleType]) -> None:
-        self.methods: dict[type, Serve] = {}
-        for module in modules:
-            for prepare in vars(module).values():
-                declaration = getattr(prepare, "declaration", None)
-                if declaration is not None and declaration.operation is not None:
-                    self.methods[declaration.operation] = _serve(core, prepare, declaration)
+    def __init__(self, core: Core, services: Sequence[Service]) -> None:
+        self.methods: dict[type, Serve] = {
+            operation: _serve(core, *verb) for operation, verb in _operations_of_verbs().items()
+        }
         for service in services:
             for operation, name in _served(type(service)):  # type: ignore[arg-type]  # mypy asks for an instance's __hash__
                 self.methods[operation] = getattr(service, name)
@@ -152,6 +151,13 @@ def _serve(core: Core, prepare: Callable[[At, Any], Verb[R]], declaration: Decla
         return result
 
     return serve
+
+
+@cache
+def _operations_of_verbs() -> dict[type, tuple[Callable[[At, Any], Verb[Any]], Declaration[Any]]]:
+    paths = [found.name for found in walk_packages(verbs.__path__, f"{verbs.__name__}.") if not found.ispkg]
+    named = [each for path in paths for each in vars(import_module(path)).values() if hasattr(each, "declaration")]
+    return {each.declaration.operation: (each, each.declaration) for each in named if each.declaration.operation}
 
 
 @cache
