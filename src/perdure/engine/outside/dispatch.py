@@ -63,7 +63,8 @@ REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0
 BARRED_SECONDS: Final = 60.0
 """The pause of a lane if this server may not call the worker's URL."""
-CLOSE_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 2.0  # of the calls under way
+CLOSE_WRITES_SECONDS: Final = 5.0  # of what they leave to write
 BATCH: Final = 100
 
 
@@ -327,13 +328,13 @@ class Dispatcher:
         """Wait briefly for running calls. A later sweep handles deliveries cut off here."""
         for id in list(self._lanes):
             self.drop(id)
-        await self._settle()
+        await self._settle(CLOSE_SECONDS)
         self._note_accepted()  # also for calls that have just ended
-        await self._settle()
+        await self._settle(CLOSE_WRITES_SECONDS)
 
-    async def _settle(self) -> None:
+    async def _settle(self, seconds: float) -> None:
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
