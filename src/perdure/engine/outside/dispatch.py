@@ -1,7 +1,7 @@
 """Brings work to push workers: claims work, calls workers, and checks their health.
 
-Each worker has a lane: a task that claims as much as the worker has room for. Any server may serve any
-worker, because the store counts the executions held by a worker.
+Each worker has a lane: a task that claims as much as the worker has room for. Any server may serve any worker,
+because the store counts a worker's executions.
 
 A call has one of these results:
 
@@ -63,8 +63,8 @@ REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0
 BARRED_SECONDS: Final = 60.0
 """The pause of a lane if this server may not call the worker's URL."""
-CLOSE_SECONDS: Final = 2.0  # of the calls under way
-CLOSE_WRITES_SECONDS: Final = 5.0  # of what they leave to write
+CLOSE_SECONDS: Final = 2.0
+CLOSE_WRITES_SECONDS: Final = 5.0  # for what cut-off calls leave to write
 BATCH: Final = 100
 
 
@@ -350,7 +350,7 @@ class Dispatcher:
             logger.warning("A request to a push worker failed; the next round repeats it: %s", task.exception())
 
     def ready(self, project_id: str, deployment_id: str | None) -> None:
-        """Wake a lane of the deployment. With None, wake any lane."""
+        """Wake a lane of the deployment; with None, any lane."""
         if not self._lanes:
             return
         notifier = self.core.notifier

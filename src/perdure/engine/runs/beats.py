@@ -147,8 +147,8 @@ class Beats(Service):
         asyncio.get_running_loop().call_later(CUT_SECONDS, core.notifier.notify, ("loop", "reap"))
 
     async def _gather(self, beat: Beat) -> Held | None:
-        """Gather beats. A beat that the batch leaves out is written alone, which tells a locked row from an ended
-        lease. So no beat waits for another beat's lock."""
+        """A beat that the batch leaves out is written alone, which tells a locked row from an ended lease.
+        So no beat waits for another beat's lock."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Held | None] = loop.create_future()
         self._gathered.append((beat, future))

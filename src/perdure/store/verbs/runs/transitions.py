@@ -235,8 +235,7 @@ async def lose(
 def _backoff_us(execution_id: str, count: int) -> int:
     """Return 0 s after the first loss, then 1 s, 2 s, 4 s …, at most 5 minutes, shortened by up to half.
 
-    The reduction differs by execution. Otherwise an execution that kills its workers would meet, and poison, the same
-    neighbours each time.
+    The reduction differs by execution, so an execution that kills its workers poisons other neighbours each time.
     """
     if count <= 1:
         return 0
