@@ -1,6 +1,6 @@
 """Hooks around the calls of tools that are not steps.
 
-A replay runs the code around a recorded call again, but not the hooks. So hooks run in separate steps.
+A replay runs the code around a recorded call again, so hooks run in separate steps.
 
     hook.before:pause:c1       before the call
     hook.after:pause:c1        after it

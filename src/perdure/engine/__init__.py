@@ -1,1 +1,1 @@
-"""The engine: services that handle requests, and loops that act by themselves."""
+"""Services for requests, and loops that act by themselves."""

@@ -174,7 +174,7 @@ class Reaper:
         """Run a round, and measure whether this server ran all the time.
 
         A frozen process is an absence, and so is a store that takes no writes. A wait for a lock is not: beats count
-        from their arrival. Marks tell which it is.
+        from their arrival.
         """
         absence, lease_us = self._core.absence, self._core.lease_us
         began = seen = boottime_us()

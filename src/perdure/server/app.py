@@ -11,7 +11,7 @@ import math
 import random
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import formatdate
 from functools import cache
@@ -21,7 +21,9 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from perdure import wire
 from perdure.engine.engine import Engine
+from perdure.server import routes
 from perdure.server.access.auth import Gate, ProcessKey, is_loopback
 from perdure.server.access.cookies import Cookies
 from perdure.server.access.cors import checked_origins, with_cors
@@ -30,41 +32,16 @@ from perdure.server.http.cached_document import CachedDocument
 from perdure.server.http.connections import protocol_class
 from perdure.server.http.mount import mount
 from perdure.server.http.router import Router, lifespan
-from perdure.server.http.routing import Route, ServerServices
+from perdure.server.http.routing import Route, Routes, ServerServices
 from perdure.server.process.settings import Settings
 from perdure.server.process.signals import raise_file_limit, when_asked_to_stop
-from perdure.server.routes import (
-    accounts,
-    approvals,
-    approve,
-    dashboard,
-    dev,
-    events,
-    join,
-    operations,
-    otlp,
-    push_workers,
-    sign_in,
-    tool_server,
-)
 from perdure.server.routes.tool_server import ToolServer
 from perdure.server.telemetry import logs
 from perdure.store.base.interface import Store
 from perdure.store.open import open_store
-from perdure.wire.agents import budgets, conversations, definitions, sessions, shared_budgets, transcripts, usage
-from perdure.wire.agents.approvals import questions
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import BadRequest, PerdureError, Unavailable
-from perdure.wire.base.operation import Noun
-from perdure.wire.clock import calendar, schedules, triggers
-from perdure.wire.insight import live, matches, search, spend, stats, summaries, timelines, traces, why
-from perdure.wire.outside import push_workers as push
-from perdure.wire.outside import slack, webhooks
-from perdure.wire.people import keys, projects, signing
-from perdure.wire.people.accounts import auth
-from perdure.wire.runs import deployments, executions, queues, requests, starts, waits, workers, workflows
-from perdure.wire.runs import events as event_operations
-from perdure.wire.steering import acts, bulk, forks, pauses
+from perdure.wire.base.operation import Noun, named
 
 logger = logging.getLogger("perdure.server")
 
@@ -72,64 +49,12 @@ API_VERSION = "1.0.0"
 STORE_SECONDS_MAX = 60.0
 
 
-def all_routes() -> list[Route]:
-    """Lists the routes in documented order."""
-    nouns = (
-        starts.starts,
-        executions.executions,
-        summaries.summaries,
-        matches.matches,
-        live.live,
-        search.search,
-        workflows.workflows,
-        deployments.deployments,
-        definitions.definitions,
-        waits.waits,
-        why.explanations,
-        timelines.timelines,
-        usage.usages,
-        spend.spending,
-        acts.acts,
-        forks.forks,
-        workers.workers,
-        stats.stats,
-        questions,
-        approvals,
-        budgets.budgets,
-        shared_budgets.shared_budgets,
-        event_operations.events,
-        events,
-        pauses.pauses,
-        queues.queues,
-        bulk.bulk,
-        schedules.schedules,
-        calendar.calendar,
-        triggers.triggers,
-        sessions.sessions,
-        transcripts.transcripts,
-        traces.traces,
-        otlp,
-        conversations.conversations,
-        slack.slack,
-        requests.workers,
-        push.push_workers,
-        push_workers,
-        push.pushed_executions,
-        accounts,
-        sign_in,
-        auth,
-        projects.projects,
-        keys.keys,
-        webhooks.webhooks,
-        signing.signing,
-        tool_server,
-        dev,
-        operations,
-        dashboard,
-        approve,
-        join,
-    )
-    return [route for noun in nouns for route in (mount(noun) if isinstance(noun, Noun) else noun.routes).all]
+@cache
+def all_routes() -> Sequence[Route]:
+    """Lists the routes by tag and path; executions come first."""
+    tables = (*map(mount, named(wire, Noun)), *named(routes, Routes))
+    listed = [route for table in tables for route in table.all]
+    return sorted(listed, key=lambda route: (route.tag != "Executions", route.tag, route.path))
 
 
 class App:

@@ -1,6 +1,6 @@
 """Reads an SQLite store, even while another process has it open, and changes nothing.
 
-Each verb sees one snapshot. The next verb sees new commits of the other process, but no hint tells of them.
+Each verb sees one snapshot; no hint tells of new commits.
 """
 
 import time

@@ -238,7 +238,8 @@ class Everything:
     def _note(self, said: Json) -> None:
         if isinstance(said, dict):
             for name, value in said.items():
-                if name in {name for route in KEYED for name in route.path_names} and isinstance(value, str):
+                known = name in {name for route in KEYED for name in route.path_names} and value != SECRET
+                if known and isinstance(value, str):
                     self.ids.setdefault(name, value)
                 self._note(value)
         elif isinstance(said, list):

@@ -1,7 +1,6 @@
 """Facts that a worker of `perdure dev` tells the parent process.
 
-Facts travel within the worker's output, because a pipe keeps its content after a SIGKILL. A fact is one line, from
-`MARK` to the newline, at any place of the output.
+A fact is the rest of an output line after `MARK`, because a pipe keeps its content after a SIGKILL.
 """
 
 import json

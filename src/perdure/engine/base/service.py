@@ -14,8 +14,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import cache, wraps
-from importlib import import_module
-from pkgutil import walk_packages
+from types import FunctionType
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,7 +27,7 @@ from perdure.store.base.interface import Declaration, Verb
 from perdure.store.verbs.base.idempotency import At, Idempotency
 from perdure.wire.base.access import Principal, Role, check_role
 from perdure.wire.base.errors import BadRequest
-from perdure.wire.base.operation import Operation, client_form, is_checked, validated
+from perdure.wire.base.operation import Operation, client_form, is_checked, named, validated
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -155,9 +154,8 @@ def _serve(core: Core, prepare: Callable[[At, Any], Verb[R]], declaration: Decla
 
 @cache
 def _operations_of_verbs() -> dict[type, tuple[Callable[[At, Any], Verb[Any]], Declaration[Any]]]:
-    paths = [found.name for found in walk_packages(verbs.__path__, f"{verbs.__name__}.") if not found.ispkg]
-    named = [each for path in paths for each in vars(import_module(path)).values() if hasattr(each, "declaration")]
-    return {each.declaration.operation: (each, each.declaration) for each in named if each.declaration.operation}
+    marked = [each for each in named(verbs, FunctionType) if hasattr(each, "declaration")]
+    return {each.declaration.operation: (each, each.declaration) for each in marked if each.declaration.operation}
 
 
 @cache

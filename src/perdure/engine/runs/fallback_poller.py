@@ -1,7 +1,4 @@
-"""One query a second for all waits of this process, because hints from other servers may be lost.
-
-If thousands of idle polls and streams had their own queries, the database would be busy.
-"""
+"""One query a second for all waits of this process, because hints from other servers may be lost."""
 
 import asyncio
 import random

@@ -1,7 +1,7 @@
 """Open claims that found no work, by the executions that each can take.
 
-Claims wait in the order of their arrival. A claim leaves the list when it is woken to look for work, or is taken for
-direct dispatch, so no work wakes a claim that is about to look. A woken claim that cannot look passes its wake on.
+Claims wait in the order of their arrival. A claim leaves the list when woken or taken for direct dispatch, so no work
+wakes a claim that is about to look. A woken claim that cannot look passes its wake on.
 """
 
 from __future__ import annotations

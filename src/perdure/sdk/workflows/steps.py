@@ -125,7 +125,7 @@ class StepSettings:
         )
 
     def is_final(self, error: BaseException) -> bool:
-        """One fatal error in a group is enough. A group is retried if the group itself or all its errors may be."""
+        """A group is retried if the group itself or all its errors may be."""
         return self._is_fatal(error) or not self._may_be_tried_again(error)
 
     def _is_fatal(self, error: BaseException) -> bool:

@@ -132,7 +132,7 @@ async def sign_in(call: RouteCall, *, token: str = "") -> Reply:
 
 @routes.get("/", role=None, media_type="text/html", also=PAGES)
 async def dashboard(call: RouteCall) -> Reply:
-    """The dashboard: one page, which draws all its pages from the API. Unknown addresses get it with 404."""
+    """The dashboard, one page that draws all pages from the API. Unknown addresses get it with 404."""
     first = call.raw_path.split(b"/", 2)[1].decode("ascii", "replace")
     if first in ("", *PAGES):
         return _shell().reply(call.headers, _SHELL_HEADERS)

@@ -1,7 +1,6 @@
 """Runs many verbs of one transaction side by side, in rounds of queries, and keeps them apart by rows.
 
-In each round every ready verb asks its next query, and queries of one name are one batch. The module does no input or
-output. A driver's transaction is
+In each round every ready verb asks its next query, and queries of one name are one batch. A driver's transaction is
 
     while batches := lockstep.round():
         for batch in batches:

@@ -1,7 +1,7 @@
 """Scans take turns, so that no project stops the others.
 
-A store has a few *lanes* for scans: threads or connections. A project uses at most one lane at a time, and projects
-take turns. The server's own scans count as one more project.
+A store has a few *lanes* for scans: threads or connections. A project uses at most one lane at a time. The
+server's own scans count as one more project.
 """
 
 import asyncio

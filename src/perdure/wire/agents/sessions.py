@@ -326,7 +326,7 @@ def show_session(
 
 
 def _used(run: SessionRun, result: Any) -> Usage:
-    """Return the tokens. The result of a durable agent lacks them; its journal has them."""
+    """Return the tokens, which the result of a durable agent lacks."""
     said = usage(result)
     if said.total or not run.input_tokens + run.output_tokens:
         return said

@@ -16,8 +16,10 @@ other methods.
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import cache
+from importlib import import_module
 from operator import attrgetter
-from types import FunctionType
+from pkgutil import walk_packages
+from types import FunctionType, ModuleType
 from typing import (
     Annotated,
     Any,
@@ -220,6 +222,13 @@ def is_checked(cls: type[Struct]) -> bool:
 def marked(cls: type[Struct], mark: type[M]) -> list[tuple[FieldInfo, M]]:
     """Fields with a mark of this class in their type, and the mark."""
     return [(one, found) for one in msgspec.structs.fields(cls) for found in marks(one.type, mark)]
+
+
+def named(package: ModuleType, kind: type[M]) -> list[M]:
+    """Lists each value of this type once that a module of the package names."""
+    paths = [found.name for found in walk_packages(package.__path__, f"{package.__name__}.") if not found.ispkg]
+    values = [each for path in paths for each in vars(import_module(path)).values() if isinstance(each, kind)]
+    return list({id(each): each for each in values}.values())
 
 
 def marks(kind: Any, mark: type[M]) -> Iterator[M]:

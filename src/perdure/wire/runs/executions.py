@@ -360,7 +360,7 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     parent_execution_id: _LowerCase | None = None
     """Children of this execution."""
     root_execution_id: _LowerCase | None = None
-    """Everything below this root. The root itself is left out: its `root_execution_id` is null."""
+    """Everything below this root, without the root."""
     forked_from: _LowerCase | None = None
     """Forks and retries of this execution."""
     roots: bool | None = None

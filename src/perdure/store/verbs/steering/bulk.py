@@ -1,8 +1,8 @@
 """Bulk jobs: an action on all executions that filters find.
 
 A job walks from the newest execution to the oldest. A page is one transaction, which acts on executions, writes an item
-for each, and moves the job's place. A killed server leaves the old place or the new one, and servers that work at the
-same job see each other's place: each execution is taken once.
+for each, and moves the job's place. Servers that work at the same job see each other's place, so each execution
+is taken once.
 
 If another transaction holds a row of an execution, the job takes the execution after the walk: a job that waited for
 rows in any order could meet a deadlock.
