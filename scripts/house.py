@@ -113,7 +113,7 @@ class House:
         modules = {name for name in self.trees if name.startswith(f"{wing}.")}
         imports = {name: modules & set(_imported(self.trees[name])) for name in modules}
         reached = {name: _reached(name, imports) for name in modules}
-        return max(sum(name in reached[other] for other in reached[name]) for name in modules)
+        return max((sum(name in reached[other] for other in reached[name]) for name in modules), default=0)
 
     def lines(self) -> int:
         return sum(len(source.splitlines()) for source in self.sources.values())
@@ -299,6 +299,8 @@ def main() -> None:
     for figure in FIGURES:
         if figure.places is not None and (places := figure.places(measured)):
             print(f"\n{figure.name}: {', '.join(f'{name} {count}' for name, count in places.most_common(12))}")
+    if crowded := [name for name, count in measured.folders().items() if count > FOLDER_MAX]:
+        raise SystemExit(f"More than {FOLDER_MAX} modules: {', '.join(crowded)}. Divide a folder by subject.")
 
 
 if __name__ == "__main__":

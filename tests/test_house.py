@@ -191,13 +191,16 @@ def test_the_figures_of_docstrings() -> None:
     assert told.pronouns() == round(3_000 / 11, 1)
 
 
-def test_the_figures_of_a_house_without_a_plan() -> None:
+def test_the_figures_of_a_house_without_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     rooms = {f"perdure.store.room_{n}": "class Page:\n    rows: int\n" * (n % 2) for n in range(26)}
     large = house.House({"perdure.store": "", **rooms}, {"tests/kit.py": "A = 1\nB = 2\n"})
     assert large.folders() == {"perdure.store": 26}
     assert large.names_used_twice() == {"Page": 13}
     assert len(large.small_modules()) == 26
     assert large.helper_lines() == 2
+    monkeypatch.setattr(house, "house", lambda: large)
+    with pytest.raises(SystemExit, match=r"More than 25 modules: perdure\.store\."):
+        house.main()
 
 
 PROSE = '''"""Whoever reads this.
