@@ -509,4 +509,4 @@ async def _bodies(ran: Counter[tuple[str, str]]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        StepCall.call = call  # type: ignore[method-assign]
+        StepCall.call = call  # type: ignore[method-assign]  # as above

@@ -19,6 +19,7 @@ from tests.sim.audit import Violation
 from tests.sim.loop import SimLoop
 
 import perdure.sdk.workers.lease
+import perdure.sdk.workers.reporter
 import perdure.sdk.workers.run_ends
 import perdure.sdk.workers.step_runner
 import perdure.sdk.workers.worker
@@ -26,6 +27,7 @@ from perdure.sdk.base.errors import ChildCancelled, ChildFailed, Fatal, StepFail
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.transports.transport import Transport
 from perdure.sdk.workers.lease import Lease
+from perdure.sdk.workers.reporter import ReportingRun
 from perdure.sdk.workers.runner import Runner
 from perdure.sdk.workflows.context import Context
 from perdure.sdk.workflows.steps import current_step
@@ -133,6 +135,22 @@ class ProcessLoop(SimLoop):
             self._base.call_exception_handler(context)
 
 
+class _Reporter(perdure.sdk.workers.reporter.Reporter):
+    """See `_Worker`."""
+
+    count: Callable[[str], None]
+
+    def _take_reply(self, runner: ReportingRun, item: ReportItem, answer: ItemReply) -> None:
+        match item.end:
+            case Suspend(timer=(None, _)):
+                self.count("suspended between tries")
+            case Fail(take_back=[_, _, *_]):
+                self.count("failures taken back together")
+        if isinstance(item.end, Suspend) and not (answer.ended or answer.lost):
+            self.count("suspends refused")
+        super()._take_reply(runner, item, answer)
+
+
 class _Worker(perdure.sdk.workers.worker.Worker):
     """The SDK's worker, which counts what must happen now and then."""
 
@@ -144,16 +162,6 @@ class _Worker(perdure.sdk.workers.worker.Worker):
         if claimed.id in self._parked:
             self.count("parked and continued")
         return super()._take(claimed, now, ours_until)
-
-    def _take_reply(self, runner: Runner, item: ReportItem, answer: ItemReply) -> None:
-        match item.end:
-            case Suspend(timer=(None, _)):
-                self.count("suspended between tries")
-            case Fail(take_back=[_, _, *_]):
-                self.count("failures taken back together")
-        if isinstance(item.end, Suspend) and not (answer.ended or answer.lost):
-            self.count("suspends refused")
-        super()._take_reply(runner, item, answer)
 
     def hold_back(self, runner: Runner, call: DurableCall) -> None:
         self.count("steps held back")
@@ -188,6 +196,8 @@ class Process:
             parks=parks,
         )
         self.worker.count = world.count
+        self.worker.reporter = reporter = _Reporter(self.worker)
+        reporter.count = world.count
 
     @property
     def id(self) -> str:
@@ -482,6 +492,6 @@ def patches(world: World) -> list[tuple[ModuleType, str, object]]:
         (perdure.sdk.workers.worker, "_collect_less", lambda: None),
         (perdure.sdk.workers.worker, "keep_logs", lambda: None),
         (perdure.sdk.workers.run_ends, "random", world.random),
-        (perdure.sdk.workers.worker, "random", world.random),
+        (perdure.sdk.workers.reporter, "random", world.random),
         (perdure.sdk.workers.step_runner, "random", world.random),
     ]

@@ -173,7 +173,7 @@ class Server(uvicorn.Server):
         if settings.proxies:
             proxied = ProxyHeadersMiddleware(app, trusted_hosts=list(settings.proxies))  # type: ignore[arg-type]  # uvicorn's types
             self._protocol = protocol_class(settings, self.application.worker_gone, proxied.trusted_hosts.__contains__)
-            app = proxied  # type: ignore[assignment]
+            app = proxied  # type: ignore[assignment]  # as above
         config = uvicorn.Config(
             app,
             http=self._protocol,

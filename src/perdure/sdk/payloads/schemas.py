@@ -53,7 +53,7 @@ def input_check(type_: Any) -> InputCheck | None:
     msgspec.json.schema_components([type_], schema_hook=note)
     if not models and not holds_validated(type_):
         return InputCheck.EXACT
-    if any(_reads_more(one.__pydantic_core_schema__) for one in models):  # type: ignore[attr-defined]
+    if any(_reads_more(one.__pydantic_core_schema__) for one in models):  # type: ignore[attr-defined]  # pydantic sets it
         return None
     return InputCheck.WIDE
 

@@ -374,12 +374,12 @@ class Machine(Matching):
                     future.set_result(row)
             return None
         if self._given_up.get(key) is kind:  # type: ignore[arg-type]  # None is not a key
-            asked = None if self._given_up_asked is None else self._given_up_asked.get(key)  # type: ignore[arg-type]
+            asked = None if self._given_up_asked is None else self._given_up_asked.get(key)  # type: ignore[arg-type]  # as above
             if asked is not None and not fits(row, asked):
                 # Perhaps another call's outcome, which no later wait may take as a late event.
                 if self._finds_its_place(row):
                     return self._deliver(row)
-                if kind is Kind.TIMER or not self._is_a_changed_input(row, key, asked):  # type: ignore[arg-type]
+                if kind is Kind.TIMER or not self._is_a_changed_input(row, key, asked):  # type: ignore[arg-type]  # found there
                     return self._keep_aside(row, None)
             del self._given_up[key]  # type: ignore[arg-type]  # found there
             if kind is STEP and not row.ok:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from perdure.sdk.replay.calls import STEP, STEP_FAILED
+from perdure.sdk.workers.run_ends import is_over
 from perdure.wire.base.errors import Forbidden, NotFound, PerdureError, Unauthorized
 from perdure.wire.base.limits import REPLY_BYTES_MAX
 from perdure.wire.base.records import Kind, fingerprint_of_timer
@@ -12,6 +13,7 @@ from perdure.wire.runs.executions import Row
 from perdure.wire.runs.requests import (
     AppendMessages,
     Complete,
+    End,
     Entry,
     ItemReply,
     OpenWait,
@@ -96,6 +98,17 @@ def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
         if room < 0 and n:
             return entries[:n], entries[n:]
     return entries, []
+
+
+def leaving(entries: list[Entry], end: End | None) -> tuple[list[Entry], list[Entry], End | None]:
+    """The entries and the end of the next item, with the entries for a later one."""
+    if is_over(end):
+        # Branches that still run end with the workflow. Their calls were never promised.
+        entries = [entry for entry in entries if type(entry) is StepDone]
+    rest: list[Entry] = []
+    if len(entries) > 1:
+        entries, rest = cut(entries)
+    return entries, rest, None if rest else end
 
 
 def merge(item: ReportItem, reply: ItemReply) -> list[Row]:

@@ -138,12 +138,12 @@ class Runner:
         if claimed.base and self.machine is None:
             # The rows before `base` left memory: read everything.
             self.wants_rows = True
-            self.worker.dirty(self)
+            self.worker.reporter.dirty(self)
         elif claimed.ack_first:
             self._held_back = claimed.rows
             self.fetched = claimed.rows[-1].seq if claimed.rows else self.fetched
             self.wants_rows = True
-            self.worker.dirty(self)
+            self.worker.reporter.dirty(self)
         else:
             self.feed(claimed.rows, more=claimed.more)
         if len(claimed.rows) > 1:  # the machine has them, and forgets them once consumed
@@ -201,7 +201,7 @@ class Runner:
         seed = claimed.seed_id or claimed.id
         machine = Machine(lambda: workflow.begin(context, value), seed=seed, strict=workflow.strict)
         context = self.context = Context(
-            machine, claimed, self._readings, self.worker.notify_emitted, self.worker.outside
+            machine, claimed, self._readings, self.worker.reporter.notify_emitted, self.worker.outside
         )
         return machine
 
@@ -271,7 +271,7 @@ class Runner:
         except Outdated:
             self._forget_machine()
             self.wants_rows = True
-            self.worker.dirty(self)
+            self.worker.reporter.dirty(self)
             return
         except BaseException as error:
             if is_interrupt(error):
@@ -282,7 +282,7 @@ class Runner:
             self.changed_inputs += log_findings(self.context, self.machine)
         if more:
             self.wants_rows = True
-            self.worker.dirty(self)
+            self.worker.reporter.dirty(self)
             return
         self._apply(effects)
 
@@ -309,7 +309,7 @@ class Runner:
         elif self.step_runner.pauses or self.step_runner.held:
             self._rest(rest(self, effects.timer))
         if self.has_report:
-            self.worker.dirty(self)
+            self.worker.reporter.dirty(self)
 
     def wanted(self) -> list[DurableCall]:
         assert self.machine is not None
@@ -338,7 +338,7 @@ class Runner:
         if not self.gone and self.end is None:
             self._fired[timer[0]] = None
             self.entries.append(TimerFired(timer[0], timer[1]))
-            self.worker.dirty(self)
+            self.worker.reporter.dirty(self)
 
     def _rest(self, end: Suspend | Hold | None) -> None:
         if end is None:
@@ -370,7 +370,7 @@ class Runner:
             end = run_ends.returned(self, call.read[1])
             if end is not None:
                 self._finish(end)
-        self.worker.dirty(self)
+        self.worker.reporter.dirty(self)
         if self._releasing:
             self.release_when_quiet()
 
@@ -410,7 +410,7 @@ class Runner:
         self._stop_timer()
         self.step_runner.stop()
         self.end = end
-        self.worker.dirty(self)
+        self.worker.reporter.dirty(self)
 
     def take_report(self) -> ReportItem | None:
         if self.in_flight is not None or self.gone:
@@ -433,18 +433,9 @@ class Runner:
             return None
         if self.unbegun is not None and not is_bare and not self.may_begin():
             return None
-        end = self.end
-        entries = self.entries
-        if is_over(end):
-            # Branches that still run end with the workflow. Their calls were never promised.
-            entries = [entry for entry in entries if type(entry) is StepDone]
-        rest: list[Entry] = []
-        if len(entries) > 1:
-            entries, rest = reports.cut(entries)
-            if rest:
-                end = None  # leaves with the rest
-                if (type(self.end) is Suspend or type(self.end) is Hold) and not is_over(self.end):
-                    self.end = None  # or after the reply
+        entries, rest, end = reports.leaving(self.entries, self.end)
+        if rest and (type(self.end) is Suspend or type(self.end) is Hold) and not is_over(self.end):
+            self.end = None  # or after the reply
         number = 0
         if entries or end is not None or stream or progress is not None:
             self.number += 1

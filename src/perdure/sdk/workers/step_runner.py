@@ -181,7 +181,7 @@ class StepRunner:
             else:
                 self._unsure = [*(self._unsure or ()), call]
                 runner.wants_rows = True
-                worker.dirty(runner)
+                worker.reporter.dirty(runner)
             return
         if runner.unbegun is not None and not runner.may_begin():
             if not step.is_async:

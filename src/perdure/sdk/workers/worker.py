@@ -1,5 +1,4 @@
-"""A worker has at most two reports in flight, never with items of the same execution. If the server is unreachable,
-running steps continue, new steps wait while the lease is in doubt, and reports repeat until taken or too late."""
+"""If the server is unreachable, running steps continue, and new steps wait while the lease is in doubt."""
 
 from __future__ import annotations
 
@@ -10,11 +9,10 @@ import gc
 import logging
 import math
 import os
-import random
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -29,14 +27,13 @@ from perdure.sdk.workers.code_checks import warn_of_code
 from perdure.sdk.workers.lease import Lease
 from perdure.sdk.workers.long_calls import LongCalls
 from perdure.sdk.workers.plain_agents import refuse_plain_agents
+from perdure.sdk.workers.reporter import BACKOFF_SECONDS_MAX, Reporter, fall_back, outliving
 from perdure.sdk.workers.runner import Runner
 from perdure.sdk.workers.step_threads import StepThreads
 from perdure.sdk.workers.unstarted import Unstarted, UnstartedRunner
 from perdure.sdk.workflows.logs import keep_logs
 from perdure.sdk.workflows.workflow import Registry, Workflow
-from perdure.wire.base.errors import BadValue, InternalError, LeaseLost, PerdureError, error_classes
-from perdure.wire.base.limits import GATHERED_BYTES_MAX, REPORT_ITEMS_MAX
-from perdure.wire.base.records import Problem
+from perdure.wire.base.errors import BadValue, LeaseLost, PerdureError
 from perdure.wire.runs.requests import (
     WORKER_PROTOCOL,
     Claimed,
@@ -44,7 +41,6 @@ from perdure.wire.runs.requests import (
     DrainRequest,
     ItemReply,
     RegisterRequest,
-    ReportItem,
     ReportRequest,
     StepInFlight,
 )
@@ -58,17 +54,12 @@ class TaskWatcher(Protocol):
     def body_begins(self, execution_id: str, attempt: int, key: str, started_at_us: int) -> None: ...
 
 
-REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 OURS_SECONDS = 0.75
 """Seconds during which unacknowledged work is surely this worker's. The server waits longer."""
 REPORT_CHECK_SECONDS = 0.25
-EMIT_SECONDS = 0.01
-"""Seconds that emitted items wait for more. The first item after such a pause leaves at once."""
-BACKOFF_SECONDS_MAX = 5.0
-RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
 
 
 class Worker:
@@ -106,15 +97,12 @@ class Worker:
         self._epoch = ""
         self._running: dict[str, Runner] = {}
         self._parked: OrderedDict[str, Runner] = OrderedDict()
-        self._dirty: dict[Runner, None] = {}
         self._strangers: dict[tuple[str, int], int] = {}
         """Attempts named by a beat that never came, with the last claim sent at the first such beat."""
         self._claims_sent = 0
         self._claims_answered = 0
         self._claim_number = 0
         self._held_back: list[tuple[Runner, DurableCall]] = []
-        self._flush_scheduled = False
-        self._reports: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._quiet = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
@@ -122,10 +110,7 @@ class Worker:
         self._registering: asyncio.Task[None] | None = None
         self._looking = False
         self._long_calls = LongCalls()
-        self._emitting: dict[str, None] = {}
-        self.notify_emitted = self._emitted_somewhere
-        self._emitted_at = 0.0
-        self._emit_timer: asyncio.TimerHandle | None = None
+        self.reporter = Reporter(self)
 
     async def start(self, *, wait: bool = False) -> None:
         """Raises the server's refusals, `Unavailable` without `wait`, and `UnsupportedPython`."""
@@ -212,9 +197,7 @@ class Worker:
             runner.drop()
         for runner in list(self._parked.values()):
             runner.drop()
-        for task in list(self._reports):
-            task.cancel()
-        await asyncio.gather(*self._reports, return_exceptions=True)
+        await self.reporter.close()
         if self.lease is not None:
             await self.lease.end()
         with contextlib.suppress(PerdureError):
@@ -224,6 +207,9 @@ class Worker:
     @property
     def epoch(self) -> str:
         return self._epoch
+
+    def runner(self, execution_id: str) -> Runner | None:
+        return self._running.get(execution_id)
 
     @property
     def running(self) -> int:
@@ -237,7 +223,7 @@ class Worker:
         if self.lease is not None:
             self.unbegun.add(runners)
         for runner in runners:
-            with self._outliving(runner):
+            with outliving(runner):
                 runner.begin()
 
     async def _claim(self) -> None:
@@ -280,7 +266,7 @@ class Worker:
             except Exception as error:
                 if not isinstance(error, PerdureError):
                     logger.error("A claim failed.", exc_info=error)
-                await _fall_back("Claim", pause, error)
+                await fall_back("Claim", pause, error)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
                 continue
             pause = 0.1
@@ -317,20 +303,11 @@ class Worker:
         self._running[claimed.id] = runner
         return runner
 
-    @contextlib.contextmanager
-    def _outliving(self, runner: Runner) -> Iterator[None]:
-        """An error in one execution must not stop the worker."""
-        try:
-            yield
-        except Exception as error:
-            logger.exception("Execution %s: the worker failed to run it.", runner.claimed.id)
-            runner.broke(error)
-
     def _check_reports(self) -> None:
         self._long_calls.look(self._running.values(), self.loop.time())
         for runner in self._running.values():
-            if runner.has_report and runner.in_flight is None and runner not in self._dirty:
-                self.dirty(runner)
+            if runner.has_report and runner.in_flight is None and not self.reporter.will_report(runner):
+                self.reporter.dirty(runner)
         self._looking = bool(self._running)
         if self._looking:
             self.loop.call_later(REPORT_CHECK_SECONDS, self._check_reports)
@@ -344,7 +321,7 @@ class Worker:
         runner = self._running.get(execution_id)
         if runner is not None:
             runner.wants_rows = True
-            self.dirty(runner)
+            self.reporter.dirty(runner)
 
     def park(self, runner: Runner) -> None:
         self._running.pop(runner.claimed.id, None)
@@ -363,7 +340,7 @@ class Worker:
             del self._running[id]
         if self._parked.get(id) is runner:
             del self._parked[id]
-        self._dirty.pop(runner, None)
+        self.reporter.forget(runner)
         self._freed()
 
     def _freed(self) -> None:
@@ -372,130 +349,8 @@ class Worker:
             self._check_quiet()
 
     def _check_quiet(self) -> None:
-        if not self._running and not self._dirty:
+        if not self._running and self.reporter.is_idle:
             self._quiet.set()
-
-    def _emitted_somewhere(self, execution_id: str) -> None:
-        """Runs in any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: a thread outlived the worker
-            self.loop.call_soon_threadsafe(self._emitted, execution_id)
-
-    def _emitted(self, execution_id: str) -> None:
-        self._emitting[execution_id] = None
-        if self._emit_timer is None:
-            pause = self._emitted_at + EMIT_SECONDS - self.loop.time()
-            if pause <= 0:
-                self._report_emitted()
-            else:
-                self._emit_timer = self.loop.call_later(pause, self._report_emitted)
-
-    def _report_emitted(self) -> None:
-        """Reports items in batches: a commit for each token would cost more than the steps."""
-        self._emit_timer = None
-        self._emitted_at = self.loop.time()
-        for execution_id in self._emitting:
-            runner = self._running.get(execution_id)
-            if runner is not None:
-                self.dirty(runner)
-        self._emitting.clear()
-
-    def dirty(self, runner: Runner) -> None:
-        self._dirty[runner] = None
-        if not self._flush_scheduled and len(self._reports) < REPORTS_IN_FLIGHT:
-            self._flush_scheduled = True
-            self.loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        while self._dirty and len(self._reports) < REPORTS_IN_FLIGHT:
-            runners: list[Runner] = []
-            items: list[ReportItem] = []
-            room = GATHERED_BYTES_MAX
-            for runner in list(self._dirty):
-                del self._dirty[runner]
-                item = runner.take_report()
-                if item is None:
-                    continue
-                runners.append(runner)
-                items.append(item)
-                room -= reports.item_size(item)
-                if room < 0 or len(items) == REPORT_ITEMS_MAX:
-                    break
-            if not items:
-                return
-            task = self.loop.create_task(self._report(runners, items))
-            self._reports.add(task)
-            task.add_done_callback(self._reported)
-
-    def _reported(self, task: asyncio.Task[None]) -> None:
-        self._reports.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("A report failed.", exc_info=task.exception())
-        if self._dirty and not self._flush_scheduled:
-            self._flush()
-
-    async def _report(self, runners: Sequence[Runner], items: list[ReportItem]) -> None:
-        request = ReportRequest(self.id, self._epoch, items)
-        pause = 0.05
-        while True:
-            problem: PerdureError | Problem | None = None
-            try:
-                reply = await self.transport.call(request)
-            except LeaseLost:
-                if request.worker_id == self.id:
-                    await self.start_over()
-                return
-            except PerdureError as error:
-                if reports.is_refused(error):
-                    if reports.drop_schemas(request.items):
-                        continue
-                    if any(map(reports.returns_step, request.items)):
-                        items = [runner.without_end(item) for runner, item in zip(runners, request.items, strict=True)]
-                        request = structs.replace(request, items=items)
-                        continue
-                    await self._refused(runners, request.items, error)
-                    return
-                problem = error
-            except Exception as error:  # one execution's value cannot be encoded; the others go on
-                logger.error("A report failed.", exc_info=error)
-                what = InternalError(f"The report could not be made: {type(error).__name__}: {error}")
-                await self._refused(runners, request.items, what)
-                return
-            else:
-                left: list[tuple[Runner, ReportItem]] = []
-                for runner, item, answer in zip(runners, request.items, reply.items, strict=True):
-                    if answer.problem is not None and answer.problem.error_type in RETRYABLE:
-                        again = item
-                    elif answer.problem is not None and reports.returns_step(item):
-                        again = runner.without_end(item)
-                    else:
-                        self._take_reply(runner, item, answer)
-                        continue
-                    left.append((runner, again))
-                    problem = answer.problem
-                if not left:
-                    return
-                runners = [runner for runner, _ in left]
-                request = structs.replace(request, items=[item for _, item in left])
-            why = problem.error if isinstance(problem, Problem) else problem
-            await _fall_back("Report", pause, why)
-            pause = min(pause * 2, BACKOFF_SECONDS_MAX)
-
-    async def _refused(self, runners: Sequence[Runner], items: Sequence[ReportItem], error: PerdureError) -> None:
-        logger.error("A report was refused: %s", error)
-        if len(items) > 1:
-            for runner, item in zip(runners, items, strict=True):
-                await self._report([runner], [item])
-        else:
-            self._take_reply(runners[0], items[0], ItemReply(problem=Problem(error.message, error.code)))
-
-    def _take_reply(self, runner: Runner, item: ReportItem, answer: ItemReply) -> None:
-        with self._outliving(runner):
-            runner.on_reply(item, answer)
-        if not runner.gone and runner.has_report:
-            self.dirty(runner)
-        elif not runner.gone and runner.has_emitted:
-            self._emitted(runner.claimed.id)
 
     def may_start_steps(self) -> bool:
         return not self._draining and (self.lease is None or self.lease.is_good())
@@ -588,15 +443,8 @@ class Worker:
                     raise
                 if not isinstance(error, PerdureError):
                     logger.error("A registration failed.", exc_info=error)
-                await _fall_back("Registration", pause, error)
+                await fall_back("Registration", pause, error)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
-
-
-async def _fall_back(what: str, pause: float, why: object) -> None:
-    """A random part of the pause: workers must not return together after an outage of their server."""
-    part = pause * random.uniform(0.2, 1.0)
-    logger.warning("%s failed, next try in %.2f s: %s", what, part, why)
-    await asyncio.sleep(part)
 
 
 def _collect_less() -> None:
