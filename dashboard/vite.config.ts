@@ -6,6 +6,7 @@ const FILES = Object.entries({
   shell: /^node_modules.(preact|@tanstack|wouter|regexparam|lucide-preact.dist.esm.(shared|Icon|create|context))|^src.(api|appearance|frame|keys|main|palette|routes|session|url)/,
   parts: /^node_modules.lucide|^src.(parts.(?!json|markdown|question|schemaform|spans|value)|model.(bulk|filters|time|words)|pages.bulk.held)/,
   journal: /^src.(pages.execution.data|model.timeline)/,
+  overview: /^src.(pages.overview|model.(deploys|overview))/,
   agents: /^src.pages.(agent|agents|sessions)\//,
   resources: /^src.pages.(bulk|deployments|events|queues|schedules|settings|traces|welcome|workflows)\//,
 });

@@ -1,10 +1,14 @@
 """The first page answers whether anything needs attention, and does the next step."""
 
+from typing import Final
+
 from playwright.async_api import Browser, expect
 from tests.dashboard.pages import HOSTILE, completed, failed, opened, overlap
 from tests.server.serving import Hand, Served
 
 from perdure.wire.runs.requests import WORKER_PROTOCOL
+
+LONG: Final = "release-" + "9" * 190
 
 
 async def test_failures_are_named_and_retried(served: Served, hand: Hand, chromium: Browser) -> None:
@@ -34,6 +38,46 @@ async def test_failures_are_named_and_retried(served: Served, hand: Hand, chromi
         )
         await page.get_by_role("button", name="7 d").click()
         await page.wait_for_url(lambda url: url.endswith("?range=7d"))
+
+
+async def test_what_the_last_deploy_broke_is_read_without_a_click(
+    served: Served, hand: Hand, chromium: Browser
+) -> None:
+    old = hand.deployment_id
+    await failed(served, hand, error="KeyError: 'known'")
+    await completed(served, hand)
+    hand.deployment_id = LONG
+    await hand.register()
+    await failed(served, hand, error="KeyError: 'known'")
+    first = await failed(served, hand, error=f"ValueError: {HOSTILE} 1")
+    await failed(served, hand, error=f"ValueError: {HOSTILE} 2")
+    await completed(served, hand)
+    for scheme, width in (("dark", 390), ("light", 1440)):
+        async with opened(chromium, served, "/", scheme=scheme, width=width) as shown:
+            page = shown.page
+            line = page.get_by_role("group", name=f"Since {LONG} came into use")
+            await expect(line).to_contain_text("3 of 4 failed (75 %)")
+            await expect(line).to_contain_text("2 alike, new here: ValueError: <img")
+            await expect(line).to_contain_text("before, on default: 50 % of 2")
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing runs over"
+            await expect(line.get_by_role("link", name="See the first")).to_have_attribute(
+                "href", f"/executions/{first}"
+            )
+            await line.get_by_role("button", name="Retry 2").click()
+            await expect(page.get_by_role("dialog").get_by_role("button", name="Retry 2")).to_be_visible()
+            await page.keyboard.press("Escape")
+            await line.get_by_role("button", name="Roll back").click()
+            dialog = page.get_by_role("dialog")
+            await expect(dialog).to_contain_text(f"New executions start on {old} instead of {LONG}.")
+            await expect(dialog).to_contain_text("It has no worker now")
+    async with opened(chromium, served, "/deployments") as shown:
+        page = shown.page
+        line = page.get_by_role("group", name=f"Since {LONG} came into use")
+        await line.get_by_role("button", name="Roll back").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Use").click()
+        await expect(page.get_by_role("listitem", name=old).get_by_text("current")).to_be_visible()
+    listed = (await served.client.get("/api/v1/deployments")).json()["deployments"]
+    assert [one["id"] for one in listed if one["current"]] == [old]
 
 
 async def test_the_flag_of_a_deployment_leaves_the_axis_free(served: Served, hand: Hand, chromium: Browser) -> None:

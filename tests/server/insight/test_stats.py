@@ -9,6 +9,7 @@ from tests.server.serving import Hand, Served
 from perdure import Client
 from perdure.sdk.transports.http import HttpTransport
 from perdure.store.verbs.insight import ended
+from perdure.store.verbs.runs import claims
 from perdure.wire.insight.attention import pattern_of, words_of
 from perdure.wire.insight.matches import CountReply
 from perdure.wire.insight.stats import class_of, percentile_ms
@@ -113,6 +114,63 @@ async def test_a_workflow_has_numbers_of_its_own(served: Served, hand: Hand) -> 
     assert (group["class"], group["message"], group["count"]) == (None, "boom …", 1)
     unknown = await _get(served, "/workflows/none/stats")
     assert (unknown["completed"], unknown["p95_ms"], unknown["deployments"]) == (0, None, [])
+
+
+async def test_what_broke_since_the_deploy(served: Served, hand: Hand) -> None:
+    assert (await _get(served, "/overview"))["since_deploy"] is None, "nothing came before"
+    for error in ("boom 1", "known 1"):
+        await _failed(served, hand, error)
+    retried = await _failed(served, hand, "old 1")
+    await served.client.post(f"/api/v1/executions/{retried}/retry", json={})
+    await served.start()
+    await hand.complete(await hand.claim())
+    old = hand.deployment_id
+    hand.deployment_id = "next"
+    await hand.register()
+    await served.start()
+    await hand.complete(await hand.claim())
+    known = await _failed(served, hand, "known 2")
+    first = await _failed(served, hand, "new 1")
+    last = await _failed(served, hand, "new 2")
+    await _failed(served, hand, "old 2")
+    found = await _get(served, "/deployments/next/stats")
+    assert (found["completed"], found["failed"], found["cancelled"]) == (1, 4, 0)
+    assert (found["before"]["deployment_id"], found["before"]["completed"], found["before"]["failed"]) == (old, 1, 3)
+    assert (found["can_roll_back"], found["workers_lost"]) == (True, 0)
+    groups = {one["message"]: one for one in found["errors"]}
+    assert {message: one["is_new"] for message, one in groups.items()} == {
+        "new …": True,
+        "known …": False,
+        "old …": False,
+    }
+    assert found["errors"][0]["message"] == "new …", "what is new comes first"
+    assert (groups["new …"]["first_id"], groups["new …"]["sample_ids"]) == (first, [last, first])
+    assert groups["known …"]["first_id"] == known
+    shown = (await _get(served, "/overview", range="1h"))["since_deploy"]
+    assert {**shown, "as_of": found["as_of"]} == found
+    before = await _get(served, f"/deployments/{old}/stats")
+    assert (before["before"], before["can_roll_back"], before["failed"]) == (None, False, 3)
+    assert [one["is_new"] for one in before["errors"]] == [None, None]
+    reply = await served.client.get("/api/v1/deployments/none/stats")
+    assert (reply.status_code, reply.json()["error"].split(" does")[0]) == (404, "Deployment 'none'")
+
+
+async def test_a_roll_back_is_a_deploy_too(served: Served, hand: Hand) -> None:
+    old = hand.deployment_id
+    hand.deployment_id = "next"
+    await hand.register()
+    assert (await served.client.post(f"/api/v1/deployments/{old}/use")).status_code == 200
+    found = await _get(served, f"/deployments/{old}/stats")
+    assert (found["before"]["deployment_id"], found["can_roll_back"]) == ("next", True)
+    listed = {one["id"]: one for one in (await _get(served, "/deployments"))["deployments"]}
+    assert found["used_from"] == listed["next"]["superseded_at"]
+
+
+async def test_lost_workers_count_for_their_deployment(served: Served, hand: Hand) -> None:
+    await served.engine.store.write(
+        claims.drain(project_id=served.project_id, worker_id=hand.id, now_us=served.engine.clock.now_us(), died=True)
+    )
+    assert (await _get(served, f"/deployments/{hand.deployment_id}/stats"))["workers_lost"] == 1
 
 
 async def test_all_workflows_come_in_pages(served: Served) -> None:

@@ -15,6 +15,7 @@ import { Empty, Loaded } from "../../parts/state";
 import { Shown, Time } from "../../parts/text";
 import { useQueryParams } from "../../url";
 import { useEffect } from "preact/hooks";
+import { StatsOf, UseDialog } from "../overview/since";
 import { Workers } from "./workers";
 import { useLocation } from "wouter-preact";
 import "./deployments.css";
@@ -99,7 +100,6 @@ function List({ found, workers, chosen }: { found: Deployment[]; workers: Schema
   const pauses = useGet("/api/v1/pauses", {}, { every: 5_000 });
   const total = (one: Deployment) => PHASES.reduce((sum, phase) => sum + openOf(one, phase), 0);
   const most = Math.max(1, ...found.map(total));
-  const current = found.find((one) => one.current);
   const pauseOf = (one: Deployment) => pauses.data?.pauses.find((pause) => pause.kind === "deployment" && pause.name === one.id);
   return (
     <>
@@ -177,27 +177,13 @@ function List({ found, workers, chosen }: { found: Deployment[]; workers: Schema
                   </button>
                 )}
               </div>
+              {one.status === "active" && <StatsOf id={one.id} />}
             </li>
           );
         })}
       </ul>
       {act?.kind === "pause" && <PauseDialog kind="deployment" name={act.of.id} pause={pauseOf(act.of)} onClose={() => setAct(null)} />}
-      {act?.kind === "use" && (
-        <ActionDialog
-          title={`Send new executions to ${act.of.id}`}
-          effects={[
-            `New executions start on ${act.of.id}${current === undefined ? "" : ` instead of ${current.id}`}.`,
-            "Open executions stay on their deployment.",
-            ...(act.of.workers === 0 ? [<b class="m bad">It has no worker now: new executions wait for one.</b>] : []),
-          ]}
-          word="Use"
-          call={{ method: "POST", path: `/api/v1/deployments/${encodeURIComponent(act.of.id)}/use` }}
-          command={`perdure deployments use ${quoted(act.of.id)}`}
-          done={`New executions start on ${act.of.id}.`}
-          refresh={["/api/v1/deployments"]}
-          onClose={() => setAct(null)}
-        />
-      )}
+      {act?.kind === "use" && <UseDialog id={act.of.id} onClose={() => setAct(null)} />}
       {act?.kind === "retire" && (
         <ActionDialog
           title={`Retire ${act.of.id}`}

@@ -17,6 +17,7 @@ import { Key, Shown, Time } from "../../parts/text";
 import { useQueryParams } from "../../url";
 import { BulkDialog } from "../executions/bulk";
 import { EndedChart } from "./chart";
+import { SinceDeploy } from "./since";
 import "./overview.css";
 
 type Overview = Schemas["Overview"];
@@ -97,6 +98,7 @@ function Shows({ data, range }: { data: Overview; range: Range }) {
           )}
         </p>
       </div>
+      {data.since_deploy != null && <SinceDeploy of={data.since_deploy} named />}
       {items.length > 0 && (
         <ul class="card attention" aria-label="Needs attention">
           {items.map((item) => (

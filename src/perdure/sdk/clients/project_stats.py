@@ -22,6 +22,8 @@ from perdure.wire.insight.matches import (
 )
 from perdure.wire.insight.spend import GetSpend, Spend
 from perdure.wire.insight.stats import (
+    DeploymentStats,
+    GetDeploymentStats,
     GetOverview,
     GetQueueStats,
     GetWorkflowStats,
@@ -71,6 +73,15 @@ class ProjectStats:
     async def workflow(self, workflow_id: str, range: str = "24h") -> WorkflowDetails:
         """Numbers of one workflow, with deployments, errors and steps. Raises `ValueError` for an unknown range."""
         return await self._client._transport.call(GetWorkflowStats(workflow_id, Range(range)))
+
+    async def deployment(self, deployment_id: str) -> DeploymentStats:
+        """Numbers of a deployment since it came into use, and of the one before. Raises `NotFound`.
+
+        >>> stats = await client.stats.deployment("2026-11-29")                         # doctest: +SKIP
+        >>> [(one.count, one.message) for one in stats.errors if one.is_new]            # doctest: +SKIP
+        [(67, 'tax-… did not answer')]
+        """
+        return await self._client._transport.call(GetDeploymentStats(deployment_id))
 
     async def queue(self, name: str, range: str = "1h") -> QueueStats:
         """Ended executions of a queue over time. Raises `ValueError` for an unknown range."""

@@ -61,6 +61,11 @@ def buckets_of(asked: Range, now_us: int) -> Buckets:
     return Buckets(now_us // bucket_us * bucket_us - (amount - 1) * bucket_us, bucket_us, step_us)
 
 
+def step_of(span_us: int) -> int:
+    """Return the length of rollups for sums over a span."""
+    return _QUARTER_US if span_us <= 48 * _HOUR_US else _HOUR_US
+
+
 def class_of(took_us: int) -> int:
     """Return the class of a duration, as the store computes it."""
     return math.floor(_FACTOR * math.log(1 + took_us / 1_000))
@@ -216,7 +221,57 @@ class InRange(Record, frozen=True, kw_only=True):
     """Ends before this time are not counted yet, while the server counts the past of an older store."""
 
 
+class ErrorGroup(Record, frozen=True, kw_only=True):
+    """A workflow's failed executions with the same error, apart from numbers and ids (`…`)."""
+
+    error_class: str | None = field(default=None, name="class")
+    """The text before the colon."""
+    message: str
+    workflow_id: str
+    deployment_id: str | None = None
+    """Null: several."""
+    place: str | None = None
+    """The step or child that failed in the newest execution."""
+    count: Int64
+    first_at_us: Time
+    last_at_us: Time
+    first_id: str
+    """The execution that failed first."""
+    sample_ids: list[str]
+    """The newest."""
+    filter: dict[str, str]
+    """Parameters of `GET /api/v1/executions` that list the executions."""
+    is_new: bool | None = None
+    """No failure of the deployment before looks alike. Null: not compared, or not all failures could be."""
+
+
+class DeploymentEnds(EndedCounts, frozen=True, kw_only=True):
+    deployment_id: str | None
+    p50_ms: Int64 | None = None
+    p95_ms: Int64 | None = None
+
+
+class DeploymentStats(DeploymentEnds, frozen=True, kw_only=True):
+    """Ends on a deployment since it came into use."""
+
+    as_of_us: Time
+    used_from_us: Time
+    """When new executions began to go there."""
+    from_us: Time
+    """When the counts begin: at most 7 days ago."""
+    workers_lost: Int64
+    """Workers lost in the last 24 hours."""
+    errors: list[ErrorGroup]
+    """Failures that no retry replaced: the new ones first, then the largest, at most 5."""
+    before: DeploymentEnds | None = None
+    """The deployment before, from a day before `from`. Null: none is known."""
+    can_roll_back: bool = False
+    """This deployment is current, and the one before is in use."""
+
+
 class Overview(InRange, frozen=True, kw_only=True):
+    since_deploy: DeploymentStats | None = None
+    """The current deployment. Null: no other came before it."""
     ended: list[EndedBucket]
     ended_total: EndedCounts
     open: OpenCounts
@@ -235,32 +290,6 @@ class WorkflowStatsPage(InRange, frozen=True, kw_only=True):
     workflows: list[WorkflowStats]
     """Workflows sorted by id."""
     next_cursor: NextCursor | None = None
-
-
-class ErrorGroup(Record, frozen=True, kw_only=True):
-    """A workflow's failed executions with the same error, apart from numbers and ids (`…`)."""
-
-    error_class: str | None = field(default=None, name="class")
-    """The text before the colon."""
-    message: str
-    workflow_id: str
-    deployment_id: str | None = None
-    """Null: several."""
-    place: str | None = None
-    """The step or child that failed in the newest execution."""
-    count: Int64
-    first_at_us: Time
-    last_at_us: Time
-    sample_ids: list[str]
-    """The newest."""
-    filter: dict[str, str]
-    """Parameters of `GET /api/v1/executions` that list the executions."""
-
-
-class DeploymentEnds(EndedCounts, frozen=True, kw_only=True):
-    deployment_id: str | None
-    p50_ms: Int64 | None = None
-    p95_ms: Int64 | None = None
 
 
 class StepTimes(Record, frozen=True, kw_only=True):
@@ -342,6 +371,13 @@ class GetWorkflowStats(Operation[WorkflowDetails], frozen=True):
 
     workflow_id: Name
     range: RangeOf = Range.DAY
+
+
+@stats.get("/api/v1/deployments/{deployment_id}/stats")
+class GetDeploymentStats(Operation[DeploymentStats], frozen=True):
+    """Numbers of a deployment since it came into use: ends, failures, lost workers, and the deployment before it."""
+
+    deployment_id: str
 
 
 @stats.get("/api/v1/queues/{name}/stats")

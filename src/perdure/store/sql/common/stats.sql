@@ -21,6 +21,12 @@ SELECT at_us, deployment_id, phase, took, {= sum} FROM (SELECT {= bucket} AS at_
   WHERE workflow_id = :workflow_id) AS buckets
 GROUP BY at_us, deployment_id, phase, took;
 
+-- name: ends_since
+-- A deployment's ends since it came into use, and those of the one before it, before and since.
+SELECT deployment_id, phase, took, {= sum} FROM {= ends}
+WHERE deployment_id = :before_id OR (deployment_id = :deployment_id AND at_us >= :since_us)
+GROUP BY deployment_id, phase, took;
+
 -- name: ends_of_queue
 SELECT at_us, phase, {= sum} FROM (SELECT {= bucket} AS at_us, phase, n FROM {= ends}
   WHERE queue_name = :queue_name OR (queue_name = '' AND workflow_id = :queue_name)) AS buckets
@@ -90,6 +96,20 @@ SELECT {= stuck} FROM executions WHERE project_id = :project_id AND phase = 'hel
 SELECT id, workflow_id, deployment_id, phase, completed_at_us AS at_us, error FROM executions
 WHERE project_id = :project_id AND workflow_id = :workflow_id AND phase = 'failed' AND completed_at_us IS NOT NULL
   AND retried_as IS NULL ORDER BY id DESC LIMIT :limit;
+
+-- name: failed_of_deployment
+SELECT id, workflow_id, deployment_id, phase, completed_at_us AS at_us, error FROM executions
+WHERE project_id = :project_id AND phase = 'failed' AND id >= :least AND deployment_id = :deployment_id
+  AND completed_at_us >= :since_us AND (:retried = 1 OR retried_as IS NULL) ORDER BY id DESC LIMIT :limit;
+
+-- name: lost_workers
+SELECT COUNT(*) FROM ended_workers
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND lost = 1 AND ended_at_us >= :since_us;
+
+-- name: deployment_before
+-- Which deployment new executions went to until they went to this one, as far as is known.
+SELECT id, superseded_at_us FROM deployments WHERE project_id = :project_id AND id <> :deployment_id
+  AND superseded_at_us < :superseded_at_us ORDER BY superseded_at_us DESC, id LIMIT 1;
 
 -- name: unserved_of_project
 -- As `unserved`.

@@ -119,11 +119,12 @@ SELECT id, project_id FROM workers WHERE embedded = 1 ORDER BY id {FOR UPDATE};
 
 -- name: delete_worker
 -- holds: worker=id
-DELETE FROM workers WHERE id = :id RETURNING id;
+DELETE FROM workers WHERE id = :id RETURNING project_id, deployment_id;
 
 -- name: note_ended
 -- holds: worker=id
-INSERT INTO ended_workers (id, ended_at_us) VALUES (:id, :now_us) ON CONFLICT (id) DO NOTHING;
+INSERT INTO ended_workers (id, ended_at_us, project_id, deployment_id, lost)
+VALUES (:id, :now_us, :project_id, :deployment_id, :lost) ON CONFLICT (id) DO NOTHING;
 
 -- name: read_ended
 SELECT ended_at_us FROM ended_workers WHERE id = :id;

@@ -5,13 +5,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
-from perdure.store.base.interface import query, record, records, serves, verb
+from perdure.store.base.interface import query, record, records, serves, value, verb
 from perdure.store.verbs.base.idempotency import At
 from perdure.store.verbs.base.pages import newest_entries
+from perdure.store.verbs.runs.deployments import read_deployment
+from perdure.store.verbs.runs.find import CLOCKS_APART_US, id_at
 from perdure.wire.base.cursors import read_cursor, write_cursor
 from perdure.wire.base.status import Phase
+from perdure.wire.base.times import NEVER_US
 from perdure.wire.insight.attention import (
     SAMPLES,
     Cluster,
@@ -27,9 +30,11 @@ from perdure.wire.insight.stats import (
     WORKFLOWS_MAX,
     Buckets,
     DeploymentEnds,
+    DeploymentStats,
     EndedBucket,
     EndedCounts,
     ErrorGroup,
+    GetDeploymentStats,
     GetQueueStats,
     GetWorkflowStats,
     KeyCounts,
@@ -49,8 +54,10 @@ from perdure.wire.insight.stats import (
     WorkflowStatsPage,
     buckets_of,
     percentile_ms,
+    step_of,
 )
 from perdure.wire.insight.why_facts import BLAMED
+from perdure.wire.runs.deployments import Deployment, DeploymentStatus
 from perdure.wire.runs.queues import Pause
 
 STUCK_MAX: Final = 1_000
@@ -66,6 +73,10 @@ SAMPLED_MAX: Final = 200
 STEPS_MAX: Final = 5_000
 STEPS_SHOWN_MAX: Final = 50
 KEYS_MAX: Final = 100
+COMPARED_MAX: Final = 1_000
+"""Newest failures of a deployment that are compared with those of another."""
+_DAY_US: Final = 86_400_000_000
+SINCE_US: Final = 7 * _DAY_US
 READY_US: Final = 10_000_000
 """Work that is ready for less time needs no attention: the worker may be starting."""
 
@@ -112,7 +123,10 @@ async def overview(*, project_id: str, range: Range, now_us: int) -> Overview:
     workers = await record(WorkerCounts, "count_workers", project_id=project_id, now_us=now_us)
     assert workers is not None
     markers = await query("new_deployments", project_id=project_id, from_us=buckets.from_us, limit=DEPLOYMENTS_MAX)
+    current = await value("current_deployment", project_id=project_id)
+    since_deploy = None if current is None else await _deployment_stats(project_id, current, now_us)
     return Overview(
+        since_deploy=since_deploy if since_deploy and since_deploy.before else None,
         as_of_us=now_us,
         range=range,
         from_us=buckets.from_us,
@@ -176,10 +190,7 @@ async def workflow_details(at: At, op: GetWorkflowStats) -> WorkflowDetails:
             TimedBucket(at_us=at, **by_bucket[at].buckets[at], **by_bucket[at].percentiles())
             for at in buckets.starts(now_us)
         ],
-        deployments=[
-            DeploymentEnds(deployment_id=id or None, **asdict(one.total), **one.percentiles())
-            for id, one in sorted(deployments.items(), reverse=True)
-        ],
+        deployments=[_ends(id or None, one) for id, one in sorted(deployments.items(), reverse=True)],
         errors=[await error_group(cluster) for cluster in clusters],
         steps=await _sampled_steps(of_workflow),
         **asdict(whole.total),
@@ -200,6 +211,7 @@ async def error_group(cluster: Cluster) -> ErrorGroup:
         count=len(members),
         first_at_us=members[-1].at_us,
         last_at_us=newest.at_us,
+        first_id=members[-1].id,
         sample_ids=[one.id for one in members[:SAMPLES]],
         filter=cluster.filter("failed"),
     )
@@ -240,6 +252,83 @@ async def queue_stats(at: At, op: GetQueueStats) -> QueueStats:
         counted_from_us=await _counted_from(now_us),
         ended=ended.in_buckets(buckets, now_us),
         keys=await records(KeyCounts, "keys_of_queue", limit=KEYS_MAX, **of_queue),
+    )
+
+
+@serves(GetDeploymentStats, scans=True)
+async def deployment_stats(at: At, op: GetDeploymentStats) -> DeploymentStats:
+    return await _deployment_stats(at.project_id, op.deployment_id, at.now_us)
+
+
+async def _deployment_stats(project_id: str, deployment_id: str, now_us: int) -> DeploymentStats:
+    """Raises DeploymentNotFound."""
+    one = await read_deployment(project_id, deployment_id)
+    until_us = NEVER_US if one.superseded_at_us is None else one.superseded_at_us
+    came = await query(
+        "deployment_before", project_id=project_id, deployment_id=deployment_id, superseded_at_us=until_us
+    )
+    [(before_id, used_from_us)] = came or [(None, one.created_at_us)]
+    before = None if before_id is None else await read_deployment(project_id, before_id)
+    used_from_us = max(used_from_us, one.created_at_us)
+    since_us = max(used_from_us, now_us - SINCE_US)
+    step_us = step_of(now_us - since_us + _DAY_US)
+    ended = defaultdict[str, EndCounts](EndCounts)
+    rows = await query(
+        "ends_since",
+        project_id=project_id,
+        deployment_id=deployment_id,
+        before_id=before_id,
+        step_us=step_us,
+        from_us=since_us - _DAY_US,
+        since_us=since_us // step_us * step_us,
+        now_us=now_us,
+    )
+    for id, phase, took, n in rows:
+        ended[id].add(0, phase, took, n)
+    lost = await value(
+        "lost_workers", project_id=project_id, deployment_id=deployment_id, since_us=max(since_us, now_us - _DAY_US)
+    )
+    return DeploymentStats(
+        as_of_us=now_us,
+        used_from_us=used_from_us,
+        from_us=since_us,
+        workers_lost=lost,
+        errors=await _compared_errors(one, before, since_us),
+        before=None if before is None else _ends(before.id, ended[before.id]),
+        can_roll_back=one.current and before is not None and before.status is DeploymentStatus.ACTIVE,
+        **asdict(_ends(one.id, ended[one.id])),
+    )
+
+
+def _ends(deployment_id: str | None, ended: EndCounts) -> DeploymentEnds:
+    return DeploymentEnds(deployment_id=deployment_id, **asdict(ended.total), **ended.percentiles())
+
+
+async def _compared_errors(one: Deployment, before: Deployment | None, since_us: int) -> list[ErrorGroup]:
+    failed = await _failed_of(one, since_us, retried=False)
+    if not failed:
+        return []
+    known = [] if before is None else await _failed_of(before, since_us - SINCE_US, retried=True)
+    kinds = {(cluster.workflow_id, cluster.pattern) for cluster in clusters_of(known)}
+    found: list[tuple[bool | None, Cluster]] = []
+    for cluster in clusters_of(failed):
+        is_known = (cluster.workflow_id, cluster.pattern) in kinds
+        compared = before is not None and (is_known or len(known) < COMPARED_MAX)
+        found.append((not is_known if compared else None, cluster))
+    found.sort(key=lambda each: each[0] is not True)
+    return [replace(await error_group(cluster), is_new=is_new) for is_new, cluster in found[:ERRORS_MAX]]
+
+
+async def _failed_of(one: Deployment, since_us: int, *, retried: bool) -> list[StuckExecution]:
+    return await records(
+        StuckExecution,
+        "failed_of_deployment",
+        project_id=one.project_id,
+        deployment_id=one.id,
+        least=id_at(one.created_at_us - CLOCKS_APART_US),
+        since_us=since_us,
+        retried=int(retried),
+        limit=COMPARED_MAX,
     )
 
 

@@ -85,7 +85,7 @@ async def register_push_worker(
     before = await query("push_worker_at", project_id=project_id, url=url)
     await put_push_deployment(project_id, deployment_id, now_us)
     for (id,) in before:
-        await end_registration(id, now_us)
+        await end_registration(id, now_us, replaced=True)
     runtime = {"python": PUSH_RUNTIME, "protocol": PROTOCOL, "embedded": PUSHED, "host": None, "pid": None}
     place = {"id": worker_id, "project_id": project_id, "deployment_id": deployment_id, "capacity": capacity}
     await query("upsert_worker", **place, **runtime, lease_until_us=now_us + lease_us, now_us=now_us)

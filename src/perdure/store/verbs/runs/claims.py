@@ -144,7 +144,7 @@ async def register(
     await adopt_early("adopt_early", project_id, request.deployment_id)
     if changes_sides:  # a push worker that was given up would come back with its next beat
         for (id,) in await query("push_workers_of", project_id=project_id, deployment_id=request.deployment_id):
-            await end_registration(id, now_us)
+            await end_registration(id, now_us, replaced=True)
     await offer_work(project_id, request.deployment_id, now_us)
 
 
@@ -478,12 +478,15 @@ async def forgive(project_id: str, worker_id: str) -> None:
     await query("drop_losses", project_id=project_id, worker_id=worker_id)
 
 
-async def end_registration(worker_id: str, now_us: int, *, released: bool = False) -> None:
+async def end_registration(worker_id: str, now_us: int, *, released: bool = False, replaced: bool = False) -> None:
+    """Take back what a worker held. The worker counts as lost, unless it released its work or another replaced it."""
     steps = {} if released else await workers.steps_of(worker_id)
     await query("delete_push_worker", id=worker_id)
-    await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
+    places = await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
     held = await query("held_by", worker_id=worker_id)
-    await query("note_ended", id=worker_id, now_us=now_us)
+    project_id, deployment_id = places[0] if places else (None, None)
+    place = {"project_id": project_id, "deployment_id": deployment_id, "lost": int(not (released or replaced))}
+    await query("note_ended", id=worker_id, now_us=now_us, **place)
     for project_id, id, attempt, _ in held:
         await lose(project_id, id, attempt, worker_id, now_us, released=released, steps=steps.get(id, ()))
 

@@ -175,12 +175,12 @@ async def active_deployment(project_id: str, deployment_id: str | None) -> str:
         deployment_id = await value("current_deployment", project_id=project_id)
         if deployment_id is None:
             raise BadRequest("The project has no deployment yet; register one first, or name one.")
-    if (await _read_deployment(project_id, deployment_id)).status is DeploymentStatus.RETIRED:
+    if (await read_deployment(project_id, deployment_id)).status is DeploymentStatus.RETIRED:
         raise unknown_deployment(deployment_id)
     return deployment_id
 
 
-async def _read_deployment(project_id: str, deployment_id: str) -> Deployment:
+async def read_deployment(project_id: str, deployment_id: str) -> Deployment:
     """Raises DeploymentNotFound."""
     found = await record(Deployment, "read_deployment", project_id=project_id, id=deployment_id)
     if found is None:
@@ -196,7 +196,7 @@ def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
 
 @serves(GetDeployment, reads=True)
 async def get_deployment(at: At, op: GetDeployment) -> Deployment:
-    return await _read_deployment(at.project_id, op.deployment_id)
+    return await read_deployment(at.project_id, op.deployment_id)
 
 
 STARTABLE_ROWS: Final = 1_000
@@ -298,7 +298,7 @@ async def _make_current(project_id: str, deployment_id: str, now_us: int) -> Non
 async def use_deployment(at: At, op: UseDeployment) -> Deployment:
     await _lock_active(at.project_id, op.deployment_id)
     await _make_current(at.project_id, op.deployment_id, at.now_us)
-    return await _read_deployment(at.project_id, op.deployment_id)
+    return await read_deployment(at.project_id, op.deployment_id)
 
 
 @serves(RetireDeployment, sweep=True)
@@ -321,7 +321,7 @@ async def retire_deployment(at: At, op: RetireDeployment) -> Deployment:
     _, retired = known
     if not retired:
         await query("retire_deployment", at, id=op.deployment_id)
-    return await _read_deployment(at.project_id, op.deployment_id)
+    return await read_deployment(at.project_id, op.deployment_id)
 
 
 @serves(ListDeployments, scans=True)
@@ -348,7 +348,7 @@ def _place(cursor: str) -> tuple[int, str]:
 
 @serves(GetDrain, scans=True)
 async def drain(at: At, op: GetDrain) -> Drain:
-    deployment = await _read_deployment(at.project_id, op.deployment_id)
+    deployment = await read_deployment(at.project_id, op.deployment_id)
     workers: dict[str, int] = dict(await query("count_live_workers", at))
     counts = await query("count_open_by_deployment", at)
     idle = await records(IdleExecution, "idle_of_deployment", at, op, limit=IDLE_MAX + 1)

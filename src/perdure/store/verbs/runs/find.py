@@ -269,17 +269,18 @@ async def id_bounds(wanted: dict[str, Any], before: str) -> tuple[str, str]:
     project_id, after_us, before_us = (wanted[name] for name in ("project_id", "created_after_us", "created_before_us"))
     least = ""
     if after_us is not None:
-        id = _id_at(after_us - CLOCKS_APART_US)
+        id = id_at(after_us - CLOCKS_APART_US)
         created_us = await value("created_below", project_id=project_id, id=id)
         least = id if created_us is None or created_us < after_us else ""
     if before_us is not None:
-        id = _id_at(before_us + CLOCKS_APART_US)
+        id = id_at(before_us + CLOCKS_APART_US)
         created_us = await value("created_from", project_id=project_id, id=id)
         before = min(before, id) if created_us is None or created_us >= before_us else before
     return before, least
 
 
-def _id_at(at_us: int) -> str:
+def id_at(at_us: int) -> str:
+    """Return the least id of executions begun at a time."""
     digits = f"{min(max(at_us // 1_000, 0), (1 << 48) - 1):012x}"
     return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
 
