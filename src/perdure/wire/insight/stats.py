@@ -236,7 +236,6 @@ class ErrorGroup(Record, frozen=True, kw_only=True):
     first_at_us: Time
     last_at_us: Time
     first_id: str
-    """The execution that failed first."""
     sample_ids: list[str]
     """The newest."""
     filter: dict[str, str]
@@ -252,13 +251,10 @@ class DeploymentEnds(EndedCounts, frozen=True, kw_only=True):
 
 
 class DeploymentStats(DeploymentEnds, frozen=True, kw_only=True):
-    """Ends on a deployment since it came into use."""
-
     as_of_us: Time
     used_from_us: Time
-    """When new executions began to go there."""
     from_us: Time
-    """When the counts begin: at most 7 days ago."""
+    """`used_from`, or 7 days ago."""
     workers_lost: Int64
     """Workers lost in the last 24 hours."""
     errors: list[ErrorGroup]
@@ -266,7 +262,7 @@ class DeploymentStats(DeploymentEnds, frozen=True, kw_only=True):
     before: DeploymentEnds | None = None
     """The deployment before, from a day before `from`. Null: none is known."""
     can_roll_back: bool = False
-    """This deployment is current, and the one before is in use."""
+    """The deployment is current, and the deployment before is active."""
 
 
 class Overview(InRange, frozen=True, kw_only=True):

@@ -479,7 +479,7 @@ async def forgive(project_id: str, worker_id: str) -> None:
 
 
 async def end_registration(worker_id: str, now_us: int, *, released: bool = False, replaced: bool = False) -> None:
-    """Take back what a worker held. The worker counts as lost, unless it released its work or another replaced it."""
+    """The worker counts as lost unless `released` or `replaced`."""
     steps = {} if released else await workers.steps_of(worker_id)
     await query("delete_push_worker", id=worker_id)
     places = await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
